@@ -1,0 +1,1 @@
+"""The benchmark: the same workloads over every path, interleaved, as ratios."""

@@ -1,0 +1,1 @@
+"""Everything that touches a client's bytes: listeners, dialling, relaying, the table of connections."""

@@ -1,0 +1,59 @@
+"""IP addresses with a port, as every layer passes and prints them."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+
+MAX_PORT = 65535
+
+
+class Address(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """An IP address and a port.
+
+    Attributes:
+        ip: in canonical text form (`10.0.1.2`, `fd00::1`), without brackets or zone.
+        port: 0 to 65535.
+    """
+
+    ip: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether this is an IPv6 address."""
+        return ":" in self.ip
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `10.0.1.2:8080` or `[fd00::1]:8080`.
+
+        Raises:
+            ValueError: text is not an IP address and a port; the message quotes it.
+        """
+        ip, separator, port = text.rpartition(":")
+        if not separator or not port.isascii() or not port.isdigit() or int(port) > MAX_PORT:
+            raise ValueError(f"{text!r} is not IP:PORT")
+        bracketed = ip.startswith("[") and ip.endswith("]")
+        if bracketed != (":" in ip):
+            raise ValueError(f"{text!r} is not IP:PORT (an IPv6 address stands in brackets)")
+        return cls(canonical_ip(ip.strip("[]")), int(port))
+
+
+def canonical_ip(text: str) -> str:
+    """The canonical text of an IP address.
+
+    Raises:
+        ValueError: text is not an IP address; the message quotes it.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address") from None
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
+        raise ValueError(f"{text!r} has a zone, which no Service or endpoint may have")
+    return str(address)

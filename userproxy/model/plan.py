@@ -1,0 +1,110 @@
+"""What is to be done: the wanted state of the data side and of the kernel, and the ordered actions that lead there."""
+
+from __future__ import annotations
+
+import msgspec
+
+from userproxy.model.address import Address
+from userproxy.model.service import Path, Protocol, ServicePortName
+
+
+class Backend(msgspec.Struct, frozen=True, order=True):
+    """A pod that may be picked for a new connection now: topology has been applied."""
+
+    address: Address
+    node: str = ""
+    zone: str = ""
+
+
+class Serve(msgspec.Struct, frozen=True, kw_only=True):
+    """What the data side does for one Service port: accept on its listener, relay to its backends.
+
+    Attributes:
+        service: whose traffic it is.
+        listener: the host IP and the Service port's host port, `10.100.0.2:10400`.
+        frontends: the original destinations that belong to this listener.
+        backends: in the order of picking; empty while there are none.
+    """
+
+    service: ServicePortName
+    listener: Address
+    frontends: tuple[Address, ...]
+    backends: tuple[Backend, ...] = ()
+
+
+class Frontend(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """The key of a capture: what a packet must be addressed to."""
+
+    protocol: Protocol
+    address: Address
+
+
+class ToListener(msgspec.Struct, frozen=True, tag="to-listener"):
+    """Rewrite the destination to our listener."""
+
+    listener: Address
+
+
+class ToPods(msgspec.Struct, frozen=True, tag="to-pods"):
+    """Rewrite the destination to one of these pods, chosen evenly. Never empty."""
+
+    pods: tuple[Address, ...]
+
+
+class Refuse(msgspec.Struct, frozen=True, tag="refuse"):
+    """Refuse at once: TCP RST, or ICMP port unreachable."""
+
+
+class Drop(msgspec.Struct, frozen=True, tag="drop"):
+    """Drop silently: endpoints exist, but the traffic policy forbids them from here."""
+
+
+Target = ToListener | ToPods | Refuse | Drop
+
+
+class CaptureChange(msgspec.Struct, frozen=True):
+    """One atomic batch for the kernel.
+
+    Attributes:
+        put: frontends to add, or to give a new target.
+        remove: frontends to forget. Disjoint from `put`.
+    """
+
+    put: dict[Frontend, Target] = {}
+    remove: frozenset[Frontend] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.put or self.remove)
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """The state that the data side and the kernel should be in.
+
+    Attributes:
+        serves: by Service port: those that have a listener.
+        captures: by frontend: every frontend of every Service port that is ours.
+        paths: by Service port: how its bytes travel.
+    """
+
+    serves: dict[ServicePortName, Serve] = {}
+    captures: dict[Frontend, Target] = {}
+    paths: dict[ServicePortName, Path] = {}
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Ordered actions, carried out from the first field to the last, so that no packet is ever misdirected.
+
+    Attributes:
+        serve: listeners to open, and backends to change on open ones; before any packet is sent there.
+        capture: one atomic batch for the kernel.
+        forget: UDP frontends whose conntrack entries must go, or old flows would keep an old target.
+        close: Service ports to stop accepting for; their established connections live on.
+    """
+
+    serve: tuple[Serve, ...] = ()
+    capture: CaptureChange = CaptureChange()
+    forget: tuple[Frontend, ...] = ()
+    close: tuple[ServicePortName, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.serve or self.capture or self.forget or self.close)

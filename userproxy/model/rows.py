@@ -1,0 +1,94 @@
+"""What an operator sees: the rows behind `userproxy connections|services|backends|status`.
+
+The fields are an interface that scripts lean on: they may be added to, never renamed.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One live connection.
+
+    Attributes:
+        id: for `userproxy kill`; unique while the daemon lives.
+        service: `ns/name:port`.
+        client: the client's address.
+        frontend: the original destination, which the client connected to.
+        listener: our host port.
+        source: our own address on the backend's leg; empty while dialling.
+        backend: the pod; empty while dialling.
+        state: of `userproxy.dataplane.flow`.
+        path: `redirect-to-host` or `redirect-to-pod`.
+        started_at: RFC 3339, UTC.
+        bytes_up: from client to backend.
+        bytes_down: from backend to client.
+    """
+
+    id: str
+    protocol: str
+    service: str
+    client: str
+    frontend: str
+    listener: str | None
+    source: str
+    backend: str
+    state: str
+    path: str
+    started_at: str
+    age_seconds: float
+    idle_seconds: float
+    bytes_up: int
+    bytes_down: int
+
+
+class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One Service port; `backends_up` of `backends` may be picked."""
+
+    service: str
+    protocol: str
+    path: str
+    frontends: tuple[str, ...]
+    listener: str | None
+    backends_up: int
+    backends: int
+    connections: int
+    problems: tuple[str, ...]
+
+
+class BackendRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One backend of one Service port, with its state, why, and since when (RFC 3339)."""
+
+    service: str
+    backend: str
+    node: str
+    zone: str
+    state: str
+    reason: str
+    since: str
+    latency_ms: float | None
+    connections: int
+
+
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where Services come from, and how far behind it may be."""
+
+    kind: str
+    synced: bool
+    stale_seconds: float
+
+
+class StatusRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon."""
+
+    version: str
+    pid: int
+    node: str
+    mode: str
+    uptime_seconds: float
+    source: SourceStatus
+    services: int
+    listeners: int
+    connections: int
+    problems: tuple[str, ...]

@@ -1,0 +1,50 @@
+"""Desired state: everything a source knows at one moment."""
+
+from __future__ import annotations
+
+import msgspec
+
+from userproxy.model.endpoint import Endpoint
+from userproxy.model.service import ServicePort, ServicePortName
+
+
+class Problem(msgspec.Struct, frozen=True, order=True):
+    """Something that a user must know of, in one line that says what to do.
+
+    Attributes:
+        about: what it concerns: `ns/name:port`, `ns/name`, or a file.
+        reason: one CamelCase word, as in Kubernetes events (`PortConflict`).
+        message: one line: what is wrong, and the remedy.
+    """
+
+    about: str
+    reason: str
+    message: str
+
+
+class Node(msgspec.Struct, frozen=True):
+    """The node that this daemon runs on, as far as topology is concerned."""
+
+    name: str
+    zone: str = ""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The whole desired state at one moment. Never changed in place; the latest one wins.
+
+    A source that produces one Snapshot after another keeps the identity of the values that did not
+    change (`services[name] is previous.services[name]`), so that comparing two of them is cheap.
+
+    Attributes:
+        services: by name, only those that this daemon is to serve.
+        endpoints: by Service port, every endpoint known, ready or not, sorted by address, each address
+            once. May lack a Service port, and may have ones that no Service has (yet).
+        problems: what the source had to leave out or decide, sorted.
+    """
+
+    services: dict[ServicePortName, ServicePort]
+    endpoints: dict[ServicePortName, tuple[Endpoint, ...]]
+    problems: tuple[Problem, ...] = ()
+
+
+EMPTY = Snapshot({}, {})

@@ -1,0 +1,1 @@
+"""What an operator touches: the admin socket, health and metrics endpoints."""

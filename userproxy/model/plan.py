@@ -1,4 +1,4 @@
-"""What is to be done: the wanted state of the data side and of the kernel, and the ordered actions that lead there."""
+"""What is to be done: the wanted state of the data side and the kernel, and the actions that lead there."""
 
 from __future__ import annotations
 

@@ -1,0 +1,183 @@
+"""The data side as a whole: takes messages (what to serve), gives messages (counts, rows)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from userproxy.dataplane.connections import Connections
+from userproxy.dataplane.poller import Poller, Timers
+from userproxy.dataplane.services import LiveService
+from userproxy.dataplane.tcp.connection import Connection, Context
+from userproxy.dataplane.tcp.flow import Event
+from userproxy.dataplane.tcp.listener import Listener, listen
+from userproxy.dataplane.tcp.pipes import PipePool
+
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Iterable, Mapping
+
+    from userproxy.model.address import Address
+    from userproxy.model.plan import Serve
+    from userproxy.model.service import ServicePortName
+
+log = structlog.get_logger(__name__)
+
+# A pause in accepting, when the system has run out of something.
+_PAUSE_SECONDS = 0.1
+
+# Pipes to keep for the next bytes.
+_SPARE_PIPES = 64
+
+
+class DataPlane:
+    """Listeners, connections and what they share, on one event loop.
+
+    Args:
+        loop: that drives it.
+        max_connections: over this many, accepting waits until one ends.
+        max_pipes: over this many, bytes are copied instead of spliced.
+        trace: log each connection that ends, at debug level.
+
+    Attributes:
+        connections: the table of live connections.
+        services: by Service port, what is served now.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, max_connections: int, max_pipes: int, trace: bool = False
+    ) -> None:
+        self.connections = Connections(trace=trace)
+        self.services: dict[ServicePortName, LiveService] = {}
+        self._loop = loop
+        self._max_connections = max_connections
+        self._listeners: dict[ServicePortName, Listener] = {}
+        self._poller = Poller()
+        self._acceptors = Poller()
+        self._poller.nest(self._acceptors)
+        self._poller.attach(loop)
+        self._paused = False
+        self._drained = asyncio.Event()
+        self._context = Context(
+            poller=self._poller,
+            pipes=PipePool(_SPARE_PIPES, max_pipes),
+            dials=Timers(loop, self._dial_timer),
+            lingers=Timers(loop, self._linger_timer),
+            ended=self._ended,
+        )
+
+    @property
+    def listeners(self) -> Mapping[ServicePortName, Listener]:
+        """By Service port, the open listeners."""
+        return self._listeners
+
+    def serve(self, serves: Iterable[Serve]) -> dict[ServicePortName, OSError]:
+        """Open listeners, and take over new backends on open ones.
+
+        Returns:
+            Why listeners could not be opened; the other Service ports are served.
+        """
+        failures: dict[ServicePortName, OSError] = {}
+        for serve in serves:
+            known = self.services.get(serve.service)
+            if known is not None and known.serve.listener == serve.listener:
+                known.update(serve)
+                continue
+            try:
+                sock = listen(serve.listener)
+            except OSError as error:
+                failures[serve.service] = error
+                continue
+            self.close((serve.service,))
+            service = known or LiveService(serve)
+            service.update(serve)
+            self._open(service, sock)
+        return failures
+
+    def _open(self, service: LiveService, sock: socket) -> None:
+        def admit(client: socket, address: Address, frontend: Address) -> bool:
+            return self._admit(service, client, (address, frontend))
+
+        name = service.serve.service
+        self.services[name] = service
+        self._listeners[name] = Listener(
+            service.serve.listener, sock, self._acceptors, admit, self._out_of_resources
+        )
+
+    def close(self, names: Iterable[ServicePortName]) -> None:
+        """Stop accepting for these Service ports. Their connections live on."""
+        for name in names:
+            listener = self._listeners.pop(name, None)
+            if listener is not None:
+                listener.close()
+                del self.services[name]
+
+    async def drain(self, seconds: float) -> int:
+        """Stop accepting for all, and wait for the connections to end.
+
+        Returns:
+            How many were left after that time, and have been reset.
+        """
+        self.close(tuple(self._listeners))
+        self._drained.clear()
+        if self.connections.live:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._drained.wait()
+            except TimeoutError:
+                pass
+        left = tuple(self.connections.live.values())
+        for connection in left:
+            connection.end(Event.SHUTDOWN)
+        return len(left)
+
+    def shut(self) -> None:
+        """Give everything back to the system. Nothing can be served after this."""
+        self._context.dials.stop()
+        self._context.lingers.stop()
+        self._acceptors.shut()
+        self._poller.shut()
+        self._context.pipes.close()
+
+    def _admit(self, service: LiveService, client: socket, addresses: tuple[Address, Address]) -> bool:
+        connections = self.connections
+        connection = Connection(connections.next_number(), self._context, service, client, addresses)
+        connections.add(connection)
+        connection.open()
+        if len(connections.live) >= self._max_connections:
+            self._pause("as many connections as the limit allows")
+        return not self._paused
+
+    def _ended(self, connection: Connection) -> None:
+        self.connections.remove(connection)
+        if self._paused and len(self.connections.live) < self._max_connections:
+            self._resume()
+        if not self.connections.live:
+            self._drained.set()
+
+    def _out_of_resources(self, error: OSError) -> None:
+        self._pause(str(error))
+        self._loop.call_later(_PAUSE_SECONDS, self._resume)
+
+    def _pause(self, reason: str) -> None:
+        if not self._paused:
+            self._paused = True
+            self._poller.pause(self._acceptors)
+            log.warning("accepting waits", reason=reason, connections=len(self.connections.live))
+
+    def _resume(self) -> None:
+        if self._paused and len(self.connections.live) < self._max_connections:
+            self._paused = False
+            self._poller.resume(self._acceptors)
+
+    def _dial_timer(self, number: int) -> None:
+        connection = self.connections.live.get(number)
+        if connection is not None:
+            connection.dial_timer()
+
+    def _linger_timer(self, number: int) -> None:
+        connection = self.connections.live.get(number)
+        if connection is not None:
+            connection.linger_timer()

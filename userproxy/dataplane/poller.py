@@ -1,0 +1,201 @@
+"""An epoll of our own, nested in the event loop, for the sockets that carry clients' bytes.
+
+The loop watches one file descriptor: this epoll. A socket is registered once and costs one `epoll_ctl` for
+each real change of interest, where the loop's own readers cost a handle object and an `epoll_ctl` at every
+start and stop. Readiness is level-triggered: a handler may do a bounded piece of work and is called again.
+"""
+
+from __future__ import annotations
+
+import select
+from heapq import heappop, heappush
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+if TYPE_CHECKING:
+    import asyncio
+    from _socket import socket
+    from collections.abc import Callable
+
+log = structlog.get_logger(__name__)
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+ERROR = select.EPOLLERR
+HANGUP = select.EPOLLHUP
+
+
+class Ready(Protocol):
+    """Who is told that a socket is ready."""
+
+    def on_ready(self, mask: int) -> None:
+        """The socket is ready for what the mask says. May be called in vain."""
+        ...
+
+    def abort(self) -> None:
+        """`on_ready` raised: give up everything that belongs to this socket, and close it."""
+        ...
+
+
+# After so many rounds the loop gets its turn again: signals, the admin socket, the control side.
+_ROUNDS = 8
+_EVENTS_A_ROUND = 256
+
+
+class Poller:
+    """Registers sockets with their handlers, and calls these when the kernel says so.
+
+    Attributes:
+        now: the monotonic time of the current round, in seconds; read it instead of the clock.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._closing: list[socket] = []
+        self._dispatching = False
+        self._detach: Callable[[], object] | None = None
+        self.now = monotonic()
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be driven by the event loop from now on."""
+        loop.add_reader(self._epoll.fileno(), self.dispatch)
+        self._detach = lambda: loop.remove_reader(self._epoll.fileno())
+
+    def nest(self, inner: Poller) -> None:
+        """Drive another poller. `pause` and `resume` then switch all of its sockets with one system call."""
+        self.register(inner._epoll.fileno(), READ, inner)
+
+    def pause(self, inner: Poller) -> None:
+        """Leave the sockets of a nested poller alone."""
+        self.modify(inner._epoll.fileno(), 0)
+
+    def resume(self, inner: Poller) -> None:
+        """Look after the sockets of a nested poller again."""
+        self.modify(inner._epoll.fileno(), READ)
+
+    def register(self, fd: int, interest: int, owner: Ready) -> None:
+        """Tell the owner whenever the interest (or an error, or a hang-up) is there."""
+        self._handlers[fd] = owner.on_ready
+        self._epoll.register(fd, interest)
+
+    def modify(self, fd: int, interest: int) -> None:
+        """Change the interest. With 0, errors and hang-ups are still told."""
+        self._epoll.modify(fd, interest)
+
+    def hand_over(self, fd: int, interest: int, owner: Ready) -> None:
+        """Change the owner of a registered socket, and the interest."""
+        self._handlers[fd] = owner.on_ready
+        self._epoll.modify(fd, interest)
+
+    def unregister(self, fd: int) -> None:
+        """Leave a registered socket alone, without closing it."""
+        self._handlers.pop(fd, None)
+        self._epoll.unregister(fd)
+
+    def close(self, sock: socket) -> None:
+        """Close a socket, registered or not; its handler is not called again.
+
+        Within a round the number stays taken until the round ends: events of the same round that were meant
+        for this socket must not reach another one that got its number.
+        """
+        self._handlers.pop(sock.fileno(), None)
+        if self._dispatching:
+            self._closing.append(sock)
+        else:
+            sock.close()
+
+    def dispatch(self) -> None:
+        """Serve what is ready now, for a bounded number of rounds."""
+        poll = self._epoll.poll
+        handlers = self._handlers
+        self._dispatching = True
+        for _ in range(_ROUNDS):
+            ready = poll(0, _EVENTS_A_ROUND)
+            if not ready:
+                break
+            self.now = monotonic()
+            for fd, mask in ready:
+                handler = handlers.get(fd)
+                if handler is None:
+                    continue
+                try:
+                    handler(mask)
+                except Exception:
+                    # One connection's trouble must not become every connection's.
+                    log.exception("a connection is given up: handling its socket failed", fd=fd)
+                    _owner(handler).abort()
+            if self._closing:
+                self._close_all()
+        self._dispatching = False
+
+    def on_ready(self, _mask: int) -> None:
+        """Nested in another poller: its call."""
+        self.dispatch()
+
+    def abort(self) -> None:
+        """Nested in another poller: a round failed, the next one will be tried."""
+        self._dispatching = False
+
+    def _close_all(self) -> None:
+        for sock in self._closing:
+            sock.close()
+        self._closing.clear()
+
+    def shut(self) -> None:
+        """Stop: no handler is called again. The sockets stay open."""
+        if self._detach is not None:
+            self._detach()
+            self._detach = None
+        self._handlers.clear()
+        self._epoll.close()
+
+
+def _owner(handler: Callable[[int], None]) -> Ready:
+    owner: Any = handler.__self__  # type: ignore[attr-defined]  # a bound method, see `register`
+    ready: Ready = owner
+    return ready
+
+
+class Timers:
+    """Timers that carry a number and are never cancelled: whoever is gone by then is not told.
+
+    Most connections end, or get connected, long before their timer: adding one must cost next to nothing.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[int], None]) -> None:
+        self._loop = loop
+        self._expire = expire
+        self._heap: list[tuple[float, int]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, seconds: float, number: int) -> None:
+        """Call `expire(number)` when the time has passed."""
+        when = monotonic() + seconds
+        heappush(self._heap, (when, number))
+        if self._heap[0][0] == when:
+            self._arm(seconds)
+
+    def stop(self) -> None:
+        """Forget everybody."""
+        self._heap.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # The loop's clock has a resolution of 1 ms: never wake up just before the time.
+        self._timer = self._loop.call_later(seconds + 0.001, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        heap = self._heap
+        now = monotonic()
+        while heap and heap[0][0] <= now:
+            self._expire(heappop(heap)[1])
+        if heap and self._timer is None:
+            self._arm(max(0.0, heap[0][0] - now))

@@ -1,0 +1,303 @@
+"""One connection: carries out what its flow says, and tells it what came of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as net
+import struct
+from _socket import socket
+from time import monotonic, time
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from userproxy.dataplane.poller import ERROR, HANGUP, WRITE
+from userproxy.dataplane.tcp.flow import Command, DialBudget, Event, Flow, Reason, State
+from userproxy.dataplane.tcp.relay import Leg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from userproxy.dataplane.poller import Poller, Timers
+    from userproxy.dataplane.services import LiveBackend, LiveService
+    from userproxy.dataplane.tcp.pipes import PipePool
+    from userproxy.model.address import Address
+
+log = structlog.get_logger(__name__)
+
+# Seconds without a byte on a half-closed connection before it is given up.
+LINGER_SECONDS = 60.0
+
+# A dead peer is noticed after 15 s of silence and 9 unanswered probes (what the original kube-proxy used).
+KEEPALIVE_SECONDS = 15
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_NEW_SOCKET = net.SOCK_STREAM | net.SOCK_NONBLOCK | net.SOCK_CLOEXEC
+
+
+class Context(NamedTuple):
+    """What all connections share.
+
+    Attributes:
+        poller: of the relayed sockets.
+        pipes: for the bytes on their way.
+        dials: tells a connection when its attempt to reach a backend has taken its time.
+        lingers: tells a half-closed connection to look whether anything still moves.
+        ended: called with each connection when it is over.
+        budget: the time for reaching a backend.
+    """
+
+    poller: Poller
+    pipes: PipePool
+    dials: Timers
+    lingers: Timers
+    ended: Callable[[Connection], None]
+    budget: DialBudget = DialBudget()
+
+
+def keep_alive(sock: socket) -> None:
+    """Have the kernel probe a silent peer."""
+    sock.setsockopt(net.SOL_SOCKET, net.SO_KEEPALIVE, 1)
+    sock.setsockopt(net.IPPROTO_TCP, net.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+    sock.setsockopt(net.IPPROTO_TCP, net.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
+
+
+class Connection:
+    """A client's connection, from accepted to over.
+
+    Attributes:
+        number: unique while the daemon lives.
+        service: whose traffic it is.
+        backend: where it goes, or is being dialled; None before and between.
+        client_address: the client's.
+        frontend: the original destination.
+        opened_at: seconds since the epoch.
+        opened: in monotonic time.
+    """
+
+    __slots__ = (
+        "_attempt_ends",
+        "_backend_sock",
+        "_client_sock",
+        "_context",
+        "_flow",
+        "_tried",
+        "backend",
+        "backend_leg",
+        "client_address",
+        "client_leg",
+        "frontend",
+        "number",
+        "opened",
+        "opened_at",
+        "service",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        context: Context,
+        service: LiveService,
+        client: socket,
+        addresses: tuple[Address, Address],
+    ) -> None:
+        self.number = number
+        self.service = service
+        self.backend: LiveBackend | None = None
+        self.client_address, self.frontend = addresses
+        self.opened_at = time()
+        self.opened = context.poller.now
+        self.client_leg: Leg | None = None
+        self.backend_leg: Leg | None = None
+        self._context = context
+        self._flow = Flow()
+        self._client_sock = client
+        self._backend_sock: socket | None = None
+        self._attempt_ends = 0.0
+        self._tried: tuple[LiveBackend, ...] = ()
+        service.connections += 1
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life."""
+        return self._flow.state
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it ended; None while it lives."""
+        return self._flow.reason
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes that came from the client."""
+        return self.client_leg.received if self.client_leg else 0
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes that came from the backend."""
+        return self.backend_leg.received if self.backend_leg else 0
+
+    @property
+    def source(self) -> tuple[str, int] | None:
+        """Our own address on the backend's leg, while there is one."""
+        if self._backend_sock is None:
+            return None
+        ip, port = self._backend_sock.getsockname()[:2]
+        return ip, port
+
+    @property
+    def last_active(self) -> float:
+        """When a byte moved last, in monotonic time."""
+        if self.client_leg is None or self.backend_leg is None:
+            return self.opened
+        return max(self.client_leg.last_received, self.backend_leg.last_received)
+
+    def open(self) -> None:
+        """Reach a backend. Returns at once; everything further comes as events."""
+        self._run(self._dial())
+
+    def end(self, event: Event) -> None:
+        """End it from outside: `KILLED` or `SHUTDOWN`."""
+        self._run(event)
+
+    def finished(self, leg: Leg) -> None:
+        """A leg's report: its peer sends no more."""
+        self._run(Event.CLIENT_FIN if leg is self.client_leg else Event.BACKEND_FIN)
+
+    def failed(self, leg: Leg) -> None:
+        """A leg's report: its socket failed."""
+        self._run(Event.CLIENT_RESET if leg is self.client_leg else Event.BACKEND_RESET)
+
+    def abort(self) -> None:
+        """Give it up: something failed that never should."""
+        self._run(Event.KILLED)
+
+    def dial_timer(self) -> None:
+        """The time of an attempt to reach a backend has passed."""
+        if self._flow.state is not State.CONNECTING:
+            # Only a connection that has lived this long is worth the system calls.
+            if self._backend_sock is not None:
+                keep_alive(self._backend_sock)
+        elif monotonic() >= self._attempt_ends:
+            self._run(self._dial_failed(errno.ETIMEDOUT))
+
+    def linger_timer(self) -> None:
+        """Look whether the open direction of a half-closed connection still carries anything."""
+        silent = monotonic() - self.last_active
+        if silent >= LINGER_SECONDS:
+            self._run(Event.LINGER_EXPIRED)
+        elif self._flow.state is not State.CLOSED:
+            self._context.lingers.add(LINGER_SECONDS - silent, self.number)
+
+    def _run(self, event: Event | None) -> None:
+        while event is not None:
+            following: Event | None = None
+            for command in self._flow.handle(event):
+                following = _CARRY_OUT[command](self)
+            event = following
+
+    def _dial(self) -> Event | None:
+        context = self._context
+        seconds = context.budget.next_attempt(monotonic() - self.opened)
+        backend = self.service.balancer.pick(self._tried) if seconds > 0 else None
+        if backend is None:
+            return Event.BACKENDS_EXHAUSTED
+        self.backend = backend
+        backend.connections += 1
+        self._attempt_ends = monotonic() + seconds
+        try:
+            sock = socket(net.AF_INET6 if backend.address.is_ipv6 else net.AF_INET, _NEW_SOCKET)
+        except OSError as error:
+            return self._dial_failed(error.errno)
+        self._backend_sock = sock
+        sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
+        outcome = sock.connect_ex(backend.sockaddr)
+        if outcome not in (0, errno.EINPROGRESS):
+            return self._dial_failed(outcome)
+        context.poller.register(sock.fileno(), WRITE, self)
+        context.dials.add(seconds, self.number)
+        return None
+
+    def on_ready(self, mask: int) -> None:
+        """The poller's call while dialling: the backend answered, or refused."""
+        if mask & (ERROR | HANGUP):
+            sock = self._backend_sock
+            assert sock is not None  # noqa: S101 (registered, hence there)
+            self._run(self._dial_failed(sock.getsockopt(net.SOL_SOCKET, net.SO_ERROR)))
+        else:
+            self._run(Event.CONNECTED)
+
+    def _dial_failed(self, error: int | None) -> Event:
+        backend = self.backend
+        if backend is not None:
+            log.debug(
+                "dial failed",
+                service=str(self.service.serve.service),
+                backend=str(backend.address),
+                error=os.strerror(error or 0),
+            )
+            self._tried = (*self._tried, backend)
+        self._leave_backend()
+        return Event.DIAL_FAILED
+
+    def _leave_backend(self) -> None:
+        if self._backend_sock is not None:
+            self._context.poller.close(self._backend_sock)
+            self._backend_sock = None
+        if self.backend is not None:
+            self.backend.connections -= 1
+            self.backend = None
+
+    def _relay(self) -> None:
+        context = self._context
+        backend_sock = self._backend_sock
+        assert backend_sock is not None  # noqa: S101 (connected just now)
+        client = self.client_leg = Leg(self._client_sock, self, context.poller, context.pipes)
+        backend = self.backend_leg = Leg(backend_sock, self, context.poller, context.pipes)
+        client.other, backend.other = backend, client
+        backend.start(registered=True)
+        client.start(registered=False)
+
+    def _fin_to_backend(self) -> Event | None:
+        return self._fin(self._backend_sock, Event.BACKEND_RESET)
+
+    def _fin_to_client(self) -> Event | None:
+        return self._fin(self._client_sock, Event.CLIENT_RESET)
+
+    def _fin(self, sock: socket | None, otherwise: Event) -> Event | None:
+        try:
+            if sock is not None:
+                sock.shutdown(net.SHUT_WR)
+        except OSError:  # ENOTCONN: it was reset, and the poller has not told us yet
+            return otherwise
+        return None
+
+    def _linger(self) -> None:
+        self._context.lingers.add(LINGER_SECONDS, self.number)
+
+    def _close(self) -> None:
+        for leg in (self.client_leg, self.backend_leg):
+            if leg is not None:
+                leg.release()
+        self._context.poller.close(self._client_sock)
+        self.service.connections -= 1
+        self._context.ended(self)
+        self._leave_backend()
+
+    def _reset(self) -> None:
+        for sock in (self._client_sock, self._backend_sock):
+            if sock is not None:
+                sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, _RESET_ON_CLOSE)
+        self._close()
+
+
+_CARRY_OUT: dict[Command, Callable[[Connection], Event | None]] = {
+    Command.DIAL: Connection._dial,  # noqa: SLF001 (the same class)
+    Command.RELAY: Connection._relay,  # noqa: SLF001
+    Command.FIN_TO_BACKEND: Connection._fin_to_backend,  # noqa: SLF001
+    Command.FIN_TO_CLIENT: Connection._fin_to_client,  # noqa: SLF001
+    Command.LINGER: Connection._linger,  # noqa: SLF001
+    Command.CLOSE: Connection._close,  # noqa: SLF001
+    Command.RESET: Connection._reset,  # noqa: SLF001
+}

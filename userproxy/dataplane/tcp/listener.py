@@ -1,0 +1,137 @@
+"""Accepts clients for one Service port, and finds out what they had connected to."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as net
+import struct
+from _socket import socket
+from typing import TYPE_CHECKING
+
+import structlog
+
+from userproxy.dataplane.poller import READ
+from userproxy.dataplane.tcp.connection import keep_alive
+from userproxy.model.address import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from userproxy.dataplane.poller import Poller
+
+log = structlog.get_logger(__name__)
+
+# Listens for more than any burst needs; the kernel takes the lesser of this and net.core.somaxconn.
+BACKLOG = 65535
+
+# linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h: the destination before it was rewritten.
+_SO_ORIGINAL_DST = 80
+_SOCKADDR_IN = struct.Struct("!2xH4s8x")
+_SOCKADDR_IN6 = struct.Struct("!2xH4x16s4x")
+
+# Clients accepted in one go: others wait for their bytes meanwhile.
+_BURST = 16
+
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_CLIENT_SOCKET = net.SOCK_STREAM | net.SOCK_NONBLOCK
+
+
+def listen(address: Address) -> socket:
+    """Open a listening socket.
+
+    Accepted sockets inherit its options, which saves their system calls.
+
+    Raises:
+        OSError: EADDRINUSE: something else listens there; EADDRNOTAVAIL: the address is not this node's.
+    """
+    family = net.AF_INET6 if address.is_ipv6 else net.AF_INET
+    sock = socket(family, net.SOCK_STREAM | net.SOCK_NONBLOCK | net.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(net.SOL_SOCKET, net.SO_REUSEADDR, 1)
+        sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
+        keep_alive(sock)
+        sock.bind((address.ip, address.port))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Listener:
+    """The listening socket of one Service port.
+
+    Args:
+        address: where it listens.
+        sock: the listening socket, which it owns from now on.
+        poller: that it is registered with.
+        admit: called with each client: its socket, its address and the original destination; False means
+            that the others must wait.
+        exhausted: called when the system has no resources for another client.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        sock: socket,
+        poller: Poller,
+        admit: Callable[[socket, Address, Address], bool],
+        exhausted: Callable[[OSError], None],
+    ) -> None:
+        self.address = address
+        self._sock = sock
+        self._family = net.AF_INET6 if address.is_ipv6 else net.AF_INET
+        self._poller = poller
+        self._admit = admit
+        self._exhausted = exhausted
+        poller.register(sock.fileno(), READ, self)
+
+    def on_ready(self, _mask: int) -> None:
+        """The poller's call: accept whoever waits."""
+        self._accept(_BURST)
+
+    def abort(self) -> None:
+        """The poller's call: accepting one client failed; the others are not to suffer from it."""
+
+    def close(self) -> None:
+        """Serve those who had been let in already, and accept no more."""
+        self._accept(BACKLOG)
+        self._poller.close(self._sock)
+
+    def _accept(self, most: int) -> None:
+        # What socket.accept() calls itself; it makes no object that we would only take apart again.
+        accept = self._sock._accept  # type: ignore[attr-defined]  # noqa: SLF001
+        for _ in range(most):
+            try:
+                fd, peer = accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    self._exhausted(error)
+                    return
+                continue  # accept(2): the client is gone already; on with the next one
+            os.set_blocking(fd, False)
+            client = socket(self._family, _CLIENT_SOCKET, 0, fd)
+            frontend = self._original_destination(client)
+            if frontend is None:
+                client.setsockopt(net.SOL_SOCKET, net.SO_LINGER, _RESET_ON_CLOSE)
+                client.close()
+            elif not self._admit(client, Address(peer[0], peer[1]), frontend):
+                return
+
+    def _original_destination(self, client: socket) -> Address | None:
+        """What the client had connected to; None if that was this listener itself."""
+        try:
+            if self._family == net.AF_INET:
+                raw = client.getsockopt(net.SOL_IP, _SO_ORIGINAL_DST, _SOCKADDR_IN.size)
+                port, ip = _SOCKADDR_IN.unpack(raw)
+            else:
+                raw = client.getsockopt(net.IPPROTO_IPV6, _SO_ORIGINAL_DST, _SOCKADDR_IN6.size)
+                port, ip = _SOCKADDR_IN6.unpack(raw)
+        except OSError:  # ENOENT: conntrack knows nothing of it, so it was not redirected
+            return None
+        frontend = Address(net.inet_ntop(self._family, ip), port)
+        return None if frontend == self.address else frontend

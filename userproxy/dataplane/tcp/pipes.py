@@ -1,0 +1,144 @@
+"""What carries bytes from one socket to another: pipes for splice(2), and a pool of them.
+
+A byte passes from socket to socket through a pipe without entering this process. A pipe is held only while it
+has bytes in it, so an idle connection holds none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import Protocol
+
+# The size of a pipe, and the most that one splice moves.
+PIPE_BYTES = 1 << 20
+_COPY_BYTES = 1 << 14
+_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+class Carrier(Protocol):
+    """Holds a bounded number of bytes on their way from one socket to another.
+
+    Attributes:
+        held: how many bytes are in it.
+    """
+
+    held: int
+
+    def fill(self, fd: int) -> int:
+        """Take bytes from a non-blocking socket, while `held` is 0; 0 means the end of its stream.
+
+        Raises:
+            BlockingIOError: there are none now.
+            OSError: the socket failed.
+        """
+        ...
+
+    def drain(self, fd: int) -> int:
+        """Hand bytes to a non-blocking socket; returns how many are still held.
+
+        Raises:
+            BlockingIOError: the socket takes none now.
+            OSError: the socket failed.
+        """
+        ...
+
+
+class Pipe:
+    """A pipe: the bytes stay in the kernel. Empty whenever it is in the pool."""
+
+    __slots__ = ("_read_fd", "_write_fd", "held")
+
+    def __init__(self) -> None:
+        self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.held = 0
+        # Refused to a process without CAP_SYS_RESOURCE beyond a limit (pipe(7)); the default size works too.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._write_fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    def fill(self, fd: int) -> int:
+        """See `Carrier`. The pipe is empty, so EAGAIN can only mean that the socket has nothing."""
+        self.held = held = os.splice(fd, self._write_fd, PIPE_BYTES, None, None, _FLAGS)
+        return held
+
+    def drain(self, fd: int) -> int:
+        """See `Carrier`. The pipe has bytes, so EAGAIN can only mean that the socket's buffer is full."""
+        self.held -= os.splice(self._read_fd, fd, self.held, None, None, _FLAGS)
+        return self.held
+
+    def close(self) -> None:
+        """Close both ends; what is in it is gone."""
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+
+class Copy:
+    """A small buffer in memory, for when no file descriptor is left for a pipe: slower, but always there."""
+
+    __slots__ = ("_bytes", "held")
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self.held = 0
+
+    def fill(self, fd: int) -> int:
+        """See `Carrier`."""
+        self._bytes = os.read(fd, _COPY_BYTES)
+        self.held = len(self._bytes)
+        return self.held
+
+    def drain(self, fd: int) -> int:
+        """See `Carrier`."""
+        self._bytes = self._bytes[os.write(fd, self._bytes) :]
+        self.held = len(self._bytes)
+        return self.held
+
+
+class PipePool:
+    """Lends carriers: a pipe, the most recently used one first (its pages are warm), or else a copy buffer.
+
+    Args:
+        spare: how many pipes to keep when nobody needs them.
+        limit: how many pipes may exist at once.
+    """
+
+    def __init__(self, spare: int, limit: int) -> None:
+        self._free: list[Pipe] = []
+        self._spare = spare
+        self._limit = limit
+        self._lent = 0
+
+    @property
+    def lent(self) -> int:
+        """How many pipes are in use."""
+        return self._lent
+
+    def acquire(self) -> Carrier:
+        """An empty carrier."""
+        if self._free:
+            self._lent += 1
+            return self._free.pop()
+        if self._lent >= self._limit:
+            return Copy()
+        try:
+            pipe = Pipe()
+        except OSError:  # EMFILE or ENFILE: no file descriptor for this process, or for the system
+            return Copy()
+        self._lent += 1
+        return pipe
+
+    def release(self, carrier: Carrier) -> None:
+        """Take a carrier back. One that still has bytes is not used again."""
+        if not isinstance(carrier, Pipe):
+            return
+        self._lent -= 1
+        if carrier.held == 0 and len(self._free) < self._spare:
+            self._free.append(carrier)
+        else:
+            carrier.close()
+
+    def close(self) -> None:
+        """Close the spare pipes."""
+        while self._free:
+            self._free.pop().close()

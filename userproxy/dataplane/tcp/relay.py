@@ -1,0 +1,181 @@
+"""The two legs of a connection, and the pump that moves bytes from one to the other.
+
+Readiness is level-triggered, and a wake-up moves one pipe's worth: one splice in, one splice out. Nothing is
+read until EAGAIN, because an exception costs as much as a splice. Back-pressure follows from the pipe: while
+it holds bytes that the other side does not take, nothing more is read, and the sender's window closes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from userproxy.dataplane.poller import ERROR, HANGUP, READ, WRITE
+
+if TYPE_CHECKING:
+    from _socket import socket
+
+    from userproxy.dataplane.poller import Poller
+    from userproxy.dataplane.tcp.pipes import Carrier, PipePool
+
+
+class Ends(Protocol):
+    """Who is told how a leg ends."""
+
+    def finished(self, leg: Leg) -> None:
+        """The leg's peer has shut its sending side, and all it sent has been handed on."""
+        ...
+
+    def failed(self, leg: Leg) -> None:
+        """The leg's socket failed: a reset, or a keepalive that nobody answered."""
+        ...
+
+    def abort(self) -> None:
+        """Give up the whole connection."""
+        ...
+
+
+class Leg:
+    """One of a connection's two sockets: the bytes that come in on it go to `other`.
+
+    Attributes:
+        sock: the connected, non-blocking socket.
+        other: the leg that gets what comes in here.
+        received: bytes that came in.
+        last_received: when, in the poller's time.
+    """
+
+    __slots__ = (
+        "_carrier",
+        "_ends",
+        "_fd",
+        "_interest",
+        "_parked",
+        "_pipes",
+        "_poller",
+        "last_received",
+        "other",
+        "received",
+        "sock",
+    )
+
+    other: Leg
+
+    def __init__(self, sock: socket, ends: Ends, poller: Poller, pipes: PipePool) -> None:
+        self.sock = sock
+        self.received = 0
+        self.last_received = poller.now
+        self._fd = sock.fileno()
+        self._ends = ends
+        self._poller = poller
+        self._pipes = pipes
+        self._carrier: Carrier | None = None
+        self._interest = READ
+        self._parked = False
+
+    def start(self, *, registered: bool) -> None:
+        """Begin to relay what comes in.
+
+        Args:
+            registered: whether the poller has the socket already, as after dialling it.
+        """
+        if registered:
+            self._poller.hand_over(self._fd, READ, self)
+        else:
+            self._poller.register(self._fd, READ, self)
+
+    def on_ready(self, mask: int) -> None:
+        """The poller's call: move what can be moved."""
+        if mask & WRITE and self.other._carrier is not None:
+            self.other._flush()
+        if mask & READ and self._interest & READ:
+            self._pump()
+        elif mask & ERROR:
+            self._ends.failed(self)
+        elif mask & HANGUP:
+            self._on_hangup()
+
+    def abort(self) -> None:
+        """The poller's call: `on_ready` raised."""
+        self._ends.abort()
+
+    def _pump(self) -> None:
+        carrier = self._pipes.acquire()
+        try:
+            count = carrier.fill(self._fd)
+        except BlockingIOError:
+            self._pipes.release(carrier)
+            return
+        except OSError:
+            self._pipes.release(carrier)
+            self._ends.failed(self)
+            return
+        if count == 0:
+            self._pipes.release(carrier)
+            self._end()
+            return
+        self.received += count
+        self.last_received = self._poller.now
+        other = self.other
+        try:
+            held = carrier.drain(other._fd)
+        except BlockingIOError:
+            held = count
+        except OSError:
+            self._pipes.release(carrier)
+            self._ends.failed(other)
+            return
+        if held:
+            self._carrier = carrier
+            self._want(self._interest & ~READ)
+            other._want(other._interest | WRITE)
+        else:
+            self._pipes.release(carrier)
+
+    def _flush(self) -> None:
+        """Hand on what is held, now that the other side has room."""
+        carrier, other = self._carrier, self.other
+        if carrier is None:
+            return
+        try:
+            held = carrier.drain(other._fd)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._ends.failed(other)
+            return
+        # An open direction is idle only when nothing leaves on it either: a slow reader is not a dead one.
+        self.last_received = self._poller.now
+        if held:
+            return
+        self._carrier = None
+        self._pipes.release(carrier)
+        other._want(other._interest & ~WRITE)
+        self._want(self._interest | READ)
+
+    def _end(self) -> None:
+        self._ends.finished(self)
+        if self._interest:  # the connection lives on, half-closed
+            self._want(self._interest & ~READ)
+
+    def _on_hangup(self) -> None:
+        # Both directions of this socket are shut, and what it has received waits until the other side takes
+        # what we hold. epoll tells a hang-up whether asked or not, so the only way not to be called all the
+        # time is to leave the poller until there is room again.
+        if not self._parked:
+            self._parked = True
+            self._poller.unregister(self._fd)
+
+    def _want(self, interest: int) -> None:
+        self._interest = interest
+        if self._parked:
+            self._parked = False
+            self._poller.register(self._fd, interest, self)
+        else:
+            self._poller.modify(self._fd, interest)
+
+    def release(self) -> None:
+        """Give the pipe back and take no more events: the connection is over."""
+        self._interest = 0
+        if self._carrier is not None:
+            self._pipes.release(self._carrier)
+            self._carrier = None

@@ -1,0 +1,106 @@
+"""`userproxy lab run|up|down|exec`: the reference deployment in network namespaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from userproxy.lab.deployment import DEFAULT_NAME, Lab
+from userproxy.lab.network import LabError
+from userproxy.lab.processes import Interrupted, interruptible
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+NAME_OPTION = click.option(
+    "--name",
+    default=DEFAULT_NAME,
+    envvar="USERPROXY_LAB",
+    show_default=True,
+    show_envvar=True,
+    help="Which lab: labs of different names live side by side.",
+)
+
+
+@click.group()
+def lab() -> None:
+    """The reference deployment in network namespaces: two hosts, three pods, one Service.
+
+    Nothing outside these namespaces is changed. Needs root.
+    """
+
+
+@lab.command()
+@NAME_OPTION
+def run(name: str) -> None:
+    """Show what userproxy does to one request, hop by hop, and leave the machine as it was."""
+    from userproxy.lab.story import tell  # noqa: PLC0415 - brings rich and pyroute2, which are slow to import
+
+    with _told_in_one_line(), interruptible():
+        held = tell(name)
+    if not held:
+        raise click.ClickException("not everything that was shown is so: see the lines marked with a cross")
+
+
+@lab.command()
+@NAME_OPTION
+@click.option("--no-daemons", is_flag=True, help="Only the pods and the network; start userproxy yourself.")
+def up(name: str, no_daemons: bool) -> None:
+    """Bring the lab up, leave it running, and tell how to use it."""
+    made = Lab(name, daemons=not no_daemons, tied=False)
+    with _told_in_one_line(), interruptible():
+        made.up()
+    option = "" if name == DEFAULT_NAME else f" --name {name}"
+    service = made.deployment.services[0]
+    client = next(pod for pod in made.deployment.pods if pod.port is None)
+    host = made.deployment.host_of(client)
+    click.echo(
+        f"Lab {name} is up: {', '.join(made.deployment.members)}. What it keeps is in {made.directory}.\n\n"
+        f"  userproxy lab exec{option} {client.name} -- curl -s http://{service.frontend}/\n"
+        f"  userproxy lab exec{option} {host.name} -- userproxy connections\n"
+        f"  export USERPROXY_ADMIN_SOCKET={made.admin_socket(host.name)}; userproxy services\n"
+        f"  userproxy lab down{option}"
+    )
+
+
+@lab.command()
+@NAME_OPTION
+def down(name: str) -> None:
+    """Take the lab down, also one that crashed or was half made. Does nothing if there is none."""
+    with _told_in_one_line():
+        Lab(name).down()
+
+
+@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@NAME_OPTION
+@click.argument("member", metavar="NODE")
+@click.argument("command", metavar="CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(name: str, member: str, command: tuple[str, ...]) -> NoReturn:
+    """Run CMD in the namespace of NODE: client, server1, server2, host1, host2 or gateway.
+
+    Its exit code becomes ours. On a host, USERPROXY_ADMIN_SOCKET names the daemon there:
+    `userproxy lab exec host1 -- userproxy connections`.
+    """
+    with _told_in_one_line():
+        found = Lab(name)
+        argv = found.command(member, *(command[1:] if command[0] == "--" else command))
+        if not found.is_up():
+            raise LabError(f"lab {name} is not up: `userproxy lab up` brings it up")
+    sys.stdout.flush()
+    os.execvpe(argv[0], argv, found.environment(member))  # noqa: S606 - it becomes the command, signals and all
+
+
+@contextlib.contextmanager
+def _told_in_one_line() -> Generator[None]:
+    """Turn what may go wrong into an exit code and one line on stderr."""
+    try:
+        yield
+    except LabError as error:
+        raise click.ClickException(str(error)) from None
+    except Interrupted as interrupt:
+        click.echo(f"userproxy: interrupted ({interrupt}); the lab is down", err=True)
+        sys.exit(interrupt.exit_code)

@@ -1,0 +1,87 @@
+"""What the kernel says of a lab: the translations it made, the addresses it has, and what is left of it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pyroute2
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
+
+from userproxy.lab import network, processes
+from userproxy.model.address import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from userproxy.lab.deployment import Lab
+
+
+class Translation(msgspec.Struct, frozen=True):
+    """A TCP connection in conntrack whose destination netfilter has rewritten.
+
+    Attributes:
+        client: who opened it.
+        original: the destination that it was sent to.
+        actual: who it is that answers.
+    """
+
+    client: Address
+    original: Address
+    actual: Address
+
+
+def translations(namespace: str, client: str, frontend: Address) -> list[Translation]:
+    """The connections from a client's IP to a frontend, out of the conntrack table of a namespace."""
+    wanted = NFCTAttrTuple(saddr=client, daddr=frontend.ip, proto=socket.IPPROTO_TCP, dport=frontend.port)
+    with pyroute2.Conntrack(netns=namespace) as conntrack:
+        return [_translation(entry) for entry in conntrack.dump_entries(tuple_orig=wanted)]
+
+
+def holders(namespaces: Iterable[str], ip: str) -> list[str]:
+    """Which of these namespaces have an interface with that IP address."""
+    return [name for name in namespaces if ip in _addresses(name)]
+
+
+class Machine:
+    """The machine around a lab: seen before it comes up, compared after it went down."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._before = network.fingerprint()
+        self._pids: dict[int, int | None] = {}
+
+    def note_processes(self) -> int:
+        """Remember what runs in the lab now, to look for it later; returns how many these are."""
+        running = processes.running_in(self._lab.namespaces)
+        self._pids |= {pid: processes.started_at(pid) for pid in running}
+        return len(running)
+
+    def left_overs(self) -> dict[str, str]:
+        """What is still there or has changed, by kind; each text is empty if there is nothing."""
+        after = network.fingerprint()
+        changed = [kind for kind, text in self._before.items() if after[kind] != text]
+        alive = [pid for pid, start in self._pids.items() if start and processes.started_at(pid) == start]
+        return {
+            "no namespace": ", ".join(network.existing(self._lab.namespaces)),
+            "no process": ", ".join(map(str, alive)),
+            "no file": str(self._lab.directory) if self._lab.directory.exists() else "",
+            f"the machine's own {', '.join(self._before)} as before": ", ".join(changed),
+        }
+
+
+def _translation(entry: Any) -> Translation:  # noqa: ANN401 - pyroute2 is untyped
+    original, reply = entry.tuple_orig, entry.tuple_reply
+    return Translation(
+        client=Address(original.saddr, original.sport),
+        original=Address(original.daddr, original.dport),
+        actual=Address(reply.saddr, reply.sport),
+    )
+
+
+def _addresses(namespace: str) -> set[str]:
+    argv = ["ip", "-netns", namespace, "-brief", "-4", "address"]
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True)  # noqa: S603 - our own argv
+    return {field.partition("/")[0] for line in shown.stdout.splitlines() for field in line.split()[2:]}

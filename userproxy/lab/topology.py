@@ -1,0 +1,194 @@
+"""The reference deployment as data: which pods, hosts and Services there are, and their manifests. Pure.
+
+```
+    server1 10.0.1.2   client 10.0.1.3                    server2 10.0.2.2
+            |                 |                                   |
+            +-- cbr0 10.0.1.1 +                             cbr0 10.0.2.1
+                      |                                           |
+               host1 10.100.0.2                            host2 10.100.0.3
+                      |                                           |
+                      +----------- gateway 10.100.0.1 ------------+
+                            10.0.1.0/24 via host1
+                            10.0.2.0/24 via host2
+```
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+
+import msgspec
+
+from userproxy.model.address import Address
+from userproxy.model.service import ServicePortName
+
+
+class Pod(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod: a namespace of its own with `eth0` on its host's bridge.
+
+    Attributes:
+        name: also the plain name of its namespace.
+        ip: in its host's pod network.
+        port: that its HTTP server listens on; None for a pod that only asks.
+    """
+
+    name: str
+    ip: str
+    port: int | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where its server answers.
+
+        Raises:
+            ValueError: the pod has no server.
+        """
+        if self.port is None:
+            raise ValueError(f"pod {self.name} serves nothing")
+        return Address(self.ip, self.port)
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """A Kubernetes node: `eth0` to the gateway, `cbr0` to its pods, one daemon.
+
+    Attributes:
+        name: also the Kubernetes node's name and the plain name of its namespace.
+        ip: on the hosts' network.
+        pod_network: in CIDR form; its first address is the bridge's.
+        pods: that it carries.
+    """
+
+    name: str
+    ip: str
+    pod_network: str
+    pods: tuple[Pod, ...]
+
+    @property
+    def bridge_ip(self) -> str:
+        """The address of `cbr0`, which is its pods' default gateway."""
+        return str(ipaddress.ip_network(self.pod_network)[1])
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """A Service with one TCP port, and the pods behind it."""
+
+    name: ServicePortName
+    frontend: Address
+    backends: tuple[Pod, ...]
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a lab consists of.
+
+    Attributes:
+        gateway: the plain name of the namespace that routes between the hosts.
+        gateway_ip: its address on `host_network`.
+        host_network: in CIDR form.
+        service_network: in CIDR form; on no interface and in no route.
+        hosts: with the pods they carry.
+        services: that the daemons serve.
+    """
+
+    gateway: str
+    gateway_ip: str
+    host_network: str
+    service_network: str
+    hosts: tuple[Host, ...]
+    services: tuple[Service, ...]
+
+    @property
+    def pods(self) -> tuple[Pod, ...]:
+        """Every pod, host by host."""
+        return tuple(pod for host in self.hosts for pod in host.pods)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The plain name of every namespace: the gateway's, the hosts', the pods'."""
+        return (self.gateway, *(host.name for host in self.hosts), *(pod.name for pod in self.pods))
+
+    def host(self, name: str) -> Host:
+        """The host of that name.
+
+        Raises:
+            ValueError: there is none; the message lists those there are.
+        """
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise ValueError(f"{name!r} is no host of the lab; there are {', '.join(h.name for h in self.hosts)}")
+
+    def host_of(self, pod: Pod) -> Host:
+        """The host that carries a pod."""
+        return next(host for host in self.hosts if pod in host.pods)
+
+
+SERVER1 = Pod(name="server1", ip="10.0.1.2", port=8080)
+SERVER2 = Pod(name="server2", ip="10.0.2.2", port=8080)
+CLIENT = Pod(name="client", ip="10.0.1.3")
+HOST1 = Host(name="host1", ip="10.100.0.2", pod_network="10.0.1.0/24", pods=(SERVER1, CLIENT))
+HOST2 = Host(name="host2", ip="10.100.0.3", pod_network="10.0.2.0/24", pods=(SERVER2,))
+SERVER_SERVICE = Service(
+    name=ServicePortName("default", "server-service"),
+    frontend=Address("10.3.241.152", 80),
+    backends=(SERVER1, SERVER2),
+)
+
+REFERENCE = Deployment(
+    gateway="gateway",
+    gateway_ip="10.100.0.1",
+    host_network="10.100.0.0/24",
+    service_network="10.3.240.0/20",
+    hosts=(HOST1, HOST2),
+    services=(SERVER_SERVICE,),
+)
+"""The reference deployment, as the README tables it."""
+
+
+def manifests(deployment: Deployment) -> dict[str, str]:
+    """The Kubernetes objects of every Service, as file name -> text (JSON, which is YAML too)."""
+    return {
+        f"{service.name.service}.yaml": "---\n".join(
+            json.dumps(each, indent=2) + "\n" for each in _objects(deployment, service)
+        )
+        for service in deployment.services
+    }
+
+
+def _objects(deployment: Deployment, service: Service) -> tuple[dict[str, object], dict[str, object]]:
+    metadata = {"namespace": service.name.namespace, "name": service.name.service}
+    ports = sorted({pod.address.port for pod in service.backends})
+    if len(ports) != 1:
+        raise ValueError(f"{service.name}: its pods listen on different ports: {ports}")
+    return (
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {
+                "clusterIP": service.frontend.ip,
+                "clusterIPs": [service.frontend.ip],
+                "ipFamilies": ["IPv4"],
+                "ports": [{"protocol": "TCP", "port": service.frontend.port, "targetPort": ports[0]}],
+            },
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                **metadata,
+                "name": f"{service.name.service}-pods",
+                "labels": {"kubernetes.io/service-name": service.name.service},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "", "protocol": "TCP", "port": ports[0]}],
+            "endpoints": [
+                {
+                    "addresses": [pod.ip],
+                    "nodeName": deployment.host_of(pod).name,
+                    "conditions": {"ready": True, "serving": True, "terminating": False},
+                }
+                for pod in service.backends
+            ],
+        },
+    )

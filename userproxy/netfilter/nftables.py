@@ -1,0 +1,244 @@
+"""The kernel's side of the captures: one table of our own, read, adopted, changed and removed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import threading
+from typing import TYPE_CHECKING, Self
+
+from userproxy.netfilter import NetfilterError
+from userproxy.netfilter import elements as packed
+from userproxy.netfilter.elements import Elements
+from userproxy.netfilter.ruleset import SETS, TABLE, pick_chain, pick_size, ruleset
+from userproxy.netfilter.wire import encode, held
+from userproxy.netfilter.wire.netlink import RefusedError, Socket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+    from userproxy.model.plan import CaptureChange, Frontend, Target
+    from userproxy.netfilter.wire.netlink import Message
+
+NETLINK_NETFILTER = 12
+
+_REMEDIES = {
+    errno.EPERM: "run as root or grant CAP_NET_ADMIN",
+    errno.ENOENT: "the kernel lacks a part of nf_tables: load nft_nat, nft_masq, nft_reject_inet, nft_numgen",
+    errno.EOPNOTSUPP: "the kernel is too old or lacks a part of nf_tables: 5.9 or later is needed",
+    errno.EPROTONOSUPPORT: "the kernel has no netfilter: load nfnetlink and nf_tables",
+    errno.ETIMEDOUT: "the kernel did not answer; is another program holding the nf_tables lock?",
+}
+_CHANGED_BY_OTHERS = (errno.ENOENT, errno.EEXIST)
+
+
+class Nftables:
+    """Our table in the network namespace of the thread that makes the object.
+
+    Every call blocks for at most a few seconds, and may come from any thread, one at a time (a lock sees to
+    it): call it with `asyncio.to_thread`. The object lives as long as the daemon; another one may take over
+    from it (`ensure`).
+    """
+
+    def __init__(self) -> None:
+        """Open the socket; nothing is read or changed.
+
+        Raises:
+            NetfilterError: the kernel has no netfilter.
+        """
+        try:
+            self._socket = Socket(NETLINK_NETFILTER)
+        except OSError as error:
+            raise _with_remedy("cannot speak to netfilter", error) from error
+        self._lock = threading.Lock()
+        self._elements: Elements | None = None  # until the kernel's side is known
+        self._sizes: frozenset[int] = frozenset()
+        self._generation = -1  # of the namespace's ruleset, when our table was last known to be as it should
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket; the table stays."""
+        self._socket.close()
+
+    def ensure(self) -> dict[Frontend, Target]:
+        """See that our table is there and intact; returns the captures that the kernel holds now.
+
+        A new object adopts an intact table without touching it. A table that is missing, tampered with or
+        of another version is replaced in one transaction, with the captures that this object knows, or that
+        could be read.
+
+        Raises:
+            NetfilterError: what was there before still is.
+        """
+        with self._lock, _explained("cannot set the nftables table up"):
+            return self._ensure()
+
+    def apply(self, change: CaptureChange) -> None:
+        """Change captures, atomically. A table that others have removed or changed is restored on the way.
+
+        Raises:
+            NetfilterError: the captures are those of before.
+            ValueError: an address that cannot be captured; likewise.
+        """
+        with self._lock, _explained("cannot change the captures"):
+            if self._elements is None:
+                self._ensure()
+            try:
+                self._apply(change)
+            except RefusedError as error:
+                if error.refusal.errno not in _CHANGED_BY_OTHERS:
+                    raise
+                self._ensure()
+                self._apply(change)
+
+    def verify(self) -> tuple[str, ...]:
+        """What others have changed in our table since it was last seen intact; empty if nothing.
+
+        Costs one question while nobody, in any table, has changed anything; otherwise our table is read in
+        full.
+
+        Raises:
+            NetfilterError: the table could not be read.
+        """
+        with self._lock, _explained("cannot read the nftables table"):
+            now = held.generation(self._socket)
+            if now == self._generation:
+                return ()
+            found = self._differences(self._elements or Elements(), held.read_static(self._socket))
+            if not found:
+                self._generation = now
+            return tuple(found)
+
+    def remove(self) -> None:
+        """Remove the table, if it is there, and forget the captures.
+
+        If no other nat chain exists in the namespace, the kernel then stops translating established
+        connections too: remove the captures first, let connections drain, and the table last.
+
+        Raises:
+            NetfilterError: the table is still there.
+        """
+        with self._lock, _explained("cannot remove the nftables table"):
+            if held.read_static(self._socket) or self._elements is not None:
+                self._socket.batch([encode.table(), encode.delete_table()])
+            self._elements, self._sizes, self._generation = None, frozenset(), -1
+
+    def missing_kernel_features(self) -> tuple[str, ...]:
+        """What the kernel, or this process's privileges, lack for our ruleset; each a line with its remedy.
+
+        The kernel is asked to check the whole ruleset, and changes nothing.
+        """
+        with self._lock:
+            try:
+                self._socket.batch(_replacement(frozenset({1, 2}), Elements()), commit=False)
+            except (RefusedError, OSError) as error:
+                return (str(_with_remedy("the nftables ruleset cannot be loaded", error)),)
+            return ()
+
+    def _ensure(self) -> dict[Frontend, Target]:
+        static = held.read_static(self._socket)
+        elements = self._elements or Elements(_captures_in(self._socket, static))
+        now = held.generation(self._socket)
+        if self._differences(elements, static):
+            self._sizes = elements.sizes()
+            self._socket.batch(_replacement(self._sizes, elements))
+            now = -1  # whose change the generation counts is not known; the next verify reads the table
+        else:
+            self._sizes = frozenset(filter(None, map(pick_size, static.chains)))
+        self._elements, self._generation = elements, now
+        return dict(elements.captures)
+
+    def _differences(self, elements: Elements, static: held.Held) -> list[str]:
+        if not static:
+            return [f"table {TABLE} is missing"]
+        sizes = elements.sizes() | frozenset(filter(None, map(pick_size, static.chains)))
+        found = held.differences(_expected(sizes), static)
+        if found:
+            return found
+        wanted = {*elements, *packed.protocol_elements()}
+        seen = set(held.read_elements(self._socket, [spec.name for spec in SETS]))
+        found += [f"{name} lacks elements" for name in sorted({each.set for each in wanted - seen})]
+        found += [
+            f"{name} has elements that are not ours" for name in sorted({each.set for each in seen - wanted})
+        ]
+        return found
+
+    def _apply(self, change: CaptureChange) -> None:
+        elements = self._elements
+        if elements is None:
+            raise RuntimeError("apply before ensure")
+        gone, new = elements.difference(change)
+        sizes = packed.sizes_of(new) - self._sizes
+        messages = [
+            *_pick_chains(sizes),
+            *encode.delete_elements(gone),
+            *encode.add_elements(new),
+        ]
+        self._socket.batch(messages)
+        elements.apply(change)
+        self._sizes |= sizes
+        if messages and held.generation(self._socket) == self._generation + 1:
+            self._generation += 1  # nobody else's change came between
+
+
+def _captures_in(netlink: Socket, static: held.Held) -> Mapping[Frontend, Target]:
+    """The captures of a table that we do not know yet: as far as its sets are ours."""
+    expected = _expected(frozenset()).sets
+    intact = {
+        name
+        for name, attributes in expected.items()
+        if name in static.sets and attributes.items() <= static.sets[name].items()
+    }
+    return packed.captures_of(held.read_elements(netlink, intact))
+
+
+@functools.lru_cache(maxsize=4)  # encoding the rules is what a verification would spend its time on
+def _expected(sizes: frozenset[int]) -> held.Held:
+    return held.created_by(encode.creation(ruleset(sizes)))
+
+
+def _pick_chains(sizes: frozenset[int]) -> Iterator[Message]:
+    for size in sorted(sizes):
+        spec = pick_chain(size)
+        yield encode.chain(spec)
+        for rule in spec.rules:
+            yield encode.rule(spec.name, rule)
+
+
+def _replacement(sizes: frozenset[int], elements: Elements) -> list[Message]:
+    """Create, delete and create again: deleting a table that is not there would be an error."""
+    return [
+        encode.table(),
+        encode.delete_table(),
+        *encode.creation(ruleset(sizes)),
+        *encode.add_elements(list(elements)),
+    ]
+
+
+@contextlib.contextmanager
+def _explained(attempt: str) -> Iterator[None]:
+    """Turn what the kernel answers into a NetfilterError that says what was tried and what helps."""
+    try:
+        yield
+    except (RefusedError, OSError) as error:
+        raise _with_remedy(attempt, error) from error
+
+
+def _with_remedy(attempt: str, error: RefusedError | OSError) -> NetfilterError:
+    if isinstance(error, RefusedError):
+        number = error.refusal.errno
+    elif isinstance(error, TimeoutError):
+        number = errno.ETIMEDOUT
+    else:
+        number = error.errno or 0
+    remedy = _REMEDIES.get(number)
+    return NetfilterError(f"{attempt}: {error}" + (f" ({remedy})" if remedy else ""))

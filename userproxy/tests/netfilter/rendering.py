@@ -1,0 +1,94 @@
+"""The ruleset as nft would list it, to be read in a review."""
+
+from __future__ import annotations
+
+from userproxy.netfilter.ruleset import (
+    FAMILY_IPV4,
+    TABLE,
+    Chain,
+    DnatBy,
+    Equals,
+    Field,
+    Goto,
+    HasAny,
+    In,
+    Jump,
+    JumpBy,
+    Random,
+    Rule,
+    Ruleset,
+    Set,
+    Simple,
+)
+
+_BITS = {
+    Field.STATE: {0x02: "established", 0x04: "related", 0x08: "new"},
+    Field.STATUS: {0x20: "dnat"},
+}
+
+
+def render(ruleset: Ruleset) -> str:
+    blocks = [_set(each) for each in ruleset.sets] + [_chain(each) for each in ruleset.chains]
+    return f"table inet {TABLE} {{\n" + "\n\n".join(blocks) + "\n}\n"
+
+
+def _set(spec: Set) -> str:
+    key = " . ".join(each.value[0] for each in spec.key)
+    data = "verdict" if spec.to_chain else " . ".join(each.value[0] for each in spec.data)
+    kind = "map" if data else "set"
+    return f"\t{kind} {spec.name} {{\n\t\ttype {key}{' : ' if data else ''}{data}\n\t}}"
+
+
+def _chain(chain: Chain) -> str:
+    lines = [rule(each) for each in chain.rules]
+    if chain.hook:
+        hook = chain.hook
+        lines.insert(0, f"type {hook.type} hook {hook.point} priority {hook.priority}; policy accept;")
+    return f"\tchain {chain.name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}"
+
+
+def rule(spec: Rule) -> str:
+    action = _action(spec)
+    # nft leaves out what a later `ip daddr` implies.
+    implied = "ip " in action or any(
+        isinstance(match, In) and Field.DESTINATION in match.key for match in spec.matches
+    )
+    parts = [
+        _match(match)
+        for match in spec.matches
+        if not (implied and match == Equals(Field.FAMILY, FAMILY_IPV4))
+    ]
+    return " ".join([*parts, action])
+
+
+def _match(match: Equals | HasAny | In) -> str:
+    match match:
+        case Equals(Field.FAMILY, _):
+            return "meta nfproto ipv4"
+        case Equals(field, value):
+            return f"{field.value} {({6: 'tcp', 17: 'udp'})[value]}"
+        case HasAny(field, bits):
+            names = [name for bit, name in _BITS[field].items() if bits & bit]
+            return f"{field.value} {','.join(names)}"
+        case In(key, name):
+            return f"{_key(key)} @{name}"
+
+
+def _action(spec: Rule) -> str:
+    match spec.action:
+        case DnatBy(key, name):
+            return f"dnat ip to {_key(key)} map @{name}"
+        case JumpBy(key, name):
+            return f"{_key(key)} vmap @{name}"
+        case Jump(chain):
+            return f"jump {chain}"
+        case Goto(chain):
+            return f"goto {chain}"
+        case Simple() as simple:
+            return simple.value
+
+
+def _key(key: tuple[Field | Random, ...]) -> str:
+    return " . ".join(
+        f"numgen random mod {part.modulus}" if isinstance(part, Random) else part.value for part in key
+    )

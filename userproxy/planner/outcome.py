@@ -1,0 +1,157 @@
+"""What one Service port comes to on this node: its listener, its captures, and what its owner must know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from userproxy.model.address import Address
+from userproxy.model.plan import Drop, Frontend, Refuse, Serve, Target, ToListener, ToPods
+from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
+from userproxy.model.snapshot import Node, Problem
+from userproxy.planner import topology
+
+if TYPE_CHECKING:
+    from userproxy.model.endpoint import Endpoint
+
+_TO_POD_REMEDY = f"annotate the Service with userproxy.dev/path: {Path.REDIRECT_TO_POD}"
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where this daemon serves, and how.
+
+    Attributes:
+        node: that it runs on.
+        host_ip: of its listeners.
+        mode: the path of Services that do not choose one.
+        ports: the range of its host ports.
+    """
+
+    node: Node
+    host_ip: str
+    mode: Path
+    ports: range
+
+
+class Outcome(msgspec.Struct, frozen=True, eq=False):
+    """What one Service port comes to. Compared by identity.
+
+    Attributes:
+        name: of the Service port.
+        path: how its bytes travel.
+        serve: its listener, if it has one.
+        captures: a target for each of its frontends that are served.
+        problems: in any order.
+    """
+
+    name: ServicePortName
+    path: Path
+    serve: Serve | None = None
+    captures: dict[Frontend, Target] = {}
+    problems: tuple[Problem, ...] = ()
+
+
+def path_of(service: ServicePort, place: Place) -> Path:
+    """How its bytes travel: as its author chose, else as this daemon's mode has it."""
+    return service.path or place.mode
+
+
+def needs_host_port(service: ServicePort, place: Place) -> bool:
+    """Whether it is served by a listener of ours."""
+    return (
+        path_of(service, place) is Path.REDIRECT_TO_HOST
+        and service.protocol is Protocol.TCP
+        and not all(frontend.is_ipv6 for frontend in service.frontends)
+    )
+
+
+def outcome_of(
+    service: ServicePort, endpoints: tuple[Endpoint, ...], port: int | None, place: Place
+) -> Outcome:
+    """Make the outcome of one Service port.
+
+    Args:
+        service: as its author wants it served.
+        endpoints: all of its endpoints.
+        port: its host port; None if it needs none, or if none is left.
+        place: where it is served.
+    """
+    path = path_of(service, place)
+    problems = [_ipv6_problem(service.name, lost) for lost in service.frontends if lost.is_ipv6]
+    if path is Path.REDIRECT_TO_HOST and service.protocol is not Protocol.TCP:
+        problems.append(_protocol_problem(service))
+        return Outcome(service.name, path, problems=tuple(problems))
+    frontends = tuple(frontend for frontend in service.frontends if not frontend.is_ipv6)
+    keys = [Frontend(service.protocol, frontend) for frontend in frontends]
+    if port is None and needs_host_port(service, place):
+        problems.append(_exhausted_problem(service.name, place.ports))
+        return Outcome(service.name, path, None, dict.fromkeys(keys, Refuse()), tuple(problems))
+    same_family = [endpoint for endpoint in endpoints if not endpoint.address.is_ipv6]
+    choice = topology.select(service, same_family, place.node)
+    serve = None
+    if port is not None:
+        listener = Address(place.host_ip, port)
+        serve = Serve(service=service.name, listener=listener, frontends=frontends, backends=choice.backends)
+    captures = dict.fromkeys(keys, _target(choice, serve))
+    return Outcome(service.name, path, serve, captures, tuple(problems))
+
+
+def without_conflicts(outcomes: list[Outcome]) -> list[Outcome]:
+    """Leave each frontend to the first that has it, and tell the others.
+
+    A source settles such conflicts by age; this is for one that did not.
+    """
+    owners: dict[Frontend, ServicePortName] = {}
+    settled: list[Outcome] = []
+    for outcome in outcomes:
+        kept = {key: target for key, target in outcome.captures.items() if key not in owners}
+        lost = [key for key in outcome.captures if key in owners]
+        settled.append(_without(outcome, kept, lost, owners) if lost else outcome)
+        owners.update(dict.fromkeys(kept, outcome.name))
+    return settled
+
+
+def _without(
+    outcome: Outcome,
+    kept: dict[Frontend, Target],
+    lost: list[Frontend],
+    owners: dict[Frontend, ServicePortName],
+) -> Outcome:
+    addresses = tuple(key.address for key in kept)
+    serve = outcome.serve and msgspec.structs.replace(outcome.serve, frontends=addresses)
+    problems = [_conflict_problem(outcome.name, key, owners[key]) for key in lost]
+    return Outcome(outcome.name, outcome.path, serve, kept, (*outcome.problems, *problems))
+
+
+def _target(choice: topology.Choice, serve: Serve | None) -> Target:
+    if choice.drop:
+        return Drop()
+    if not choice.backends:
+        return Refuse()
+    if serve is not None:
+        return ToListener(serve.listener)
+    return ToPods(tuple(backend.address for backend in choice.backends))
+
+
+def _protocol_problem(service: ServicePort) -> Problem:
+    message = f"{Path.REDIRECT_TO_HOST} does not carry {service.protocol}: {_TO_POD_REMEDY}, which does"
+    return Problem(str(service.name), "ProtocolNotSupported", message)
+
+
+def _ipv6_problem(name: ServicePortName, frontend: Address) -> Problem:
+    message = f"{frontend} is not served, only IPv4 is: give the Service an IPv4 cluster IP (ipFamilies)"
+    return Problem(str(name), "AddressFamilyNotSupported", message)
+
+
+def _exhausted_problem(name: ServicePortName, ports: range) -> Problem:
+    message = (
+        f"refused, as no host port is left in {ports.start}-{ports.stop - 1}: "
+        f"widen --port-range, or {_TO_POD_REMEDY}, which needs none"
+    )
+    return Problem(str(name), "PortRangeExhausted", message)
+
+
+def _conflict_problem(name: ServicePortName, key: Frontend, owner: ServicePortName) -> Problem:
+    message = f"{key.address}/{key.protocol} belongs to {owner}: give one of the two another address or port"
+    return Problem(str(name), "PortConflict", message)

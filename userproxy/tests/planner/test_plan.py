@@ -1,0 +1,166 @@
+"""Plans lead where they should, and no packet is misdirected on the way there."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userproxy.model.address import Address
+from userproxy.model.plan import (
+    Backend,
+    CaptureChange,
+    Drop,
+    Frontend,
+    Plan,
+    Refuse,
+    Serve,
+    Target,
+    ToListener,
+    ToPods,
+    Wanted,
+)
+from userproxy.model.service import Protocol, ServicePortName
+from userproxy.planner.plan import plan
+
+POD1, POD2, POD3 = (Address(f"10.0.{number}.2", 8080) for number in (1, 2, 3))
+WEB = ServicePortName("default", "web", "http")
+WEB_IP = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
+DNS_IP = Frontend(Protocol.UDP, Address("10.3.0.10", 53))
+LISTENER = Address("10.100.0.2", 10400)
+
+
+def web(*pods: Address, listener: Address = LISTENER) -> Serve:
+    backends = tuple(Backend(pod) for pod in pods)
+    return Serve(service=WEB, listener=listener, frontends=(WEB_IP.address,), backends=backends)
+
+
+def apply(steps: Plan, state: Wanted) -> Wanted:
+    """Carry out a plan as the daemon does, and look at each state on the way."""
+    serves = dict(state.serves)
+    captures = dict(state.captures)
+    listening = {serve.listener for serve in serves.values()}
+    for serve in steps.serve:
+        serves[serve.service] = serve
+        listening.add(serve.listener)
+        assert no_capture_without_a_listener(captures, listening)
+    assert not steps.capture.put.keys() & steps.capture.remove
+    captures |= steps.capture.put
+    for frontend in steps.capture.remove:
+        del captures[frontend]
+    assert no_capture_without_a_listener(captures, listening)
+    for name in steps.close:
+        del serves[name]
+    listening = {serve.listener for serve in serves.values()}
+    assert no_capture_without_a_listener(captures, listening)
+    return Wanted(serves, captures)
+
+
+def no_capture_without_a_listener(captures: dict[Frontend, Target], listening: set[Address]) -> bool:
+    wanted = {target.listener for target in captures.values() if isinstance(target, ToListener)}
+    return wanted <= listening
+
+
+@st.composite
+def states(draw: st.DrawFn) -> Wanted:
+    """Any state of four Service ports of two frontends each. Each has two host ports that it may be on."""
+    serves: dict[ServicePortName, Serve] = {}
+    captures: dict[Frontend, Target] = {}
+    pods = st.lists(st.sampled_from([POD1, POD2, POD3]), min_size=1, unique=True).map(tuple)
+    for number in range(4):
+        name = ServicePortName("default", f"service-{number}")
+        protocol = Protocol.UDP if number % 2 else Protocol.TCP
+        addresses = (Address(f"10.3.0.{number}", 80), Address(f"10.3.1.{number}", 80))
+        targets: st.SearchStrategy[Target | None] = st.one_of(
+            st.none(), st.just(Refuse()), st.just(Drop()), pods.map(ToPods)
+        )
+        if draw(st.booleans()):
+            listener = Address("10.100.0.2", 10400 + 2 * number + draw(st.integers(0, 1)))
+            backends = tuple(Backend(pod) for pod in draw(st.just(()) | pods))
+            serves[name] = Serve(service=name, listener=listener, frontends=addresses, backends=backends)
+            targets |= st.just(ToListener(listener))
+        for address in addresses:
+            target = draw(targets)
+            if target is not None:
+                captures[Frontend(protocol, address)] = target
+    return Wanted(serves, captures)
+
+
+@given(states(), states())
+def test_a_plan_leads_from_any_state_to_any_other(wanted: Wanted, actual: Wanted) -> None:
+    assert apply(plan(wanted, actual), actual) == wanted
+
+
+@given(states(), states())
+def test_a_plan_does_nothing_that_need_not_be_done(wanted: Wanted, actual: Wanted) -> None:
+    steps = plan(wanted, actual)
+    assert all(actual.serves.get(serve.service) != serve for serve in steps.serve)
+    assert all(actual.captures.get(frontend) != target for frontend, target in steps.capture.put.items())
+    assert steps.capture.remove <= actual.captures.keys()
+    assert set(steps.forget) <= steps.capture.put.keys() | steps.capture.remove
+    assert bool(steps) == (wanted != actual)
+
+
+@given(states(), states())
+def test_only_udp_flows_are_forgotten_and_none_keeps_a_target_that_is_gone(
+    wanted: Wanted, actual: Wanted
+) -> None:
+    forgotten = plan(wanted, actual).forget
+    assert all(frontend.protocol is Protocol.UDP for frontend in forgotten)
+    for frontend, old in actual.captures.items():
+        new = wanted.captures.get(frontend)
+        moved = isinstance(old, ToListener) and new != old
+        gone = isinstance(old, ToPods) and not (isinstance(new, ToPods) and set(old.pods) <= set(new.pods))
+        if frontend.protocol is Protocol.UDP and (moved or gone):
+            assert frontend in forgotten
+
+
+@given(states())
+def test_churn_that_ends_where_it_began_is_no_plan(state: Wanted) -> None:
+    again = Wanted(dict(state.serves), dict(state.captures))
+    assert not plan(state, state)
+    assert not plan(again, state)
+
+
+def test_a_new_service_is_listened_for_then_captured() -> None:
+    wanted = Wanted({WEB: web(POD1)}, {WEB_IP: ToListener(LISTENER)})
+    assert plan(wanted, Wanted()) == Plan(
+        serve=(web(POD1),), capture=CaptureChange({WEB_IP: ToListener(LISTENER)})
+    )
+
+
+def test_a_change_of_backends_leaves_the_kernel_alone() -> None:
+    captures: dict[Frontend, Target] = {WEB_IP: ToListener(LISTENER)}
+    steps = plan(Wanted({WEB: web(POD1, POD2)}, captures), Wanted({WEB: web(POD1)}, captures))
+    assert steps == Plan(serve=(web(POD1, POD2),))
+
+
+def test_a_service_that_switches_to_pods_stops_accepting_after_the_switch() -> None:
+    actual = Wanted({WEB: web(POD1)}, {WEB_IP: ToListener(LISTENER)})
+    wanted = Wanted({}, {WEB_IP: ToPods((POD1,))})
+    assert plan(wanted, actual) == Plan(capture=CaptureChange({WEB_IP: ToPods((POD1,))}), close=(WEB,))
+
+
+def test_a_removed_service_is_uncaptured_and_closed() -> None:
+    actual = Wanted({WEB: web(POD1)}, {WEB_IP: ToListener(LISTENER)})
+    assert plan(Wanted(), actual) == Plan(capture=CaptureChange(remove=frozenset({WEB_IP})), close=(WEB,))
+
+
+def forgets(old: Target | None, new: Target | None) -> bool:
+    actual = Wanted({}, {} if old is None else {DNS_IP: old})
+    wanted = Wanted({}, {} if new is None else {DNS_IP: new})
+    return plan(wanted, actual).forget == (DNS_IP,)
+
+
+def test_udp_flows_to_a_pod_that_went_are_forgotten() -> None:
+    assert forgets(ToPods((POD1, POD2)), ToPods((POD1, POD3)))
+    assert forgets(ToPods((POD1,)), Refuse())
+    assert forgets(ToPods((POD1,)), None)
+
+
+def test_udp_flows_to_pods_that_stay_are_left_alone() -> None:
+    assert not forgets(ToPods((POD1,)), ToPods((POD1, POD2)))
+
+
+def test_udp_flows_from_before_the_first_capture_are_forgotten() -> None:
+    assert forgets(None, ToPods((POD1,)))
+    assert not forgets(None, Refuse()), "refusing looks at each packet"

@@ -1,0 +1,23 @@
+"""`userproxy cleanup`: the kernel as it was before the first start."""
+
+from __future__ import annotations
+
+import click
+
+from userproxy.cli.daemon import Environment, pass_environment
+from userproxy.netfilter import NetfilterError
+from userproxy.ops.node_lock import NodeLockError
+
+
+@click.command()
+@pass_environment
+def cleanup(environment: Environment, /) -> None:
+    """Remove every trace from this node's kernel. Refuses while a daemon runs here."""
+    try:
+        with environment.node_lock():  # held meanwhile, so that no daemon starts under our hands
+            environment.remove_traces()
+    except (NodeLockError, NetfilterError) as error:
+        raise click.ClickException(str(error)) from None
+    except PermissionError:
+        raise click.ClickException("may not change the kernel's rules: run as root") from None
+    click.echo("this node is clean: no table, route or routing rule of userproxy is left")

@@ -1,0 +1,130 @@
+"""The entry point `userproxy`: imports only the command that is used, and gives every end its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import select
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from userproxy import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DONE, FAILED, USAGE = 0, 1, 2
+INTERRUPTED = 128 + signal.SIGINT
+
+COMMANDS = {
+    "run": ("userproxy.cli.run:run", "Run the daemon, in the foreground."),
+    "connections": ("userproxy.cli.connections:connections", "List the live connections that are proxied."),
+    "services": ("userproxy.cli.inventory:services", "List the Service ports that are served, and where."),
+    "backends": ("userproxy.cli.inventory:backends", "List the backends, with their state and why."),
+    "status": ("userproxy.cli.inventory:status", "Show the daemon and what troubles it."),
+    "cleanup": ("userproxy.cli.cleanup:cleanup", "Remove every trace from this node's kernel."),
+    "lab": ("userproxy.cli.lab:lab", "The reference deployment in network namespaces."),
+}
+"""By name: where the command is (`module:attribute`), and its line in `userproxy --help`."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used, and only then."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click declares it
+        """The names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}:{attribute} is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - likewise
+        """List the commands without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def main(  # type: ignore[override]  # click overloads it on a literal standalone_mode
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,  # noqa: ANN401 - as click declares it
+    ) -> Any:  # noqa: ANN401 - likewise
+        """Run the command line and exit with its code; without standalone_mode, as click does."""
+        if not standalone_mode:
+            return super().main(args, prog_name, standalone_mode=False, **extra)
+        sys.exit(self._run(args, prog_name, extra))
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click declares it
+        """Run the command; a reader of stdout who leaves ends it."""
+        with _reader_may_leave():
+            return super().invoke(ctx)
+
+    def _run(self, args: Sequence[str] | None, prog_name: str | None, extra: dict[str, Any]) -> int:
+        try:
+            outcome = super().main(args, prog_name, standalone_mode=False, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            return USAGE
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "userproxy"
+            click.echo(f"{command}: {_one_line(error.format_message())} (see {command} --help)", err=True)
+            return USAGE
+        except click.ClickException as error:
+            click.echo(f"userproxy: {_one_line(error.format_message())}", err=True)
+            return error.exit_code
+        except click.Abort:
+            return INTERRUPTED
+        return outcome if isinstance(outcome, int) else DONE
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End quietly, as done, once nobody reads stdout any more (`| head`)."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _has_no_reader(sys.stdout.fileno()):
+            raise  # some other pipe, or a socket
+        # Python flushes stdout once more at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _has_no_reader(pipe: int) -> bool:
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return bool(poll.poll(0))  # POLLERR, which needs no asking: see poll(2)
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+@click.group("userproxy", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="userproxy")
+def cli() -> None:
+    """A node-level Kubernetes service proxy: redirect to host, with connections you can see."""
+
+
+def main() -> NoReturn:
+    """The console script."""
+    cli()
+    raise AssertionError  # cli() exits
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tests of the command line, against a real admin socket with a made-up daemon behind it."""

@@ -1,0 +1,99 @@
+"""The entry point: exit codes, quiet ends, and a start that imports nothing it does not need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from userproxy import __version__
+from userproxy.cli.main import COMMANDS, cli
+from userproxy.tests.ops.daemon import MadeUpView, connection, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+START = "from userproxy.cli.main import main; main()"
+
+
+def test_help_lists_every_command_and_imports_none() -> None:
+    code = f"""
+import sys
+from userproxy.cli.main import COMMANDS
+try:
+    {START}
+finally:
+    assert not [target for target, _ in COMMANDS.values() if target.partition(':')[0] in sys.modules]
+"""
+    told = subprocess.run(  # noqa: S603 - our own interpreter and code
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True
+    )
+    assert [line.split()[0] for line in told.stdout.split("Commands:\n")[1].splitlines()] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_mounted_is_there(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.help
+
+
+def test_asking_a_daemon_imports_nothing_heavy() -> None:
+    heavy = {"uvloop", "asyncio", "pyroute2", "kubernetes_asyncio", "aiohttp", "yaml", "rich", "structlog"}
+    code = f"import sys, userproxy.cli.connections; print({heavy!r} & set(sys.modules))"
+    loaded = subprocess.run(  # noqa: S603 - our own interpreter and code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout == "set()\n"
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(cli, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"userproxy, version {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["conections"], "userproxy: No such command 'conections'."),
+        (["connections", "--no"], "userproxy connections: No such option '--no'."),
+        (["connections", "-o", "yaml"], "userproxy connections: Invalid value for '-o'"),
+        (["connections", "--interval", "0"], "userproxy connections: Invalid value for '--interval'"),
+        (["services", "extra"], "userproxy services: Got unexpected extra argument (extra)"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exits_with_2(arguments: list[str], told: str) -> None:
+    result = CliRunner().invoke(cli, arguments, prog_name="userproxy")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(told)
+    assert result.stderr.endswith("--help)\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_no_command_is_wrong_usage_too() -> None:
+    result = CliRunner().invoke(cli, [])
+    assert result.exit_code == 2
+    assert "Commands:" in result.stderr
+
+
+def test_the_socket_may_come_from_the_environment(tmp_path: Path) -> None:
+    with running(tmp_path / "s"):
+        result = CliRunner().invoke(cli, ["status"], env={"USERPROXY_ADMIN_SOCKET": str(tmp_path / "s")})
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("count", [1, 5000])
+def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path, count: int) -> None:
+    with running(tmp_path / "s", MadeUpView([connection(number) for number in range(count)])):
+        command = [sys.executable, "-c", START, "connections", "--admin-socket", str(tmp_path / "s")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603 - ours
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            assert process.stderr.read() == b""
+    assert process.returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import structlog
@@ -60,6 +61,7 @@ class DataPlane:
         self._poller.attach(loop)
         self._paused = False
         self._drained = asyncio.Event()
+        self._hurried = False
         self._context = Context(
             poller=self._poller,
             pipes=PipePool(_SPARE_PIPES, max_pipes),
@@ -121,17 +123,20 @@ class DataPlane:
             How many were left after that time, and have been reset.
         """
         self.close(tuple(self._listeners))
-        self._drained.clear()
-        if self.connections.live:
-            try:
+        if self.connections.live and not self._hurried:
+            self._drained.clear()
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._drained.wait()
-            except TimeoutError:
-                pass
         left = tuple(self.connections.live.values())
         for connection in left:
             connection.end(Event.SHUTDOWN)
         return len(left)
+
+    def hurry(self) -> None:
+        """Stop waiting for connections to end, now or as soon as `drain` is called."""
+        self._hurried = True
+        self._drained.set()
 
     def shut(self) -> None:
         """Give everything back to the system. Nothing can be served after this."""

@@ -18,14 +18,16 @@ class LiveBackend:
         backend: its address, node and zone.
         sockaddr: what to connect to.
         connections: how many live connections are on it, or being made to it.
+        latency: seconds that connecting to it took last; None before the first time.
     """
 
-    __slots__ = ("backend", "connections", "sockaddr")
+    __slots__ = ("backend", "connections", "latency", "sockaddr")
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.sockaddr = (backend.address.ip, backend.address.port)
         self.connections = 0
+        self.latency: float | None = None
 
     @property
     def address(self) -> Address:
@@ -47,6 +49,10 @@ class LiveService:
         self.connections = 0
         self.balancer: RoundRobin[LiveBackend] = RoundRobin()
         self.update(serve)
+
+    def find(self, address: Address) -> LiveBackend | None:
+        """The backend at an address, if it may be picked."""
+        return next((live for live in self.balancer.candidates if live.address == address), None)
 
     def update(self, serve: Serve) -> None:
         """Take over new backends; those that stay keep their counts."""

@@ -77,6 +77,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_attempt_began",
         "_attempt_ends",
         "_backend_sock",
         "_client_sock",
@@ -114,7 +115,7 @@ class Connection:
         self._flow = Flow()
         self._client_sock = client
         self._backend_sock: socket | None = None
-        self._attempt_ends = 0.0
+        self._attempt_began = self._attempt_ends = 0.0
         self._tried: tuple[LiveBackend, ...] = ()
         service.connections += 1
 
@@ -205,7 +206,8 @@ class Connection:
             return Event.BACKENDS_EXHAUSTED
         self.backend = backend
         backend.connections += 1
-        self._attempt_ends = monotonic() + seconds
+        self._attempt_began = monotonic()
+        self._attempt_ends = self._attempt_began + seconds
         try:
             sock = socket(net.AF_INET6 if backend.address.is_ipv6 else net.AF_INET, _NEW_SOCKET)
         except OSError as error:
@@ -256,6 +258,8 @@ class Connection:
         client = self.client_leg = Leg(self._client_sock, self, context.poller, context.pipes)
         backend = self.backend_leg = Leg(backend_sock, self, context.poller, context.pipes)
         client.other, backend.other = backend, client
+        if self.backend is not None:
+            self.backend.latency = context.poller.now - self._attempt_began
         backend.start(registered=True)
         client.start(registered=False)
 
@@ -284,6 +288,7 @@ class Connection:
         self.service.connections -= 1
         self._context.ended(self)
         self._leave_backend()
+        self.client_leg = self.backend_leg = None  # no cycles: reference counts free it all, at once
 
     def _reset(self) -> None:
         for sock in (self._client_sock, self._backend_sock):

@@ -39,6 +39,7 @@ class Leg:
 
     Attributes:
         sock: the connected, non-blocking socket.
+        fd: its number.
         other: the leg that gets what comes in here.
         received: bytes that came in.
         last_received: when, in the poller's time.
@@ -47,7 +48,7 @@ class Leg:
     __slots__ = (
         "_carrier",
         "_ends",
-        "_fd",
+        "fd",
         "_interest",
         "_parked",
         "_pipes",
@@ -64,7 +65,7 @@ class Leg:
         self.sock = sock
         self.received = 0
         self.last_received = poller.now
-        self._fd = sock.fileno()
+        self.fd = sock.fileno()
         self._ends = ends
         self._poller = poller
         self._pipes = pipes
@@ -79,14 +80,14 @@ class Leg:
             registered: whether the poller has the socket already, as after dialling it.
         """
         if registered:
-            self._poller.hand_over(self._fd, READ, self)
+            self._poller.hand_over(self.fd, READ, self)
         else:
-            self._poller.register(self._fd, READ, self)
+            self._poller.register(self.fd, READ, self)
 
     def on_ready(self, mask: int) -> None:
         """The poller's call: move what can be moved."""
-        if mask & WRITE and self.other._carrier is not None:
-            self.other._flush()
+        if mask & WRITE:
+            self.other.flush()
         if mask & READ and self._interest & READ:
             self._pump()
         elif mask & ERROR:
@@ -101,7 +102,7 @@ class Leg:
     def _pump(self) -> None:
         carrier = self._pipes.acquire()
         try:
-            count = carrier.fill(self._fd)
+            count = carrier.fill(self.fd)
         except BlockingIOError:
             self._pipes.release(carrier)
             return
@@ -117,7 +118,7 @@ class Leg:
         self.last_received = self._poller.now
         other = self.other
         try:
-            held = carrier.drain(other._fd)
+            held = carrier.drain(other.fd)
         except BlockingIOError:
             held = count
         except OSError:
@@ -126,18 +127,18 @@ class Leg:
             return
         if held:
             self._carrier = carrier
-            self._want(self._interest & ~READ)
-            other._want(other._interest | WRITE)
+            self.want(self._interest & ~READ)
+            other.want(other._interest | WRITE)
         else:
             self._pipes.release(carrier)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Hand on what is held, now that the other side has room."""
         carrier, other = self._carrier, self.other
         if carrier is None:
             return
         try:
-            held = carrier.drain(other._fd)
+            held = carrier.drain(other.fd)
         except BlockingIOError:
             return
         except OSError:
@@ -149,13 +150,13 @@ class Leg:
             return
         self._carrier = None
         self._pipes.release(carrier)
-        other._want(other._interest & ~WRITE)
-        self._want(self._interest | READ)
+        other.want(other._interest & ~WRITE)
+        self.want(self._interest | READ)
 
     def _end(self) -> None:
         self._ends.finished(self)
         if self._interest:  # the connection lives on, half-closed
-            self._want(self._interest & ~READ)
+            self.want(self._interest & ~READ)
 
     def _on_hangup(self) -> None:
         # Both directions of this socket are shut, and what it has received waits until the other side takes
@@ -163,19 +164,21 @@ class Leg:
         # time is to leave the poller until there is room again.
         if not self._parked:
             self._parked = True
-            self._poller.unregister(self._fd)
+            self._poller.unregister(self.fd)
 
-    def _want(self, interest: int) -> None:
+    def want(self, interest: int) -> None:
+        """Be told of this, and of nothing else."""
         self._interest = interest
         if self._parked:
             self._parked = False
-            self._poller.register(self._fd, interest, self)
+            self._poller.register(self.fd, interest, self)
         else:
-            self._poller.modify(self._fd, interest)
+            self._poller.modify(self.fd, interest)
 
     def release(self) -> None:
         """Give the pipe back and take no more events: the connection is over."""
         self._interest = 0
+        del self.other
         if self._carrier is not None:
             self._pipes.release(self._carrier)
             self._carrier = None

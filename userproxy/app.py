@@ -1,0 +1,200 @@
+"""The composition root: builds every layer, wires them, and takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+import uvloop
+
+from userproxy import __version__
+from userproxy.control import Control, Ports
+from userproxy.dataplane.plane import DataPlane
+from userproxy.model.plan import CaptureChange, Wanted
+from userproxy.model.rows import SourceStatus
+from userproxy.netfilter.kernel import Kernel
+from userproxy.ops.admin import serve_admin
+from userproxy.ops.logs import configure_logging
+from userproxy.ops.node_lock import NodeLock
+from userproxy.ops.portfile import PortFile
+from userproxy.ops.view import View
+from userproxy.planner.ports import PortBook
+from userproxy.planner.sync import Reconciler
+from userproxy.sources.manifests import ManifestSource
+
+if TYPE_CHECKING:
+    from userproxy.config import Config
+    from userproxy.model.snapshot import Snapshot
+
+log = structlog.get_logger("userproxy")
+
+# Seconds between two looks at whether somebody else has changed our rules.
+_REPAIR_SECONDS = 2.0
+
+# A connection holds two file descriptors, and this share of them all is for connections. The pipes have a
+# smaller one, and the rest is for listeners and the control side.
+_CONNECTIONS_SHARE = 0.45
+_PIPES_SHARE = 0.02
+
+
+class StartError(Exception):
+    """The daemon cannot start. One line, with the remedy."""
+
+
+def run(config: Config) -> None:
+    """Run the daemon until a signal ends it.
+
+    Raises:
+        StartError: it cannot start; nothing has been changed.
+        NodeLockError: another one is at work on this node.
+        AdminSocketError: the admin socket cannot be opened.
+        NetfilterError: the kernel refuses our rules.
+    """
+    configure_logging(config.log_format, config.log_level)
+    with NodeLock(), Kernel(config.host_ip) as kernel:
+        missing = kernel.missing_features()
+        if missing:
+            raise StartError(missing[0])
+        uvloop.run(_serve(config, kernel))
+
+
+def raise_file_limit() -> int:
+    """Allow as many open files as the system grants; the limit is never lowered, and nothing fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+async def _serve(config: Config, kernel: Kernel) -> None:
+    files = raise_file_limit()
+    plane = DataPlane(
+        asyncio.get_running_loop(),
+        max_connections=max(1, int(files * _CONNECTIONS_SHARE)),
+        max_pipes=max(1, int(files * _PIPES_SHARE)),
+        trace=config.log_level == "debug",
+    )
+    try:
+        source = ManifestSource(config.manifests)
+    except FileNotFoundError as error:
+        raise StartError(f"{error.filename}: {error.strerror}") from None
+    view = View(config, plane, lambda: _source_status(source), time.time)
+    control = Control(config, plane, kernel, _ports(config), view)
+    daemon = Daemon(config, control, plane, kernel, view)
+    async with serve_admin(config.admin_socket, view):
+        await daemon.run(source)
+
+
+def _source_status(source: ManifestSource) -> SourceStatus:
+    return SourceStatus(
+        kind=source.kind, synced=source.synced, stale_seconds=round(source.stale_seconds(), 3)
+    )
+
+
+def _ports(config: Config) -> Ports:
+    file = PortFile(config.state_dir)
+    saved: object = {}
+    try:
+        saved = file.read()
+    except OSError as error:
+        log.warning("host ports cannot be read back", file=str(file.path), error=error.strerror)
+    book, complaints = PortBook.load(config.ports, saved)
+    for complaint in complaints:
+        log.warning("a saved host port is ignored", file=str(file.path), error=complaint)
+    return Ports(book, file)
+
+
+class Daemon:
+    """The running daemon, from the first sync to the last connection.
+
+    Args:
+        config: what is wanted of it.
+        control: the control side.
+        plane: the data side.
+        kernel: the kernel's side.
+        view: what it shows of itself.
+    """
+
+    def __init__(
+        self, config: Config, control: Control, plane: DataPlane, kernel: Kernel, view: View
+    ) -> None:
+        self._config = config
+        self._control = control
+        self._plane = plane
+        self._kernel = kernel
+        self._view = view
+        self._stopping = asyncio.Event()
+        self._settled = False
+        self._reconciler = Reconciler(self._reconcile, self._on_failure)
+
+    async def run(self, source: ManifestSource) -> None:
+        """Serve what the source says until a signal comes; then leave nothing behind."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        adopted = await self._kernel.start()
+        self._control.adopt(Wanted(captures=adopted))
+        log.info(
+            "started",
+            version=__version__,
+            node=self._config.node_name,
+            host_ip=self._config.host_ip,
+            mode=self._config.mode.value,
+            adopted=len(adopted),
+        )
+        async with asyncio.TaskGroup() as group:
+            tasks = (
+                group.create_task(source.run(self._publish)),
+                group.create_task(self._reconciler.run()),
+                group.create_task(self._repair()),
+            )
+            await self._stopping.wait()
+            for task in tasks:
+                task.cancel()
+        await self._shut_down()
+
+    def _stop(self) -> None:
+        if self._stopping.is_set():
+            self._plane.hurry()
+        self._stopping.set()
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self._control.take(snapshot)
+        self._reconciler.notify()
+
+    async def _reconcile(self) -> None:
+        await self._control.reconcile()
+        self._view.report("")
+        if not self._settled:
+            # What lives now lives long: the garbage collector need not look at it again.
+            self._settled = True
+            gc.collect()
+            gc.freeze()
+
+    def _on_failure(self, error: Exception, seconds: float) -> None:
+        log.error("not everything could be carried out", error=str(error), retry_in_seconds=seconds)
+        self._view.report(f"not everything could be carried out: {error}")
+
+    async def _repair(self) -> None:
+        while True:
+            await asyncio.sleep(_REPAIR_SECONDS)
+            try:
+                await self._control.repair()
+            except Exception as error:  # noqa: BLE001 - told, and tried again
+                log.error("the kernel's rules could not be checked", error=str(error))  # noqa: TRY400
+
+    async def _shut_down(self) -> None:
+        live = len(self._plane.connections.live)
+        log.info("stopping", connections=live, drain_seconds=self._config.drain_seconds)
+        # The table itself stays until the connections are over: without any nat chain, the kernel would stop
+        # translating their packets.
+        await self._kernel.apply(CaptureChange(remove=frozenset(self._control.actual.captures)))
+        cut = await self._plane.drain(self._config.drain_seconds)
+        await self._kernel.remove()
+        self._plane.shut()
+        log.info("stopped", drained=live - cut, cut=cut)

@@ -1,0 +1,61 @@
+"""`userproxy run`: the daemon, in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from userproxy import config
+from userproxy.app import StartError
+from userproxy.app import run as run_daemon
+from userproxy.model.service import Path as TrafficPath
+from userproxy.netfilter import NetfilterError
+from userproxy.ops.admin import AdminSocketError
+from userproxy.ops.node_lock import NodeLockError
+
+if TYPE_CHECKING:
+    import enum
+
+_PATH = click.Path(path_type=Path)
+
+
+def _choice(values: type[enum.StrEnum]) -> click.Choice[str]:
+    return click.Choice([value.value for value in values])
+
+
+@click.command()
+@click.option("--manifests", type=_PATH, help="A file or directory of YAML or JSON, watched for changes.")
+@click.option("--config", "config_file", type=_PATH, help="YAML with these settings; flags win over it.")
+@click.option("--node-name", help="This node's name in Node and EndpointSlice objects. [default: host name]")
+@click.option("--host-ip", help="The address of the listeners. [default: the node's primary address]")
+@click.option("--mode", type=_choice(TrafficPath), help="The path of Services that choose none.")
+@click.option("--port-range", help=f"The listeners' host ports. [default: {config.DEFAULT_PORT_RANGE}]")
+@click.option(
+    "--admin-socket",
+    type=_PATH,
+    envvar="USERPROXY_ADMIN_SOCKET",
+    help=f"Where `userproxy connections` asks. [default: {config.DEFAULT_ADMIN_SOCKET}]",
+)
+@click.option(
+    "--state-dir",
+    type=_PATH,
+    help=f"Where host ports are remembered over restarts. [default: {config.DEFAULT_STATE_DIR}]",
+)
+@click.option(
+    "--drain-seconds", type=float, help="How long connections may go on after SIGTERM. [default: 30]"
+)
+@click.option("--log-format", type=_choice(config.LogFormat), help="[default: console]")
+@click.option("--log-level", type=_choice(config.LogLevel), help="[default: info]")
+def run(config_file: Path | None, **flags: Any) -> None:  # noqa: ANN401 - as many types as there are flags
+    """Run the daemon, in the foreground.
+
+    SIGTERM stops it: no new connections, then those that live get their time, then every trace is removed.
+    """
+    try:
+        run_daemon(config.load(flags, config_file))
+    except config.ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    except (StartError, NodeLockError, AdminSocketError, NetfilterError) as error:
+        raise click.ClickException(str(error)) from None

@@ -1,0 +1,155 @@
+"""The configuration: one frozen, validated struct, from a file and from flags."""
+
+from __future__ import annotations
+
+import enum
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from userproxy.model.address import MAX_PORT, Address, canonical_ip
+from userproxy.model.service import Path as TrafficPath
+
+DEFAULT_ADMIN_SOCKET = Path("/run/userproxy/admin.sock")
+DEFAULT_STATE_DIR = Path("/var/lib/userproxy")
+DEFAULT_PORT_RANGE = "10400-18399"
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong. One line: where, what, and the remedy."""
+
+
+class LogFormat(enum.StrEnum):
+    """How log lines look."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogLevel(enum.StrEnum):
+    """From which severity on there are log lines."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """What may be set, in the file by these names in kebab-case, or by the flag of the same name.
+
+    Attributes:
+        manifests: a file or directory of YAML or JSON to take Services from.
+        node_name: this node's name in the Node and EndpointSlice objects; the host name by default.
+        host_ip: of the listeners; the node's primary address by default.
+        mode: the path of Services that do not choose one.
+        port_range: of the listeners' host ports, `FIRST-LAST`.
+        admin_socket: where `userproxy connections` and its siblings ask.
+        state_dir: where host ports are remembered over restarts.
+        drain_seconds: how long connections may go on after SIGTERM.
+        log_format: of the log on stderr.
+        log_level: of the log on stderr.
+    """
+
+    manifests: Path | None = None
+    node_name: str = ""
+    host_ip: str = ""
+    mode: TrafficPath = TrafficPath.REDIRECT_TO_HOST
+    port_range: str = DEFAULT_PORT_RANGE
+    admin_socket: Path = DEFAULT_ADMIN_SOCKET
+    state_dir: Path = DEFAULT_STATE_DIR
+    drain_seconds: float = 30.0
+    log_format: LogFormat = LogFormat.CONSOLE
+    log_level: LogLevel = LogLevel.INFO
+
+
+class Config(Settings, frozen=True, kw_only=True):
+    """Settings in which everything has been filled in and checked."""
+
+    manifests: Path
+
+    @property
+    def ports(self) -> range:
+        """The port range as numbers."""
+        return parse_port_range(self.port_range)
+
+
+def load(flags: dict[str, Any], file: Path | None) -> Config:
+    """Put the configuration together: flags win over the file, the file over the defaults.
+
+    Args:
+        flags: by field name, those that were given.
+        file: YAML with the fields in kebab-case, or None.
+
+    Raises:
+        ConfigError: something is wrong with it.
+    """
+    chosen = _read(file) if file else {}
+    chosen |= {name.replace("_", "-"): value for name, value in flags.items() if value is not None}
+    source = f"{file}: " if file else ""
+    try:
+        settings = msgspec.convert(chosen, Settings, dec_hook=_decode)
+        return _complete(settings)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigError(f"{source}{error}") from None
+
+
+def parse_port_range(text: str) -> range:
+    """Read `10400-18399`.
+
+    Raises:
+        ValueError: it is no range of ports.
+    """
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) <= MAX_PORT):
+        raise ValueError(f"port-range: {text!r} is not FIRST-LAST, such as {DEFAULT_PORT_RANGE}")
+    return range(int(first), int(last) + 1)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"{file}: cannot be read as YAML: {detail}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: must be a mapping of settings, such as `mode: redirect-to-host`")
+    return content
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    raise ValueError(f"{value!r} is not a {kind.__name__.lower()}")
+
+
+def _complete(settings: Settings) -> Config:
+    parse_port_range(settings.port_range)
+    if settings.drain_seconds < 0:
+        raise ValueError(f"drain-seconds: {settings.drain_seconds} is below 0")
+    if settings.manifests is None:
+        raise ValueError("nothing to take Services from: name a file or directory with --manifests PATH")
+    host_ip = canonical_ip(settings.host_ip) if settings.host_ip else _primary_address()
+    if Address(host_ip, 0).is_ipv6:
+        raise ValueError(f"host-ip: {host_ip} is an IPv6 address; only IPv4 Services can be captured yet")
+    name = settings.node_name or socket.gethostname().lower()
+    return Config(**{**msgspec.structs.asdict(settings), "host_ip": host_ip, "node_name": name})
+
+
+def _primary_address() -> str:
+    """The source address that the kernel would take to leave this node; no packet is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737)
+        except OSError:
+            raise ValueError(
+                "host-ip: this node has no default route to take its primary address from: "
+                "name the address with --host-ip"
+            ) from None
+        ip: str = probe.getsockname()[0]
+        return ip

@@ -1,0 +1,178 @@
+"""The control side: from the latest Snapshot to what the data side and the kernel do, in the plan's order."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from userproxy.model.plan import Plan, Wanted
+from userproxy.model.snapshot import Node, Problem, Snapshot
+from userproxy.planner.plan import plan
+from userproxy.planner.wanted import Planner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from userproxy.config import Config
+    from userproxy.dataplane.plane import DataPlane
+    from userproxy.model.service import ServicePortName
+    from userproxy.netfilter.kernel import Kernel
+    from userproxy.ops.portfile import PortFile
+    from userproxy.ops.view import View
+    from userproxy.planner.ports import PortBook
+
+log = structlog.get_logger("userproxy.control")
+
+# Planning again because a host port turned out to be occupied, or had to be freed first.
+_MAX_ROUNDS = 100
+
+
+class CarryOutError(Exception):
+    """A part of the plan could not be carried out. The rest was; trying again later may help."""
+
+
+class Ports:
+    """The host ports, and the file that remembers them.
+
+    Attributes:
+        book: who has which.
+    """
+
+    def __init__(self, book: PortBook, file: PortFile) -> None:
+        self.book = book
+        self._file = file
+
+    async def remember(self) -> None:
+        """Write them down, before any packet is sent to a new one."""
+        ports = self.book.dump()
+        try:
+            await asyncio.to_thread(self._file.write, ports)
+        except OSError as error:
+            log.warning(
+                "host ports are not remembered over a restart",
+                file=str(self._file.path),
+                error=error.strerror,
+                remedy="name a directory that can be written to with --state-dir",
+            )
+
+
+class Control:
+    """Carries out one Snapshot after another. Lives as long as the daemon.
+
+    Args:
+        config: of the daemon.
+        plane: the data side.
+        kernel: the kernel's side.
+        ports: the host ports.
+        view: is shown what was done.
+    """
+
+    def __init__(self, config: Config, plane: DataPlane, kernel: Kernel, ports: Ports, view: View) -> None:
+        self._plane = plane
+        self._kernel = kernel
+        self._ports = ports
+        self._view = view
+        self._node = Node(config.node_name)
+        self._planner = Planner(ports.book, config.host_ip, config.mode)
+        self._snapshot: Snapshot | None = None
+        self._actual = Wanted()
+
+    @property
+    def actual(self) -> Wanted:
+        """What has been carried out so far."""
+        return self._actual
+
+    def adopt(self, actual: Wanted) -> None:
+        """Begin with what an earlier daemon has left in the kernel."""
+        self._actual = actual
+
+    def take(self, snapshot: Snapshot) -> None:
+        """Take the latest desired state; `reconcile` carries it out."""
+        self._snapshot = snapshot
+
+    async def reconcile(self) -> None:
+        """Bring the data side and the kernel to the desired state.
+
+        Nothing is done before a source has spoken: until then what an earlier daemon left keeps working.
+
+        Raises:
+            CarryOutError: not all of it could be done.
+            NetfilterError: the kernel refused; its captures are those of before.
+        """
+        snapshot = self._snapshot
+        if snapshot is None:
+            return
+        problems: tuple[Problem, ...] = ()
+        failures: dict[ServicePortName, OSError] = {}
+        for _ in range(_MAX_ROUNDS):
+            wanted, problems = self._planner.wanted(snapshot, self._node, self._actual)
+            wanted = _without(wanted, failures)
+            steps = plan(wanted, self._actual)
+            if not steps:
+                break
+            failed = self._plane.serve(steps.serve)
+            if failed:
+                failures |= self._still_failing(failed)
+                continue
+            await self._carry_out(steps, wanted)
+        self._view.observe(snapshot, self._actual, tuple(sorted({*snapshot.problems, *problems})))
+        if failures:
+            name, error = next(iter(failures.items()))
+            raise CarryOutError(f"cannot listen for {name}: {error.strerror} ({len(failures)} Service ports)")
+
+    async def repair(self) -> None:
+        """Put back what somebody else has changed of ours in the kernel."""
+        changes = await self._kernel.repair()
+        if changes:
+            log.warning("the kernel's rules were changed by somebody else, and are put back", changes=changes)
+
+    def retry_occupied(self) -> None:
+        """Try host ports again that something else had, in case a Service port is waiting for one."""
+        self._ports.book.retry_occupied()
+
+    async def _carry_out(self, steps: Plan, wanted: Wanted) -> None:
+        if steps.serve or steps.close:
+            await self._ports.remember()
+        if steps.capture:
+            await self._kernel.apply(steps.capture)
+        if steps.forget:
+            await self._kernel.forget(steps.forget)
+        self._plane.close(steps.close)
+        self._actual = wanted
+        log.info(
+            "carried out",
+            serve=len(steps.serve),
+            capture=len(steps.capture.put),
+            uncapture=len(steps.capture.remove),
+            close=len(steps.close),
+        )
+
+    def _still_failing(self, failed: Mapping[ServicePortName, OSError]) -> dict[ServicePortName, OSError]:
+        """Have other ports given in the place of occupied ones; whoever failed otherwise must wait."""
+        others: dict[ServicePortName, OSError] = {}
+        for name, error in failed.items():
+            port = self._ports.book.live[name]
+            if error.errno == errno.EADDRINUSE:
+                log.warning("a host port is occupied, another one is taken", port=port, service=str(name))
+                self._ports.book.mark_occupied(port)
+            else:
+                others[name] = error
+        return others
+
+
+def _without(wanted: Wanted, failures: Mapping[ServicePortName, OSError]) -> Wanted:
+    """The same, but for Service ports whose listener cannot be opened: nobody may be sent there."""
+    if not failures:
+        return wanted
+    lost = {
+        address for name in failures if name in wanted.serves for address in wanted.serves[name].frontends
+    }
+    return msgspec.structs.replace(
+        wanted,
+        serves={name: serve for name, serve in wanted.serves.items() if name not in failures},
+        captures={key: target for key, target in wanted.captures.items() if key.address not in lost},
+    )

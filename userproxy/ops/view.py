@@ -1,0 +1,190 @@
+"""What the daemon shows of itself: joins what is wanted, what is served and what was counted into rows."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
+
+from userproxy import __version__
+from userproxy.model.plan import Wanted
+from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
+from userproxy.model.snapshot import EMPTY, Problem, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from userproxy.config import Config
+    from userproxy.dataplane.plane import DataPlane
+    from userproxy.model.address import Address
+    from userproxy.model.endpoint import Endpoint
+    from userproxy.model.filter import ConnectionFilter
+    from userproxy.model.service import ServicePort, ServicePortName
+
+
+class Condition(NamedTuple):
+    """Whether a backend may be picked, why, and since when (seconds since the epoch)."""
+
+    state: str
+    reason: str
+    since: float
+
+
+class View:
+    """The daemon as its operator sees it. Lives as long as the daemon.
+
+    Args:
+        config: of the daemon.
+        plane: the data side.
+        source: tells where Services come from, and how old the news is.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        plane: DataPlane,
+        source: Callable[[], SourceStatus],
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._plane = plane
+        self._source = source
+        self._clock = clock
+        self._started = monotonic()
+        self._snapshot: Snapshot = EMPTY
+        self._wanted = Wanted()
+        self._problems: tuple[Problem, ...] = ()
+        self._trouble = ""
+        self._conditions: dict[ServicePortName, dict[Address, Condition]] = {}
+
+    def observe(self, snapshot: Snapshot, wanted: Wanted, problems: tuple[Problem, ...]) -> None:
+        """Take in the state that was carried out."""
+        before, self._snapshot = self._snapshot, snapshot
+        last, self._wanted = self._wanted, wanted
+        self._problems = problems
+        for name in self._conditions.keys() - snapshot.services.keys():
+            del self._conditions[name]
+        for name in snapshot.services:
+            endpoints = snapshot.endpoints.get(name, ())
+            served = wanted.serves.get(name)
+            if (
+                name not in self._conditions
+                or endpoints is not before.endpoints.get(name, ())
+                or served is not last.serves.get(name)
+            ):
+                self._conditions[name] = self._judge(name, endpoints)
+
+    def report(self, trouble: str) -> None:
+        """Show a trouble of the daemon itself in `status`; empty when it is over."""
+        self._trouble = trouble
+
+    async def connections(self, wanted: ConnectionFilter) -> AsyncIterator[list[ConnectionRow]]:
+        """The live connections that match."""
+        for chunk in self._plane.connections.rows(wanted):
+            yield chunk
+
+    def services(self) -> list[ServiceRow]:
+        """The Service ports, sorted by name."""
+        problems = self._problems_by_service()
+        return [
+            self._service_row(self._snapshot.services[name], problems)
+            for name in sorted(self._snapshot.services)
+        ]
+
+    def backends(self) -> list[BackendRow]:
+        """The backends, sorted by Service port and address."""
+        return [
+            self._backend_row(name, endpoint)
+            for name in sorted(self._snapshot.services)
+            for endpoint in self._snapshot.endpoints.get(name, ())
+        ]
+
+    def status(self) -> StatusRow:
+        """The daemon itself."""
+        problems = [f"{problem.about}: {problem.message}" for problem in self._problems]
+        return StatusRow(
+            version=__version__,
+            pid=os.getpid(),
+            node=self._config.node_name,
+            mode=self._config.mode.value,
+            uptime_seconds=round(monotonic() - self._started, 3),
+            source=self._source(),
+            services=len(self._snapshot.services),
+            listeners=len(self._plane.listeners),
+            connections=len(self._plane.connections.live),
+            problems=tuple([self._trouble] if self._trouble else []) + tuple(problems),
+        )
+
+    def _judge(self, name: ServicePortName, endpoints: tuple[Endpoint, ...]) -> dict[Address, Condition]:
+        served = self._wanted.serves.get(name)
+        picked = {backend.address for backend in served.backends} if served else set()
+        known = self._conditions.get(name, {})
+        return {
+            endpoint.address: _lasting(
+                known.get(endpoint.address),
+                _state(endpoint, picked=endpoint.address in picked),
+                self._clock(),
+            )
+            for endpoint in endpoints
+        }
+
+    def _problems_by_service(self) -> dict[str, list[str]]:
+        problems: dict[str, list[str]] = defaultdict(list)
+        for problem in self._problems:
+            problems[problem.about].append(problem.message)
+        return problems
+
+    def _service_row(self, service: ServicePort, problems: dict[str, list[str]]) -> ServiceRow:
+        name = service.name
+        serve = self._wanted.serves.get(name)
+        live = self._plane.services.get(name)
+        conditions = self._conditions.get(name, {})
+        mine = [*problems.get(str(name), ())]
+        if name.port:
+            mine += problems.get(f"{name.namespace}/{name.service}", ())
+        return ServiceRow(
+            service=str(name),
+            protocol=service.protocol.value,
+            path=self._wanted.paths.get(name, self._config.mode).value,
+            frontends=tuple(str(frontend) for frontend in service.frontends),
+            listener=str(serve.listener) if serve else None,
+            backends_up=sum(1 for condition in conditions.values() if condition.state == "up"),
+            backends=len(conditions),
+            connections=live.connections if live else 0,
+            problems=tuple(mine),
+        )
+
+    def _backend_row(self, name: ServicePortName, endpoint: Endpoint) -> BackendRow:
+        condition = self._conditions[name][endpoint.address]
+        live = self._plane.services.get(name)
+        backend = live.find(endpoint.address) if live else None
+        return BackendRow(
+            service=str(name),
+            backend=str(endpoint.address),
+            node=endpoint.node,
+            zone=endpoint.zone,
+            state=condition.state,
+            reason=condition.reason,
+            since=datetime.fromtimestamp(condition.since, UTC).isoformat(timespec="seconds"),
+            latency_ms=round(backend.latency * 1000, 3) if backend and backend.latency is not None else None,
+            connections=backend.connections if backend else 0,
+        )
+
+
+def _state(endpoint: Endpoint, *, picked: bool) -> tuple[str, str]:
+    if picked:
+        return "up", "terminating, and nothing else is ready" if not endpoint.ready else ""
+    if endpoint.terminating:
+        return "draining", "terminating"
+    if not endpoint.ready:
+        return "down", "not ready"
+    return "unused", "other endpoints are nearer, or the traffic policy excludes it"
+
+
+def _lasting(known: Condition | None, state: tuple[str, str], now: float) -> Condition:
+    if known is not None and known.state == state[0]:
+        return Condition(*state, known.since)
+    return Condition(*state, now)

@@ -40,6 +40,7 @@ class Leg:
     Attributes:
         sock: the connected, non-blocking socket.
         fd: its number.
+        interest: what the poller is to tell of it; 0 once the connection is over.
         other: the leg that gets what comes in here.
         received: bytes that came in.
         last_received: when, in the poller's time.
@@ -48,11 +49,11 @@ class Leg:
     __slots__ = (
         "_carrier",
         "_ends",
-        "fd",
-        "_interest",
         "_parked",
         "_pipes",
         "_poller",
+        "fd",
+        "interest",
         "last_received",
         "other",
         "received",
@@ -70,7 +71,7 @@ class Leg:
         self._poller = poller
         self._pipes = pipes
         self._carrier: Carrier | None = None
-        self._interest = READ
+        self.interest = READ
         self._parked = False
 
     def start(self, *, registered: bool) -> None:
@@ -88,7 +89,7 @@ class Leg:
         """The poller's call: move what can be moved."""
         if mask & WRITE:
             self.other.flush()
-        if mask & READ and self._interest & READ:
+        if mask & READ and self.interest & READ:
             self._pump()
         elif mask & ERROR:
             self._ends.failed(self)
@@ -127,8 +128,8 @@ class Leg:
             return
         if held:
             self._carrier = carrier
-            self.want(self._interest & ~READ)
-            other.want(other._interest | WRITE)
+            self.want(self.interest & ~READ)
+            other.want(other.interest | WRITE)
         else:
             self._pipes.release(carrier)
 
@@ -150,13 +151,13 @@ class Leg:
             return
         self._carrier = None
         self._pipes.release(carrier)
-        other.want(other._interest & ~WRITE)
-        self.want(self._interest | READ)
+        other.want(other.interest & ~WRITE)
+        self.want(self.interest | READ)
 
     def _end(self) -> None:
         self._ends.finished(self)
-        if self._interest:  # the connection lives on, half-closed
-            self.want(self._interest & ~READ)
+        if self.interest:  # the connection lives on, half-closed
+            self.want(self.interest & ~READ)
 
     def _on_hangup(self) -> None:
         # Both directions of this socket are shut, and what it has received waits until the other side takes
@@ -168,7 +169,7 @@ class Leg:
 
     def want(self, interest: int) -> None:
         """Be told of this, and of nothing else."""
-        self._interest = interest
+        self.interest = interest
         if self._parked:
             self._parked = False
             self._poller.register(self.fd, interest, self)
@@ -177,7 +178,7 @@ class Leg:
 
     def release(self) -> None:
         """Give the pipe back and take no more events: the connection is over."""
-        self._interest = 0
+        self.interest = 0
         del self.other
         if self._carrier is not None:
             self._pipes.release(self._carrier)

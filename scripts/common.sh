@@ -23,8 +23,8 @@ stage() { # NAME COMMAND...
     current_stage=""
 }
 
-name_failed_stage() {
-    local code=$?
+name_failed_stage() { # [EXIT-CODE]
+    local code=${1:-$?}
     if ((code != 0)) && [[ -n $current_stage ]]; then
         printf '== %s: FAILED after %d s\n' "$current_stage" $((SECONDS - stage_began)) >&2
     fi

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from userproxy.lab import network, processes
 from userproxy.lab.network import LabError
-from userproxy.lab.topology import REFERENCE, Deployment, manifests
+from userproxy.lab.topology import REFERENCE, Deployment, manifest_name, manifests
 from userproxy.ops.client import AdminClient, AdminError
 
 if TYPE_CHECKING:
@@ -268,18 +268,23 @@ class Lab:
             raise LabError(f"no daemon was started on {host}") from None
 
     def wait_for_daemon(self, host: str, timeout: float = START_SECONDS) -> None:
-        """Wait until the daemon on a host has its Services and serves them.
+        """Wait until the daemon on a host has its manifests and serves the deployment's Services in them.
 
         Raises:
             LabError: it ended, or is not ready after `timeout` seconds; with the last line it logged.
         """
         daemon = self.daemon(host)
+        due = {
+            str(service.name)
+            for service in self.deployment.services
+            if (self.manifests / manifest_name(service)).exists()
+        }
 
         def serves() -> bool:
             if not daemon.alive:
                 raise LabError(f"the daemon on {host} ended with exit code {daemon.exit_code}")
             with contextlib.suppress(AdminError), AdminClient(self.admin_socket(host)) as admin:
-                return admin.status().source.synced
+                return admin.status().source.synced and due <= {row.service for row in admin.services()}
             return False
 
         try:

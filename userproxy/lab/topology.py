@@ -148,11 +148,16 @@ REFERENCE = Deployment(
 def manifests(deployment: Deployment) -> dict[str, str]:
     """The Kubernetes objects of every Service, as file name -> text (JSON, which is YAML too)."""
     return {
-        f"{service.name.service}.yaml": "---\n".join(
+        manifest_name(service): "---\n".join(
             json.dumps(each, indent=2) + "\n" for each in _objects(deployment, service)
         )
         for service in deployment.services
     }
+
+
+def manifest_name(service: Service) -> str:
+    """The file with a Service's manifest."""
+    return f"{service.name.service}.yaml"
 
 
 def _objects(deployment: Deployment, service: Service) -> tuple[dict[str, object], dict[str, object]]:

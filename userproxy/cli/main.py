@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import select
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 DONE, FAILED, USAGE = 0, 1, 2
 INTERRUPTED = 128 + signal.SIGINT
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 COMMANDS = {
     "run": ("userproxy.cli.run:run", "Run the daemon, in the foreground."),
@@ -67,8 +70,8 @@ class LazyGroup(click.Group):
         sys.exit(self._run(args, prog_name, extra))
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click declares it
-        """Run the command; a reader of stdout who leaves ends it."""
-        with _reader_may_leave():
+        """Run the command; a stdout that takes no more ends it."""
+        with _stdout_may_end():
             return super().invoke(ctx)
 
     def _run(self, args: Sequence[str] | None, prog_name: str | None, extra: dict[str, Any]) -> int:
@@ -90,8 +93,8 @@ class LazyGroup(click.Group):
 
 
 @contextlib.contextmanager
-def _reader_may_leave() -> Iterator[None]:
-    """End quietly, as done, once nobody reads stdout any more (`| head`)."""
+def _stdout_may_end() -> Iterator[None]:
+    """End quietly, as done, once nobody reads stdout any more (`| head`), and in one line if it is full."""
     try:
         try:
             yield
@@ -100,8 +103,17 @@ def _reader_may_leave() -> Iterator[None]:
     except BrokenPipeError:
         if not _has_no_reader(sys.stdout.fileno()):
             raise  # some other pipe, or a socket
-        # Python flushes stdout once more at exit, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _forget_stdout()
+        raise click.ClickException(f"cannot write the output: {error.strerror}: make room") from None
+
+
+def _forget_stdout() -> None:
+    # Python flushes stdout once more at exit, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _has_no_reader(pipe: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 import pytest
@@ -13,9 +13,6 @@ from click.testing import CliRunner
 from userproxy import __version__
 from userproxy.cli.main import COMMANDS, cli
 from userproxy.tests.ops.daemon import MadeUpView, connection, running
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 START = "from userproxy.cli.main import main; main()"
 
@@ -97,3 +94,16 @@ def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path, count: int) -> Non
             process.stdout.close()
             assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    with running(tmp_path / "s"), Path("/dev/full").open("w") as full:
+        ended = subprocess.run(  # noqa: S603 - our own interpreter and code
+            [sys.executable, "-c", START, "connections", "--admin-socket", str(tmp_path / "s")],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "userproxy: cannot write the output: No space left on device: make room\n"

@@ -168,3 +168,9 @@ async def test_it_ends_though_a_client_is_in_the_middle(tmp_path: Path) -> None:
             await reader.readexactly(protocol.LENGTH.size)
         assert await reader.read()  # the rest of the greeting, and the end
         writer.close()
+
+
+def test_long_rows_take_more_frames(tmp_path: Path) -> None:
+    rows = [connection(number, state="x" * 10_000) for number in range(256)]
+    with running(tmp_path / "s", MadeUpView(rows)), AdminClient(tmp_path / "s") as client:
+        assert list(client.connections()) == rows

@@ -52,7 +52,6 @@ class Planner:
         self._made: dict[ServicePortName, _Made] = {}
         self._wanted = Wanted()
         self._problems: tuple[Problem, ...] = ()
-        self._in_conflict = False
 
     def wanted(self, snapshot: Snapshot, node: Node, actual: Wanted) -> tuple[Wanted, tuple[Problem, ...]]:
         """The state that a snapshot asks for.
@@ -127,14 +126,13 @@ class Planner:
         return _Made(service, endpoints, needs_port, port, outcome_of(service, endpoints, port, place))
 
     def _merge(self, snapshot: Snapshot, old: list[Outcome], new: list[Outcome]) -> None:
-        """Put new outcomes in the place of old ones; start from nothing while Services are in conflict."""
+        """Put new outcomes in the place of old ones; start from nothing while a frontend is claimed twice."""
         outcomes = [made.outcome for made in self._made.values()]
         claims = sum(len(outcome.captures) for outcome in outcomes)
         wanted = _replaced(self._wanted, old, new)
-        if self._in_conflict or len(wanted.captures) != claims:
+        if len(wanted.captures) != claims:
             outcomes = without_conflicts([self._made[name].outcome for name in snapshot.services])
             wanted = _replaced(Wanted(), [], outcomes)
-            self._in_conflict = len(wanted.captures) != claims
         self._wanted = wanted
         self._problems = tuple(sorted(chain.from_iterable(outcome.problems for outcome in outcomes)))
 

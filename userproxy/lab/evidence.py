@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pyroute2
+from pyroute2 import Conntrack, netns
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
 
 from userproxy.lab import network, processes
@@ -36,8 +37,16 @@ class Translation(msgspec.Struct, frozen=True):
 def translations(namespace: str, client: str, frontend: Address) -> list[Translation]:
     """The connections from a client's IP to a frontend, out of the conntrack table of a namespace."""
     wanted = NFCTAttrTuple(saddr=client, daddr=frontend.ip, proto=socket.IPPROTO_TCP, dport=frontend.port)
-    with pyroute2.Conntrack(netns=namespace) as conntrack:
-        return [_translation(entry) for entry in conntrack.dump_entries(tuple_orig=wanted)]
+
+    def dump() -> list[Translation]:
+        netns.setns(namespace, flags=0)
+        with Conntrack() as conntrack:
+            return [_translation(entry) for entry in conntrack.dump_entries(tuple_orig=wanted)]
+
+    # A thread that enters the namespace and ends there. Conntrack(netns=...) would fork for it, and its
+    # child inherits our signal handlers and open contexts: told to end, it would take the lab down.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(dump).result()
 
 
 def holders(namespaces: Iterable[str], ip: str) -> list[str]:
@@ -65,10 +74,10 @@ class Machine:
         changed = [kind for kind, text in self._before.items() if after[kind] != text]
         alive = [pid for pid, start in self._pids.items() if start and processes.started_at(pid) == start]
         return {
-            "no namespace": ", ".join(network.existing(self._lab.namespaces)),
-            "no process": ", ".join(map(str, alive)),
-            "no file": str(self._lab.directory) if self._lab.directory.exists() else "",
-            f"the machine's own {', '.join(self._before)} as before": ", ".join(changed),
+            "no namespace is left": ", ".join(network.existing(self._lab.namespaces)),
+            "no process is left": ", ".join(map(str, alive)),
+            "no file is left": str(self._lab.directory) if self._lab.directory.exists() else "",
+            f"the machine's own {', '.join(self._before)} are as before": ", ".join(changed),
         }
 
 

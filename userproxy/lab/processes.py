@@ -217,8 +217,11 @@ def interruptible() -> Generator[None]:
     So what is being taken down because of the first is not disturbed by an impatient second, and the
     process that catches `Interrupted` is expected to end.
     """
+    ours = os.getpid()
 
     def interrupt(signum: int, _frame: FrameType | None) -> None:
+        if os.getpid() != ours:  # a fork of us has nothing to take down
+            os._exit(128 + signum)
         _handle(dict.fromkeys(_INTERRUPTS, signal.SIG_IGN))
         raise Interrupted(signum)
 

@@ -18,7 +18,6 @@ from userproxy.lab import network, processes, topology
 from userproxy.lab.deployment import Lab
 from userproxy.lab.evidence import Machine, holders, translations
 from userproxy.lab.network import LabError
-from userproxy.model.address import Address
 
 if TYPE_CHECKING:
     from typing import Any
@@ -66,7 +65,7 @@ class Story:
         self._service: Service = lab.deployment.services[0]
         self._client: Pod = topology.CLIENT
         self._host: Host = lab.deployment.host_of(self._client)
-        self._url = f"http://{self._service.frontend}"
+        self._url = f"http://{self._service.frontend}".removesuffix(":80")
 
     def tell(self) -> None:
         """The whole story."""
@@ -80,7 +79,7 @@ class Story:
             count = machine.note_processes()
         self._heading("The machine is as it was")
         for fact, reason in machine.left_overs().items():
-            self._fact(fact, not reason, f"left or changed: {reason}")
+            self._fact(fact, not reason, reason)
         self._say(f"{len(self._lab.namespaces)} namespaces and {count} processes are gone.")
 
     def _the_deployment(self) -> None:
@@ -123,28 +122,24 @@ class Story:
         namespace = self._lab.namespace(host.name)
         entries = translations(namespace, self._client.ip, service.frontend)
         entry = next((each for each in entries if str(each.client) == client), None)
-        self._hop(f"{client} (client) -> {row['frontend']}", "what curl connected to, as userproxy learnt it")
-        self._fact(
-            "the original destination has survived",
-            row["frontend"] == str(service.frontend),
-            f"{service.frontend} was asked for",
-        )
-        self._hop(
-            f"{client} -> {entry.actual if entry else 'nobody'}",
-            f"{host.name}'s netfilter has rewritten the destination; from its conntrack table",
-        )
-        self._fact(
-            f"that is userproxy's listener {listener} on {host.name}",
-            entry is not None and str(entry.actual) == listener and Address.parse(listener).ip == host.ip,
-            f"conntrack has {entry}, userproxy says {listener}",
-        )
+        self._hop("client", f"{client} -> {row['frontend']}", "what userproxy says was asked for")
+        asked = f"{service.frontend} was asked for"
+        self._fact(f"the address of {service.name}", row["frontend"] == str(service.frontend), asked)
+
+        self._hop("netfilter", f"{client} -> {entry.actual if entry else '?'}", f"conntrack of {host.name}")
+        at_home = listener.startswith(f"{host.ip}:")
+        rewritten = entry is not None and str(entry.actual) == listener and at_home
+        both = f"userproxy says {listener}, conntrack has {entry}"
+        self._fact(f"the listener of userproxy on {host.name}", rewritten, both)
+
         source, backend = row["source"], row["backend"]
-        self._hop(f"{source} -> {backend}", f"{host.name}'s userproxy has dialled a pod; from its own table")
+        self._hop("userproxy", f"{source} -> {backend}", "whom userproxy says it has dialled")
         pod = next((each.name for each in service.backends if str(each.address) == backend), "")
-        self._fact("that is a pod of the Service", bool(pod), f"{backend} is not in its manifest")
-        self._hop(said, "the pod's web server")
+        self._fact(f"a pod of {service.name}", bool(pod), f"{backend} is not in its manifest")
+
+        self._hop(pod or "pod", said, "what curl has received")
         due = f"{pod} answers {source}"
-        self._fact("the same pod, and it sees userproxy as its peer", said == due, f"{due!r} was due")
+        self._fact("the same pod, and its peer is userproxy", said == due, f"{due!r} was due")
 
     def _spread(self) -> None:
         names = {pod.name for pod in self._service.backends}
@@ -207,8 +202,9 @@ class Story:
     def _command(self, member: str, command: str) -> None:
         self._console.print(Text(f"  {member} $ {command}", style="cyan"), soft_wrap=True)
 
-    def _hop(self, text: str, source: str) -> None:
-        self._console.print(Text(f"    {text:<50} ").append(source, style="dim"), soft_wrap=True)
+    def _hop(self, who: str, text: str, source: str) -> None:
+        line = Text(f"    {who:<10} {text:<40} ").append(source, style="dim")
+        self._console.print(line, soft_wrap=True)
 
     def _fact(self, claim: str, held: bool, reason: str) -> None:
         self.held = self.held and held

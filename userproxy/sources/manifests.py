@@ -1,0 +1,286 @@
+"""Services from YAML and JSON files: one file, or the files of a directory, watched.
+
+What is on disk is what is served, with two exceptions in favour of what works. A file that cannot be taken
+keeps its last good content in effect, whole, and does not touch what other files hold. And where the file
+named on the command line vanishes, or the whole directory, everything stays: Services are deleted by deleting
+their file from the directory, or their object from the file.
+
+In a directory only `*.yaml`, `*.yml` and `*.json` are read, none of its subdirectories, and no hidden file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from userproxy.model.snapshot import Problem, Snapshot
+from userproxy.sources.documents import MAX_BYTES, Manifest, ManifestError, decode_manifest
+from userproxy.sources.index import ObjectIndex
+from userproxy.sources.watch import DirectoryWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+    from userproxy.sources.decode import ObjectKey
+
+log = structlog.get_logger()
+
+SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+
+_KUBELET_LINK = "..data"
+"""What kubelet swaps to put a new version of a ConfigMap volume in place."""
+
+_Signature = tuple[int, ...]
+
+
+class ManifestSource:
+    """The Services of one file or directory, for as long as the daemon runs.
+
+    Attributes:
+        kind: for `userproxy status`.
+        synced: whether the path has been read at least once.
+    """
+
+    kind = "manifests"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        service_proxy_name: str | None = None,
+        debounce: float = 0.05,
+        rescan: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Make a source; nothing is read yet.
+
+        Args:
+            path: a file, or a directory, which may be missing for now.
+            service_proxy_name: as for `decode.decode_service`.
+            debounce: seconds to wait after a change for more of them.
+            rescan: seconds after which to look even if nothing told of a change.
+            clock: monotonic, in seconds.
+            sleep: waits so many seconds.
+
+        Raises:
+            FileNotFoundError: path names a file by its suffix, and there is none.
+        """
+        self._path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links that change
+        if self._path.suffix in SUFFIXES and not self._path.exists():
+            raise FileNotFoundError(
+                errno.ENOENT, "no such manifest: create it, or name a directory", str(path)
+            )
+        self._service_proxy_name = service_proxy_name
+        self._debounce = debounce
+        self._rescan = rescan
+        self._clock = clock
+        self._sleep = sleep
+        self._files: dict[Path, _File] = {}
+        self._index = ObjectIndex()
+        self._path_problem: Problem | None = None
+        self._unsettled = False
+        self._in_step_at = clock()
+        self.synced = False
+
+    def stale_seconds(self) -> float:
+        """How long ago what is on disk was last known to be wholly in effect."""
+        return self._clock() - self._in_step_at
+
+    async def run(self, publish: Callable[[Snapshot], None]) -> None:
+        """Publish a Snapshot at once, and a new one after each change, until cancelled."""
+        with DirectoryWatch() as watch:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(watch.listen(), name="manifests: listen")
+                await self._follow(watch, publish)
+
+    async def _follow(self, watch: DirectoryWatch, publish: Callable[[Snapshot], None]) -> None:
+        published: Snapshot | None = None
+        while True:
+            snapshot = await asyncio.to_thread(self.reload, watch.take())
+            if snapshot is not published:
+                publish(snapshot)
+                published = snapshot
+            self._watch(watch)
+            if self._unsettled:
+                watch.note()
+            if await watch.changed(within=self._rescan):
+                await self._sleep(self._debounce)
+
+    def _watch(self, watch: DirectoryWatch) -> None:
+        links = [path for path in (self._path, *self._files) if path.is_symlink()]
+        targets = [Path(os.path.realpath(link)) for link in links]
+        ancestor = next(parent for parent in self._path.parents if parent.is_dir())
+        watch.watch(
+            [self._path, ancestor, *(target.parent for target in targets)],
+            all_of={self._path},
+            names={_KUBELET_LINK, *self._path.parts, *(part for target in targets for part in target.parts)},
+        )
+
+    def reload(self, touched: Collection[str] = ()) -> Snapshot:
+        """Read what has changed on disk; the very same Snapshot as the last time if nothing has.
+
+        Blocks while it reads and decodes, so that it belongs in a thread; one call at a time.
+
+        Args:
+            touched: names of files to read even if they look unchanged.
+        """
+        self._unsettled = False
+        try:
+            paths = self._listing()
+        except OSError as failure:
+            self._note_path_problem(failure)
+        else:
+            self._path_problem = None
+            for path in self._files.keys() - set(paths):
+                self._forget(path)
+            for path in paths:
+                self._load(path, forced=path.name in touched)
+            self.synced = True
+        if not self._path_problem and not any(file.problem for file in self._files.values()):
+            self._in_step_at = self._clock()
+        self._reindex()
+        return self._index.snapshot()
+
+    def _listing(self) -> list[Path]:
+        if not stat.S_ISDIR(self._path.stat().st_mode):
+            return [self._path]
+        return sorted(
+            path for path in self._path.iterdir() if path.suffix in SUFFIXES and path.name[0] != "."
+        )
+
+    def _note_path_problem(self, failure: OSError) -> None:
+        what = "what it held stays in effect" if self.synced else "nothing is served until it is there"
+        problem = Problem(str(self._path), "ManifestsMissing", f"{failure.strerror}; {what}")
+        if problem != self._path_problem:
+            log.error("manifests cannot be read", path=str(self._path), error=failure.strerror, effect=what)
+        self._path_problem = problem
+
+    def _forget(self, path: Path) -> None:
+        del self._files[path]
+        self._index.report(str(path), ())
+        log.info("manifest is gone", file=str(path))
+
+    def _load(self, path: Path, *, forced: bool) -> None:
+        """Bring one file up to date, or note why that cannot be."""
+        file = self._files.setdefault(path, _File())
+        try:
+            signature, data = _read(path, None if forced else file.signature)
+        except FileNotFoundError as failure:
+            if path.is_symlink() or path == self._path:
+                file.refuse(path, ManifestError(failure.strerror or "is gone"))
+            else:
+                self._forget(path)
+        except OSError as failure:
+            file.refuse(path, ManifestError(failure.strerror or str(failure)))
+        except ManifestError as failure:
+            file.refuse(path, failure)
+        except _ChangingError:
+            self._unsettled = True
+        else:
+            if data is not None:
+                file.take(path, data, self._service_proxy_name)
+            file.signature = signature
+
+    def _reindex(self) -> None:
+        """Put into the index what differs; of objects in two files, that of the first file counts."""
+        owners: dict[ObjectKey, Path] = {}
+        for path in sorted(self._files):
+            file = self._files[path]
+            problems = [*file.good.problems, *([file.problem] if file.problem else [])]
+            for position, found in enumerate(file.good.objects):
+                owner = owners.setdefault(found.key, path)
+                if owner is path:
+                    self._index.put(found, (str(path), position))
+                else:
+                    problems.append(_duplicate(found.key, owner, path))
+            self._index.report(str(path), problems)
+        for key in self._index.keys() - owners.keys():
+            self._index.remove(key)
+        self._index.report("", [self._path_problem] if self._path_problem else [])
+
+
+class _File:
+    """What is known of one file."""
+
+    def __init__(self) -> None:
+        self.signature: _Signature | None = None
+        self.good = Manifest()
+        self.problem: Problem | None = None
+        self._digest = b""
+        self._was_good = False
+
+    def take(self, path: Path, data: bytes, service_proxy_name: str | None) -> None:
+        """Decode new content; what cannot be decoded leaves the good content as it was."""
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        if digest == self._digest:
+            return
+        self.problem = None
+        try:
+            self.good = decode_manifest(
+                data, is_json=path.suffix == ".json", service_proxy_name=service_proxy_name
+            )
+        except ManifestError as failure:
+            self.refuse(path, failure)
+        else:
+            self._was_good = True
+            log.info("manifest loaded", file=str(path), objects=len(self.good.objects))
+        self._digest = digest
+
+    def refuse(self, path: Path, failure: ManifestError) -> None:
+        """Note why the file is not taken, and say so once."""
+        effect = "its last good state stays" if self._was_good else "nothing of it is served"
+        problem = Problem(str(path), "BadManifest", f"{failure}; {effect}")
+        if problem != self.problem:
+            log.error(
+                "manifest kept at its last good state" if self._was_good else "manifest is not served",
+                file=str(path),
+                document=failure.document,
+                object=failure.subject,
+                field=failure.field,
+                error=failure.error,
+            )
+        self.problem, self._digest, self.signature = problem, b"", None
+
+
+class _ChangingError(Exception):
+    """A file was written while it was read."""
+
+
+def _read(path: Path, known: _Signature | None) -> tuple[_Signature, bytes | None]:
+    """The file's signature, and its bytes unless the signature is the known one.
+
+    Raises:
+        OSError: as of open(2) and read(2).
+        ManifestError: it is no regular file, or too large.
+        _ChangingError: it was written meanwhile.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ManifestError("is not a regular file")
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 - a descriptor
+        before = _signature(os.fstat(file.fileno()))
+        if before == known:
+            return before, None
+        data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ManifestError(f"is larger than {MAX_BYTES >> 20} MiB: split it into several files")
+        if before != _signature(os.fstat(file.fileno())):
+            raise _ChangingError
+    return before, data
+
+
+def _signature(status: os.stat_result) -> _Signature:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _duplicate(key: ObjectKey, owner: Path, path: Path) -> Problem:
+    message = f"{key} stands in {owner} and in {path}: the first one counts, remove one of them"
+    return Problem(f"{key.namespace}/{key.name}", "DuplicateObject", message)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Self
 
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter import elements as packed
-from userproxy.netfilter.elements import Elements
-from userproxy.netfilter.ruleset import SETS, TABLE, pick_chain, pick_size, ruleset
+from userproxy.netfilter.elements import Element, Elements
+from userproxy.netfilter.ruleset import TABLE, pick_chain, pick_size, ruleset
 from userproxy.netfilter.wire import encode, held
 from userproxy.netfilter.wire.netlink import RefusedError, Socket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from types import TracebackType
 
     from userproxy.model.plan import CaptureChange, Frontend, Target
@@ -113,7 +113,8 @@ class Nftables:
             now = held.generation(self._socket)
             if now == self._generation:
                 return ()
-            found = self._differences(self._elements or Elements(), held.read_static(self._socket))
+            static = held.read_static(self._socket)
+            found = self._differences(self._elements or Elements(), static, self._read_elements(static))
             if not found:
                 self._generation = now
             return tuple(found)
@@ -128,8 +129,7 @@ class Nftables:
             NetfilterError: the table is still there.
         """
         with self._lock, _explained("cannot remove the nftables table"):
-            if held.read_static(self._socket) or self._elements is not None:
-                self._socket.batch([encode.table(), encode.delete_table()])
+            self._socket.batch([encode.table(), encode.delete_table()])
             self._elements, self._sizes, self._generation = None, frozenset(), -1
 
     def missing_kernel_features(self) -> tuple[str, ...]:
@@ -145,27 +145,31 @@ class Nftables:
             return ()
 
     def _ensure(self) -> dict[Frontend, Target]:
+        now = held.generation(self._socket)  # first, so that a change during the reading is not missed
         static = held.read_static(self._socket)
-        elements = self._elements or Elements(_captures_in(self._socket, static))
-        now = held.generation(self._socket)
-        if self._differences(elements, static):
+        seen = self._read_elements(static)
+        elements = self._elements or Elements(packed.captures_of(seen))
+        if self._differences(elements, static, seen):
             self._sizes = elements.sizes()
             self._socket.batch(_replacement(self._sizes, elements))
-            now = -1  # whose change the generation counts is not known; the next verify reads the table
+            # If anybody else's change came between, the next verify sees another number and reads the table.
+            now += 1
         else:
             self._sizes = frozenset(filter(None, map(pick_size, static.chains)))
         self._elements, self._generation = elements, now
         return dict(elements.captures)
 
-    def _differences(self, elements: Elements, static: held.Held) -> list[str]:
+    def _read_elements(self, static: held.Held) -> set[Element]:
+        """The elements of those sets that are as we make them; none of a set that is missing or changed."""
+        intact = held.intact_sets(_expected(frozenset()), static)
+        return set(held.read_elements(self._socket, intact))
+
+    def _differences(self, elements: Elements, static: held.Held, seen: set[Element]) -> list[str]:
         if not static:
             return [f"table {TABLE} is missing"]
         sizes = elements.sizes() | frozenset(filter(None, map(pick_size, static.chains)))
         found = held.differences(_expected(sizes), static)
-        if found:
-            return found
         wanted = {*elements, *packed.protocol_elements()}
-        seen = set(held.read_elements(self._socket, [spec.name for spec in SETS]))
         found += [f"{name} lacks elements" for name in sorted({each.set for each in wanted - seen})]
         found += [
             f"{name} has elements that are not ours" for name in sorted({each.set for each in seen - wanted})
@@ -188,17 +192,6 @@ class Nftables:
         self._sizes |= sizes
         if messages and held.generation(self._socket) == self._generation + 1:
             self._generation += 1  # nobody else's change came between
-
-
-def _captures_in(netlink: Socket, static: held.Held) -> Mapping[Frontend, Target]:
-    """The captures of a table that we do not know yet: as far as its sets are ours."""
-    expected = _expected(frozenset()).sets
-    intact = {
-        name
-        for name, attributes in expected.items()
-        if name in static.sets and attributes.items() <= static.sets[name].items()
-    }
-    return packed.captures_of(held.read_elements(netlink, intact))
 
 
 @functools.lru_cache(maxsize=4)  # encoding the rules is what a verification would spend its time on

@@ -1,0 +1,165 @@
+"""A node by itself, to see what the kernel does with our rules: a host and two pods in namespaces.
+
+```
+server1 10.0.1.2 --- 10.0.1.1 host 10.0.2.1 --- 10.0.2.2 server2
+                            10.100.0.2 (eth0)
+```
+
+A socket belongs to the namespace of the thread that makes it, for life: so a test enters a namespace, makes
+its sockets or its `Nftables` there, and steps out again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+import subprocess
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from userproxy.model.address import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOST_IP = "10.100.0.2"
+LISTENER = Address(HOST_IP, 10400)
+VIP = Address("10.3.241.152", 80)
+SERVER1, SERVER2 = Address("10.0.1.2", 8080), Address("10.0.2.2", 8080)
+PATIENCE_SECONDS = 3.0
+REFUSED = (ConnectionRefusedError, PermissionError)
+"""A host's own datagram that is refused in output fails in `send` already, and there the errno is EPERM."""
+CLONE_NEWNET = 0x40000000
+
+
+class Node:
+    """The three namespaces; `host` has a default route only if asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.names = {member: f"{name}-{member}" for member in ("host", "server1", "server2")}
+
+    def up(self) -> None:
+        """Make namespaces, links, addresses and routes."""
+        for name in self.names.values():
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        host = self.names["host"]
+        _ip("-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", "outside")
+        _ip("-n", host, "address", "add", f"{HOST_IP}/24", "dev", "eth0")
+        for device in ("eth0", "outside"):
+            _ip("-n", host, "link", "set", device, "up")
+        for number, member in enumerate(("server1", "server2"), start=1):
+            pod = self.names[member]
+            _ip("-n", host, "link", "add", member, "type", "veth", "peer", "name", "eth0", "netns", pod)
+            _ip("-n", host, "address", "add", f"10.0.{number}.1/24", "dev", member)
+            _ip("-n", host, "link", "set", member, "up")
+            _ip("-n", pod, "address", "add", f"10.0.{number}.2/24", "dev", "eth0")
+            _ip("-n", pod, "link", "set", "eth0", "up")
+            _ip("-n", pod, "route", "add", "default", "via", f"10.0.{number}.1")
+        with self.inside("host"):
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
+
+    def down(self) -> None:
+        """Delete the namespaces, as far as they exist."""
+        for name in self.names.values():
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+    @contextlib.contextmanager
+    def inside(self, member: str) -> Iterator[None]:
+        """This thread is in the member's namespace for the time of the block."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        there = os.open(f"/run/netns/{self.names[member]}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _enter(there)
+            try:
+                yield
+            finally:
+                _enter(home)
+        finally:
+            os.close(there)
+            os.close(home)
+
+    def run(self, member: str, *command: str) -> str:
+        """What a program prints there; it must succeed."""
+        command = ("ip", "netns", "exec", self.names[member], *command)
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+
+    def default_route(self) -> None:
+        """Give the host a default route that leads nowhere: enough for `connect()`."""
+        self.run("host", "ip", "route", "add", "default", "via", "10.100.0.1")
+
+    @contextlib.contextmanager
+    def serving(self, member: str, address: Address, name: str) -> Iterator[None]:
+        """A server that tells each client its own name and the client's address, and echoes from then on."""
+        with self.inside(member):
+            tcp = socket.create_server((address.ip, address.port), backlog=256)
+            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            udp.bind((address.ip, address.port))
+        threads = [
+            threading.Thread(target=_accept, args=(tcp, name), daemon=True),
+            threading.Thread(target=_answer, args=(udp, name), daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            for each in (tcp, udp):
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)  # wakes the thread, which close() would not
+                each.close()
+
+    def connect(self, member: str, address: Address = VIP) -> socket.socket:
+        """A TCP connection from there."""
+        with self.inside(member):
+            return socket.create_connection((address.ip, address.port), timeout=PATIENCE_SECONDS)
+
+    def ask(self, member: str, address: Address = VIP) -> str:
+        """Who answers a new TCP connection from there, and what it sees: `server1 10.0.1.1`."""
+        with self.connect(member, address) as connection:
+            return connection.recv(100).decode()
+
+    def ask_udp(self, member: str, address: Address = VIP, source_port: int = 0) -> str:
+        """The same by UDP; the answer must come from the address that was asked."""
+        with self.inside(member), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(PATIENCE_SECONDS)
+            client.bind(("", source_port))
+            client.connect((address.ip, address.port))
+            client.send(b"who?")
+            return client.recv(100).decode()
+
+
+def _enter(namespace: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, timeout=30)
+
+
+def _accept(listener: socket.socket, name: str) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            connection, peer = listener.accept()
+            connection.sendall(f"{name} {peer[0]}".encode())
+            threading.Thread(target=_echo, args=(connection,), daemon=True).start()
+
+
+def _echo(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError), connection:
+        while data := connection.recv(4096):
+            connection.sendall(data)
+
+
+def _answer(udp: socket.socket, name: str) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            data, peer = udp.recvfrom(4096)
+            if not data:
+                return
+            udp.sendto(f"{name} {peer[0]}".encode(), peer)

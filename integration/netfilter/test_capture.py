@@ -1,0 +1,112 @@
+"""Where packets to a Service go, from a pod and from the host itself."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.netfilter.node import HOST_IP, LISTENER, REFUSED, SERVER1, SERVER2, VIP
+from userproxy.model.plan import CaptureChange, Drop, Frontend, Refuse, ToListener, ToPods
+from userproxy.model.service import Protocol
+from userproxy.netfilter.conntrack import forget
+
+if TYPE_CHECKING:
+    from integration.netfilter.node import Node
+    from userproxy.netfilter.nftables import Nftables
+
+TCP, UDP = Frontend(Protocol.TCP, VIP), Frontend(Protocol.UDP, VIP)
+REFUSED_WITHIN_SECONDS = 0.5
+EVERYBODY = ("server1", "server2", "host")
+
+
+@pytest.mark.parametrize("asker", EVERYBODY)
+def test_a_service_is_redirected_to_its_listener(node: Node, nftables: Nftables, asker: str) -> None:
+    node.default_route()
+    nftables.apply(CaptureChange(put={TCP: ToListener(LISTENER), UDP: ToListener(LISTENER)}))
+    with node.serving("host", LISTENER, "proxy"):
+        assert node.ask(asker).startswith("proxy ")
+        assert node.ask_udp(asker).startswith("proxy ")
+
+
+@pytest.mark.parametrize("asker", EVERYBODY)
+def test_a_service_without_endpoints_refuses_at_once(node: Node, nftables: Nftables, asker: str) -> None:
+    node.default_route()
+    nftables.apply(CaptureChange(put={TCP: Refuse(), UDP: Refuse()}))
+    for ask in (node.ask, node.ask_udp):
+        begun = time.monotonic()
+        with pytest.raises(REFUSED if asker == "host" else ConnectionRefusedError):
+            ask(asker)
+        assert time.monotonic() - begun < REFUSED_WITHIN_SECONDS
+
+
+@pytest.mark.parametrize("asker", EVERYBODY)
+def test_a_connection_straight_to_a_listener_is_refused(node: Node, nftables: Nftables, asker: str) -> None:
+    node.default_route()
+    with node.serving("host", LISTENER, "proxy"):
+        assert node.ask(asker, LISTENER).startswith("proxy "), "without a capture the port is anybody's"
+        nftables.apply(CaptureChange(put={TCP: ToListener(LISTENER), UDP: ToListener(LISTENER)}))
+        for ask in (node.ask, node.ask_udp):
+            with pytest.raises(ConnectionRefusedError):
+                ask(asker, LISTENER)
+        assert node.ask(asker).startswith("proxy ")
+
+
+def test_a_dropped_service_answers_nothing(node: Node, nftables: Nftables) -> None:
+    nftables.apply(CaptureChange(put={TCP: Drop()}))
+    with pytest.raises(TimeoutError):
+        node.ask("server1")
+
+
+@pytest.mark.parametrize("asker", EVERYBODY)
+def test_a_service_is_redirected_to_its_pods_evenly(node: Node, nftables: Nftables, asker: str) -> None:
+    node.default_route()
+    nftables.apply(CaptureChange(put={TCP: ToPods((SERVER1, SERVER2)), UDP: ToPods((SERVER1, SERVER2))}))
+    with node.serving("server1", SERVER1, "server1"), node.serving("server2", SERVER2, "server2"):
+        answered = Counter(node.ask(asker).split()[0] for _ in range(200))
+        assert set(answered) == {"server1", "server2"}
+        # 200 fair draws leave 60..140 less than once in 10^8 runs.
+        assert all(60 <= count <= 140 for count in answered.values()), answered
+        assert {node.ask_udp(asker).split()[0] for _ in range(40)} == {"server1", "server2"}
+
+
+def test_a_pod_reaches_itself_through_its_service(node: Node, nftables: Nftables) -> None:
+    nftables.apply(CaptureChange(put={TCP: ToPods((SERVER1,)), UDP: ToPods((SERVER1,))}))
+    with node.serving("server1", SERVER1, "server1"):
+        assert node.ask("server1") == "server1 10.0.1.1", "masqueraded as the host"
+        assert node.ask_udp("server1") == "server1 10.0.1.1"
+        assert node.ask("server2") == "server1 10.0.2.2", "anybody else is seen under its own address"
+
+
+def test_a_connection_outlives_the_last_endpoint_and_the_capture(node: Node, nftables: Nftables) -> None:
+    nftables.apply(CaptureChange(put={TCP: ToListener(LISTENER)}))
+    with node.serving("host", LISTENER, "proxy"), node.connect("server1") as connection:
+        assert connection.recv(100)
+        for change in (CaptureChange(put={TCP: Refuse()}), CaptureChange(remove=frozenset({TCP}))):
+            nftables.apply(change)
+            connection.sendall(b"still there?")
+            assert connection.recv(100) == b"still there?"
+
+
+def test_a_udp_client_moves_when_its_flow_is_forgotten(node: Node, nftables: Nftables) -> None:
+    other = Frontend(Protocol.UDP, SERVER2)
+    with node.serving("server1", SERVER1, "server1"), node.serving("server2", SERVER2, "server2"):
+        nftables.apply(CaptureChange(put={UDP: ToPods((SERVER1,))}))
+        assert node.ask_udp("server2", source_port=5353).startswith("server1 ")
+        nftables.apply(CaptureChange(put={UDP: ToPods((SERVER2,))}))
+        assert node.ask_udp("server2", source_port=5353).startswith("server1 "), "the flow is remembered"
+        with node.inside("host"):
+            assert forget([other, TCP]) == 0
+            assert forget([UDP]) == 1
+        assert node.ask_udp("server2", source_port=5353).startswith("server2 ")
+
+
+def test_the_listener_sees_the_client_and_its_original_destination(node: Node, nftables: Nftables) -> None:
+    nftables.apply(CaptureChange(put={TCP: ToListener(LISTENER)}))
+    with node.serving("host", LISTENER, "proxy"):
+        assert node.ask("server1") == "proxy 10.0.1.2"
+        entries = node.run("host", "cat", "/proc/net/nf_conntrack")
+    assert f"dst={VIP.ip}" in entries
+    assert f"src={HOST_IP}" in entries

@@ -1,0 +1,111 @@
+"""The host itself connects to a Service IP, whatever routes it has, and no route of others is overridden."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.netfilter.node import HOST_IP, LISTENER, REFUSED, SERVER1, VIP
+from userproxy.model.address import Address
+from userproxy.model.plan import CaptureChange, Frontend, Refuse, Target, ToListener, ToPods
+from userproxy.model.service import Protocol
+from userproxy.netfilter.routes import Routes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from integration.netfilter.node import Node
+    from userproxy.netfilter.nftables import Nftables
+
+TCP, UDP = Frontend(Protocol.TCP, VIP), Frontend(Protocol.UDP, VIP)
+
+
+@pytest.fixture
+def routes(node: Node) -> Iterator[Routes]:
+    with node.inside("host"):
+        made = Routes()
+    with made:
+        yield made
+
+
+def ours(node: Node) -> list[str]:
+    return node.run("host", "ip", "route", "show", "table", "all", "proto", "110").splitlines()
+
+
+@pytest.mark.parametrize("default_route", [False, True])
+@pytest.mark.parametrize("target", [ToListener(LISTENER), ToPods((SERVER1,))], ids=["listener", "pod"])
+def test_the_host_connects_with_and_without_a_default_route(
+    node: Node, nftables: Nftables, routes: Routes, default_route: bool, target: Target
+) -> None:
+    if default_route:
+        node.default_route()
+    else:
+        with pytest.raises(OSError, match="unreachable"):
+            node.ask("host")
+    nftables.apply(CaptureChange(put={TCP: target, UDP: target}))
+    routes.ensure([VIP.ip], HOST_IP)
+    with node.serving("host", LISTENER, "answered"), node.serving("server1", SERVER1, "answered"):
+        assert node.ask("host") == f"answered {HOST_IP}"
+        assert node.ask_udp("host") == f"answered {HOST_IP}"
+
+
+def test_the_host_is_refused_at_once_without_a_default_route(
+    node: Node, nftables: Nftables, routes: Routes
+) -> None:
+    nftables.apply(CaptureChange(put={TCP: Refuse(), UDP: Refuse()}))
+    routes.ensure([VIP.ip], HOST_IP)
+    for ask in (node.ask, node.ask_udp):
+        with pytest.raises(REFUSED):
+            ask("host")
+
+
+def test_an_existing_route_is_taken_as_before(node: Node, routes: Routes) -> None:
+    node.run("host", "ip", "route", "add", "10.3.240.0/20", "via", "10.0.1.2")
+    asked = ("ip", "route", "get", VIP.ip)
+    before = node.run("host", *asked)
+    routes.ensure([VIP.ip], HOST_IP)
+    assert node.run("host", *asked) == before
+    assert "server1" in before
+
+
+def test_routes_follow_the_services(node: Node, routes: Routes) -> None:
+    routes.ensure([VIP.ip, "10.3.0.1", "fd00::1"], HOST_IP)
+    routes.ensure([VIP.ip, "10.3.0.2"], HOST_IP)
+    assert ours(node) == [
+        f"10.3.0.2 dev lo table 10110 scope link src {HOST_IP} ",
+        f"{VIP.ip} dev lo table 10110 scope link src {HOST_IP} ",
+    ]
+    routes.ensure([VIP.ip], "10.0.1.1")
+    assert ours(node) == [f"{VIP.ip} dev lo table 10110 scope link src 10.0.1.1 "], "it moved"
+    routes.ensure([], HOST_IP)
+    assert ours(node) == []
+    assert "10110" not in node.run("host", "ip", "rule")
+
+
+def test_routes_and_rules_of_others_stay(node: Node, routes: Routes) -> None:
+    node.run("host", "ip", "route", "add", "192.0.2.0/24", "dev", "eth0", "table", "10110")
+    node.run("host", "ip", "rule", "add", "to", "192.0.2.1", "priority", "32800", "table", "99")
+    before = node.run("host", "ip", "rule"), node.run("host", "ip", "route", "show", "table", "all")
+    routes.ensure([VIP.ip], HOST_IP)
+    routes.remove()
+    assert (node.run("host", "ip", "rule"), node.run("host", "ip", "route", "show", "table", "all")) == before
+
+
+def test_removed_routes_and_rule_are_put_back(node: Node, routes: Routes) -> None:
+    routes.ensure([VIP.ip], HOST_IP)
+    node.run("host", "ip", "rule", "delete", "priority", "32800")
+    node.run("host", "ip", "route", "flush", "table", "10110")
+    routes.ensure([VIP.ip], HOST_IP)
+    assert len(ours(node)) == 1
+    assert node.run("host", "ip", "rule").count("10110") == 1
+
+
+def test_five_thousand_routes(node: Node, routes: Routes) -> None:
+    addresses = [str(Address(f"10.3.{number // 250}.{number % 250 + 1}", 0).ip) for number in range(5000)]
+    for what, wanted in (("added", addresses), ("kept", addresses), ("removed", [])):
+        begun = time.perf_counter()
+        routes.ensure(wanted, HOST_IP)
+        print(f"5,000 routes {what}: {(time.perf_counter() - begun) * 1000:.1f} ms")
+        assert len(ours(node)) == len(wanted)

@@ -1,0 +1,223 @@
+"""Our table: adopted untouched, restored when somebody changes it, and removed without a trace."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.netfilter.node import HOST_IP, LISTENER, SERVER1, SERVER2, VIP, Node
+from userproxy.model.address import Address
+from userproxy.model.plan import CaptureChange, Drop, Frontend, Refuse, Target, ToListener, ToPods
+from userproxy.model.service import Protocol
+from userproxy.netfilter import NetfilterError
+from userproxy.netfilter.cleanup import cleanup
+from userproxy.netfilter.nftables import Nftables
+from userproxy.netfilter.routes import Routes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TCP = Frontend(Protocol.TCP, VIP)
+FOREIGN = """
+table ip someone {
+	chain post { type nat hook postrouting priority 100; masquerade; }
+	chain pre { type nat hook prerouting priority -100; tcp dport 9 redirect to :10; }
+}
+table inet kube-proxy {
+	set cluster-ips { type ipv4_addr; elements = { 10.3.0.1 }; }
+}
+"""
+
+
+def frontend(number: int, protocol: Protocol = Protocol.TCP) -> Frontend:
+    return Frontend(protocol, Address(f"10.3.{number // 250}.{number % 250 + 1}", 80))
+
+
+CAPTURES: dict[Frontend, Target] = {
+    TCP: ToListener(LISTENER),
+    frontend(1): ToPods((SERVER1, SERVER2)),
+    frontend(2): Refuse(),
+    frontend(3): Drop(),
+    frontend(3, Protocol.UDP): ToListener(LISTENER),
+}
+
+
+def state_of(node: Node) -> str:
+    return "".join(
+        node.run("host", *command.split())
+        for command in ("nft list ruleset", "ip rule", "ip route show table all")
+    )
+
+
+def again(node: Node) -> Nftables:
+    with node.inside("host"):
+        return Nftables()
+
+
+def test_a_new_daemon_adopts_the_table_untouched(node: Node, nftables: Nftables) -> None:
+    nftables.apply(CaptureChange(put=CAPTURES))
+    with node.serving("host", LISTENER, "proxy"), node.connect("server1") as connection:
+        assert connection.recv(100)
+        before = node.run("host", "nft", "-a", "list", "ruleset")
+        with again(node) as successor:
+            assert successor.ensure() == CAPTURES
+            assert node.run("host", "nft", "-a", "list", "ruleset") == before, "not one handle changed"
+            connection.sendall(b"still there?")
+            assert connection.recv(100) == b"still there?"
+            successor.apply(CaptureChange(remove=frozenset({TCP}), put={frontend(4): Refuse()}))
+            assert successor.verify() == ()
+
+
+TAMPERING = {
+    "the table deleted": "delete table inet userproxy",
+    "the table flushed": "flush table inet userproxy",
+    "the whole ruleset flushed": "flush ruleset",
+    "a rule put in": "insert rule inet userproxy guard-input accept",
+    "a rule put in elsewhere": "add chain inet userproxy foreign",
+    "a map emptied": "flush map inet userproxy listeners4",
+    "an element added": "add element inet userproxy refused4 { 10.9.9.9 . tcp . 80 }",
+    "a pod exchanged": (
+        "delete element inet userproxy pods4 { 10.3.0.2 . tcp . 80 . 1 };"
+        "add element inet userproxy pods4 { 10.3.0.2 . tcp . 80 . 1 : 10.0.9.9 . 80 }"
+    ),
+}
+
+
+@pytest.mark.parametrize("command", TAMPERING.values(), ids=TAMPERING)
+def test_tampering_is_noticed_and_undone(node: Node, nftables: Nftables, command: str) -> None:
+    nftables.apply(CaptureChange(put=CAPTURES))
+    intact = node.run("host", "nft", "list", "ruleset")
+    assert nftables.verify() == ()
+    node.run("host", "nft", command)
+    assert nftables.verify(), "noticed"
+    assert nftables.verify(), "and not forgotten until it is undone"
+    assert nftables.ensure() == CAPTURES
+    assert nftables.verify() == ()
+    assert sorted(node.run("host", "nft", "list", "ruleset").split()) == sorted(intact.split())
+
+
+def test_restoring_keeps_established_connections(node: Node, nftables: Nftables) -> None:
+    nftables.apply(CaptureChange(put=CAPTURES))
+    with node.serving("host", LISTENER, "proxy"), node.connect("server1") as connection:
+        assert connection.recv(100)
+        node.run("host", "nft", "flush table inet userproxy")
+        nftables.ensure()
+        connection.sendall(b"still there?")
+        assert connection.recv(100) == b"still there?"
+        assert node.ask("server1").startswith("proxy ")
+
+
+def test_a_successor_keeps_what_it_can_read_of_a_tampered_table(node: Node, nftables: Nftables) -> None:
+    nftables.apply(CaptureChange(put=CAPTURES))
+    node.run("host", "nft", "flush chain inet userproxy capture")
+    with again(node) as successor:
+        assert successor.ensure() == CAPTURES
+        assert successor.verify() == ()
+
+
+def test_a_change_restores_a_deleted_table_on_its_way(node: Node, nftables: Nftables) -> None:
+    nftables.apply(CaptureChange(put=CAPTURES))
+    node.run("host", "nft", "delete table inet userproxy")
+    nftables.apply(CaptureChange(put={TCP: Refuse()}))
+    with again(node) as successor:
+        assert successor.ensure() == {**CAPTURES, TCP: Refuse()}
+
+
+def test_other_peoples_tables_are_untouched(node: Node) -> None:
+    node.run("host", "nft", FOREIGN)
+    before = state_of(node)
+    with again(node) as nftables:
+        assert nftables.missing_kernel_features() == ()
+        assert state_of(node) == before, "asking changes nothing"
+        nftables.ensure()
+        nftables.apply(CaptureChange(put=CAPTURES))
+        with node.serving("host", LISTENER, "proxy"):
+            assert node.ask("server1").startswith("proxy ")
+        node.run("host", "nft", "add chain ip someone other")
+        assert nftables.verify() == (), "what others do in their tables is no tampering"
+        node.run("host", "nft", "delete chain ip someone other")
+        nftables.remove()
+        nftables.remove()
+    assert state_of(node) == before
+
+
+@pytest.mark.parametrize("foreign", ["", FOREIGN], ids=["alone", "beside others"])
+def test_cleanup_leaves_no_trace(node: Node, foreign: str) -> None:
+    if foreign:
+        node.run("host", "nft", foreign)
+    before = state_of(node)
+    with again(node) as nftables, node.inside("host"), Routes() as routes:
+        nftables.ensure()
+        nftables.apply(CaptureChange(put=CAPTURES))
+        routes.ensure([VIP.ip, "10.3.0.1", "fd00::1"], HOST_IP)
+    assert state_of(node) != before
+    for _ in range(2):
+        with node.inside("host"):
+            cleanup()
+        assert state_of(node) == before
+
+
+def test_without_privileges_one_line_says_so(node: Node) -> None:
+    script = (
+        "import os; from userproxy.netfilter.nftables import Nftables;"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
+        "print(*Nftables().missing_kernel_features(), sep='|')"
+    )
+    said = node.run("host", sys.executable, "-c", script).strip()
+    assert "CAP_NET_ADMIN" in said
+    assert "|" not in said
+
+
+def test_an_impossible_change_changes_nothing(node: Node, nftables: Nftables) -> None:
+    nftables.apply(CaptureChange(put=CAPTURES))
+    with pytest.raises(ValueError, match="fd00::1"):
+        nftables.apply(
+            CaptureChange(put={TCP: Refuse(), Frontend(Protocol.TCP, Address("fd00::1", 80)): Drop()})
+        )
+    assert nftables.verify() == ()
+    with again(node) as successor:
+        assert successor.ensure() == CAPTURES
+
+
+def test_no_permission_is_an_error_with_a_remedy(node: Node, nftables: Nftables) -> None:
+    with node.inside("host"):
+        other = Nftables()
+    other.close()
+    with pytest.raises(NetfilterError):
+        other.verify()
+    assert nftables.verify() == ()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda number: ToListener(Address(HOST_IP, 10400 + number % 8000)),
+        lambda number: ToPods(tuple(Address(f"10.0.1.{pod + 2}", 8080) for pod in range(number % 5 + 1))),
+    ],
+    ids=["to listeners", "to pods"],
+)
+def test_ten_thousand_services(node: Node, nftables: Nftables, target: Callable[[int], Target]) -> None:
+    captures = {frontend(number): target(number) for number in range(10_000)}
+    timed("10,000 loaded", lambda: nftables.apply(CaptureChange(put=captures)))
+    one = frontend(10_001)
+    timed("one added", lambda: nftables.apply(CaptureChange(put={one: target(0)})))
+    timed("one changed", lambda: nftables.apply(CaptureChange(put={one: target(1)})))
+    timed("one removed", lambda: nftables.apply(CaptureChange(remove=frozenset({one}))))
+    timed("verified, nobody changed anything", nftables.verify)
+    node.run("host", "nft", "add table ip someone")
+    timed("verified in full", nftables.verify)
+    with again(node) as successor:
+        timed("adopted", successor.ensure)
+        assert successor.ensure() == captures
+    node.run("host", "nft", "delete table inet userproxy")
+    timed("restored", nftables.ensure)
+    assert nftables.verify() == ()
+
+
+def timed(what: str, act: Callable[[], object]) -> None:
+    begun = time.perf_counter()
+    act()
+    print(f"{what}: {(time.perf_counter() - begun) * 1000:.1f} ms")

@@ -14,8 +14,10 @@ from userproxy.model.plan import CaptureChange, Drop, Frontend, Refuse, Target, 
 from userproxy.model.service import Protocol
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.cleanup import cleanup
-from userproxy.netfilter.nftables import Nftables
+from userproxy.netfilter.nftables import NETLINK_NETFILTER, Nftables
 from userproxy.netfilter.routes import Routes
+from userproxy.netfilter.wire import held
+from userproxy.netfilter.wire.netlink import Socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +52,15 @@ def state_of(node: Node) -> str:
         node.run("host", *command.split())
         for command in ("nft list ruleset", "ip rule", "ip route show table all")
     )
+
+
+def generation(node: Node) -> int:
+    with node.inside("host"):
+        connection = Socket(NETLINK_NETFILTER)
+    try:
+        return held.generation(connection)
+    finally:
+        connection.close()
 
 
 def again(node: Node) -> Nftables:
@@ -189,6 +200,18 @@ def test_no_permission_is_an_error_with_a_remedy(node: Node, nftables: Nftables)
     with pytest.raises(NetfilterError):
         other.verify()
     assert nftables.verify() == ()
+
+
+@pytest.mark.parametrize("services", [10, 100, 1000, 1001, 2000, 3000, 5000])
+def test_a_change_of_any_size_is_one_transaction(node: Node, nftables: Nftables, services: int) -> None:
+    before = generation(node)
+    captures: dict[Frontend, Target] = {frontend(number): ToListener(LISTENER) for number in range(services)}
+    nftables.apply(CaptureChange(put=captures))
+    assert generation(node) == before + 1
+    nftables.apply(CaptureChange(put=dict.fromkeys(captures, Refuse())))
+    nftables.apply(CaptureChange(remove=frozenset(captures)))
+    assert generation(node) == before + 3
+    assert nftables.ensure() == {}
 
 
 @pytest.mark.parametrize(

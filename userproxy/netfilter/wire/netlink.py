@@ -192,7 +192,8 @@ class Socket:
             for offset, message in enumerate(messages)
         ]
         data = b"".join(packed)
-        if len(data) * 2 > BUFFER_BYTES // 4:
+        if len(data) > self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2:
+            # A datagram that does not fit whole is EMSGSIZE.
             self._force_buffer(SO_SNDBUFFORCE, socket.SO_SNDBUF, len(data) * 2)
         self._socket.send(data)
         return first

@@ -40,6 +40,12 @@ def test_a_listener_stays_guarded_while_one_frontend_leads_to_it() -> None:
     assert names(gone) == ["guarded4", "listeners4"]
 
 
+def test_a_second_frontend_of_a_listener_adds_only_itself() -> None:
+    second = Frontend(Protocol.TCP, OTHER.address)
+    gone, new = Elements({FRONTEND: LISTENER}).difference(CaptureChange(put={second: LISTENER}))
+    assert (gone, names(new)) == ([], ["listeners4"])
+
+
 @pytest.mark.parametrize("target", [LISTENER, Refuse(), Drop(), ToPods((ONE, TWO))])
 def test_the_same_target_again_changes_nothing(target: Target) -> None:
     assert Elements({FRONTEND: target}).difference(CaptureChange(put={FRONTEND: target})) == ([], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -111,7 +112,7 @@ class Kernel:
 
     def _part(self, part: Field | Random, packet: Packet) -> bytes:
         if isinstance(part, Random):
-            return (self.draw % part.modulus).to_bytes(4, "little")
+            return (self.draw % part.modulus).to_bytes(4, sys.byteorder)
         fields = {
             Field.SOURCE: bytes(map(int, packet.source.split("."))),
             Field.DESTINATION: bytes(map(int, packet.destination.ip.split("."))),

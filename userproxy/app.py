@@ -77,6 +77,7 @@ async def _serve(config: Config, kernel: Kernel) -> None:
         asyncio.get_running_loop(),
         max_connections=max(1, int(files * _CONNECTIONS_SHARE)),
         max_pipes=max(1, int(files * _PIPES_SHARE)),
+        linger=config.linger_seconds,
         trace=config.log_level == "debug",
     )
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import socket
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
         admin_socket: where `userproxy connections` and its siblings ask.
         state_dir: where host ports are remembered over restarts.
         drain_seconds: how long connections may go on after SIGTERM.
+        linger_seconds: how long a half-closed connection may carry no byte before it is given up.
         log_format: of the log on stderr.
         log_level: of the log on stderr.
     """
@@ -62,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     admin_socket: Path = DEFAULT_ADMIN_SOCKET
     state_dir: Path = DEFAULT_STATE_DIR
     drain_seconds: float = 30.0
+    linger_seconds: float = 60.0
     log_format: LogFormat = LogFormat.CONSOLE
     log_level: LogLevel = LogLevel.INFO
 
@@ -130,8 +133,10 @@ def _decode(kind: type, value: object) -> object:
 
 def _complete(settings: Settings) -> Config:
     parse_port_range(settings.port_range)
-    if settings.drain_seconds < 0:
-        raise ValueError(f"drain-seconds: {settings.drain_seconds} is below 0")
+    if not 0 <= settings.drain_seconds < math.inf:
+        raise ValueError(f"drain-seconds: {settings.drain_seconds} is not a number of seconds from 0 on")
+    if not 0 < settings.linger_seconds < math.inf:
+        raise ValueError(f"linger-seconds: {settings.linger_seconds} is not a number of seconds above 0")
     if settings.manifests is None:
         raise ValueError("nothing to take Services from: name a file or directory with --manifests PATH")
     host_ip = canonical_ip(settings.host_ip) if settings.host_ip else _primary_address()

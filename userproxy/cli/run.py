@@ -46,6 +46,11 @@ def _choice(values: type[enum.StrEnum]) -> click.Choice[str]:
 @click.option(
     "--drain-seconds", type=float, help="How long connections may go on after SIGTERM. [default: 30]"
 )
+@click.option(
+    "--linger-seconds",
+    type=float,
+    help="How long a half-closed connection may carry no byte. [default: 60]",
+)
 @click.option("--log-format", type=_choice(config.LogFormat), help="[default: console]")
 @click.option("--log-level", type=_choice(config.LogLevel), help="[default: info]")
 def run(config_file: Path | None, **flags: Any) -> None:  # noqa: ANN401 - as many types as there are flags

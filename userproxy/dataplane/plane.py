@@ -40,6 +40,7 @@ class DataPlane:
         loop: that drives it.
         max_connections: over this many, accepting waits until one ends.
         max_pipes: over this many, bytes are copied instead of spliced.
+        linger: seconds without a byte on a half-closed connection before it is given up.
         trace: log each connection that ends, at debug level.
 
     Attributes:
@@ -48,7 +49,13 @@ class DataPlane:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, *, max_connections: int, max_pipes: int, trace: bool = False
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        max_connections: int,
+        max_pipes: int,
+        linger: float = 60.0,
+        trace: bool = False,
     ) -> None:
         self.connections = Connections(trace=trace)
         self.services: dict[ServicePortName, LiveService] = {}
@@ -68,6 +75,7 @@ class DataPlane:
             dials=Timers(loop, self._dial_timer),
             lingers=Timers(loop, self._linger_timer),
             ended=self._ended,
+            linger=linger,
         )
 
     @property

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Seconds without a byte on a half-closed connection before it is given up.
-LINGER_SECONDS = 60.0
-
 # A dead peer is noticed after 15 s of silence and 9 unanswered probes (what the original kube-proxy used).
 KEEPALIVE_SECONDS = 15
 
@@ -45,6 +42,7 @@ class Context(NamedTuple):
         dials: tells a connection when its attempt to reach a backend has taken its time.
         lingers: tells a half-closed connection to look whether anything still moves.
         ended: called with each connection when it is over.
+        linger: seconds without a byte on a half-closed connection before it is given up.
         budget: the time for reaching a backend.
     """
 
@@ -53,6 +51,7 @@ class Context(NamedTuple):
     dials: Timers
     lingers: Timers
     ended: Callable[[Connection], None]
+    linger: float = 60.0
     budget: DialBudget = DialBudget()
 
 
@@ -186,16 +185,17 @@ class Connection:
     def linger_timer(self) -> None:
         """Look whether the open direction of a half-closed connection still carries anything."""
         silent = monotonic() - self.last_active
-        if silent >= LINGER_SECONDS:
+        linger = self._context.linger
+        if silent >= linger:
             self._run(Event.LINGER_EXPIRED)
         elif self._flow.state is not State.CLOSED:
-            self._context.lingers.add(LINGER_SECONDS - silent, self.number)
+            self._context.lingers.add(linger - silent, self.number)
 
     def _run(self, event: Event | None) -> None:
         while event is not None:
             following: Event | None = None
             for command in self._flow.handle(event):
-                following = _CARRY_OUT[command](self)
+                following = _CARRY_OUT[command](self) or following
             event = following
 
     def _dial(self) -> Event | None:
@@ -278,7 +278,7 @@ class Connection:
         return None
 
     def _linger(self) -> None:
-        self._context.lingers.add(LINGER_SECONDS, self.number)
+        self._context.lingers.add(self._context.linger, self.number)
 
     def _close(self) -> None:
         for leg in (self.client_leg, self.backend_leg):

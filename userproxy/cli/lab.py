@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from userproxy.lab.deployment import DEFAULT_NAME, Lab
-from userproxy.lab.network import LabError
+from userproxy.lab.network import LabError, preflight
 from userproxy.lab.processes import Interrupted, interruptible
 
 if TYPE_CHECKING:
@@ -72,7 +72,10 @@ def up(name: str, no_daemons: bool) -> None:
 def down(name: str) -> None:
     """Take the lab down, also one that crashed or was half made. Does nothing if there is none."""
     with _told_in_one_line():
-        Lab(name).down()
+        found = Lab(name)
+        if found.directory.exists():
+            preflight()
+        found.down()
 
 
 @lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -88,6 +91,8 @@ def exec_(name: str, member: str, command: tuple[str, ...]) -> NoReturn:
     with _told_in_one_line():
         found = Lab(name)
         argv = found.command(member, *(command[1:] if command[0] == "--" else command))
+        if found.directory.exists():
+            preflight()  # or a lab that others may not look into would pass for one that is not up
         if not found.is_up():
             raise LabError(f"lab {name} is not up: `userproxy lab up` brings it up")
     sys.stdout.flush()

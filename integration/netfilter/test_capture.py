@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.netfilter.node import HOST_IP, LISTENER, REFUSED, SERVER1, SERVER2, VIP
+from userproxy.model.address import Address
 from userproxy.model.plan import CaptureChange, Drop, Frontend, Refuse, ToListener, ToPods
 from userproxy.model.service import Protocol
 from userproxy.netfilter.conntrack import forget
@@ -101,6 +102,22 @@ def test_a_udp_client_moves_when_its_flow_is_forgotten(node: Node, nftables: Nft
             assert forget([other, TCP]) == 0
             assert forget([UDP]) == 1
         assert node.ask_udp("server2", source_port=5353).startswith("server2 ")
+
+
+@pytest.mark.parametrize("others", [0, 100])
+def test_only_the_flows_of_the_named_frontends_are_forgotten(
+    node: Node, nftables: Nftables, others: int
+) -> None:
+    second = Frontend(Protocol.UDP, Address(VIP.ip, 81))
+    named = [UDP, *(Frontend(Protocol.UDP, Address("10.3.0.1", port)) for port in range(1, others + 1))]
+    nftables.apply(CaptureChange(put={UDP: ToPods((SERVER1,)), second: ToPods((SERVER1,)), TCP: Refuse()}))
+    with node.serving("server1", SERVER1, "server1"):
+        for frontend in (UDP, second, UDP):
+            node.ask_udp("server2", frontend.address)
+        with node.inside("host"):
+            assert forget(named) == 2
+            assert forget(named) == 0
+            assert forget([second]) == 1
 
 
 def test_the_listener_sees_the_client_and_its_original_destination(node: Node, nftables: Nftables) -> None:

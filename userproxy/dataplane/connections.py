@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 from itertools import islice
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 import structlog
 
-from userproxy.model.address import Address
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import Path, Protocol
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from userproxy.dataplane.tcp.connection import Connection
+    from userproxy.dataplane.tcp.flow import Reason
     from userproxy.model.filter import ConnectionFilter
 
 log = structlog.get_logger(__name__)
@@ -41,7 +41,7 @@ class Connections:
     def __init__(self, *, trace: bool) -> None:
         self.live: dict[int, Connection] = {}
         self.opened = 0
-        self.ended: Counter[str] = Counter()
+        self.ended: Counter[Reason] = Counter()
         self._trace = trace
 
     def next_number(self) -> int:
@@ -56,17 +56,17 @@ class Connections:
     def remove(self, connection: Connection) -> None:
         """Forget a connection that is over."""
         self.live.pop(connection.number, None)
-        reason = connection.reason.value if connection.reason else ""
-        self.ended[reason] += 1
+        if connection.reason is not None:
+            self.ended[connection.reason] += 1
         if self._trace:
-            backend = connection.backend
+            backend, frontend = connection.backend, connection.frontend
             log.debug(
                 "connection ended",
                 id=str(connection.number),
-                reason=reason,
+                reason=connection.reason,
                 service=str(connection.service.serve.service),
-                client=str(connection.client_address),
-                frontend=str(connection.frontend),
+                client=str(connection.client),
+                frontend=str(frontend) if frontend else None,
                 backend=str(backend.address) if backend else None,
                 bytes_up=connection.bytes_up,
                 bytes_down=connection.bytes_down,
@@ -85,27 +85,28 @@ def _matches(wanted: ConnectionFilter, connection: Connection) -> bool:
     backend = connection.backend
     return wanted.matches(
         connection.service.serve.service,
-        connection.client_address,
+        connection.client,
         backend.address if backend else None,
     )
 
 
 def _row(connection: Connection) -> ConnectionRow:
     now = monotonic()
-    source, backend = connection.source, connection.backend
+    age = now - connection.opened
+    source, backend, frontend = connection.source, connection.backend, connection.frontend
     return ConnectionRow(
         id=str(connection.number),
         protocol=Protocol.TCP.value,
         service=str(connection.service.serve.service),
-        client=str(connection.client_address),
-        frontend=str(connection.frontend),
+        client=str(connection.client),
+        frontend=str(frontend) if frontend else "",
         listener=str(connection.service.serve.listener),
-        source=str(Address(*source)) if source else "",
+        source=str(source) if source else "",
         backend=str(backend.address) if backend else "",
         state=connection.state.value,
         path=Path.REDIRECT_TO_HOST.value,
-        started_at=datetime.fromtimestamp(connection.opened_at, UTC).isoformat(timespec="milliseconds"),
-        age_seconds=round(now - connection.opened, 3),
+        started_at=datetime.fromtimestamp(time() - age, UTC).isoformat(timespec="milliseconds"),
+        age_seconds=round(age, 3),
         idle_seconds=round(max(0.0, now - connection.last_active), 3),
         bytes_up=connection.bytes_up,
         bytes_down=connection.bytes_down,

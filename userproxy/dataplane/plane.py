@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.dataplane.connections import Connections
-from userproxy.dataplane.poller import Poller, Timers
+from userproxy.dataplane.poller import Poller, Watch
 from userproxy.dataplane.services import LiveService
 from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.flow import Event
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Iterable, Mapping
 
-    from userproxy.model.address import Address
     from userproxy.model.plan import Serve
     from userproxy.model.service import ServicePortName
 
@@ -28,6 +27,11 @@ log = structlog.get_logger(__name__)
 
 # A pause in accepting, when the system has run out of something.
 _PAUSE_SECONDS = 0.1
+
+# How often dials are looked at: their time is kept to within this many seconds.
+_DIAL_TICK = 0.05
+
+_SWEEP_SECONDS = 5.0
 
 # Pipes to keep for the next bytes.
 _SPARE_PIPES = 64
@@ -71,12 +75,14 @@ class DataPlane:
         self._hurried = False
         self._context = Context(
             poller=self._poller,
-            pipes=PipePool(_SPARE_PIPES, max_pipes),
-            dials=Timers(loop, self._dial_timer),
-            lingers=Timers(loop, self._linger_timer),
+            pipes=PipePool(max_pipes),
+            dialling=Watch(loop, _DIAL_TICK, Connection.look_at_dial),
+            half_closed=Watch(loop, min(linger / 4, 1.0), Connection.look_at_half_closed),
             ended=self._ended,
             linger=linger,
         )
+        self._swept = 0
+        self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     @property
     def listeners(self) -> Mapping[ServicePortName, Listener]:
@@ -107,8 +113,8 @@ class DataPlane:
         return failures
 
     def _open(self, service: LiveService, sock: socket) -> None:
-        def admit(client: socket, address: Address, frontend: Address) -> bool:
-            return self._admit(service, client, (address, frontend))
+        def admit(client: socket, peer: tuple[str, int]) -> bool:
+            return self._admit(service, client, peer)
 
         name = service.serve.service
         self.services[name] = service
@@ -148,15 +154,16 @@ class DataPlane:
 
     def shut(self) -> None:
         """Give everything back to the system. Nothing can be served after this."""
-        self._context.dials.stop()
-        self._context.lingers.stop()
+        self._sweeper.cancel()
+        self._context.dialling.stop()
+        self._context.half_closed.stop()
         self._acceptors.shut()
         self._poller.shut()
-        self._context.pipes.close()
+        self._context.pipes.trim(0)
 
-    def _admit(self, service: LiveService, client: socket, addresses: tuple[Address, Address]) -> bool:
+    def _admit(self, service: LiveService, client: socket, peer: tuple[str, int]) -> bool:
         connections = self.connections
-        connection = Connection(connections.next_number(), self._context, service, client, addresses)
+        connection = Connection(connections.next_number(), self._context, service, client, peer)
         connections.add(connection)
         connection.open()
         if len(connections.live) >= self._max_connections:
@@ -185,12 +192,12 @@ class DataPlane:
             self._paused = False
             self._poller.resume(self._acceptors)
 
-    def _dial_timer(self, number: int) -> None:
-        connection = self.connections.live.get(number)
-        if connection is not None:
-            connection.dial_timer()
-
-    def _linger_timer(self, number: int) -> None:
-        connection = self.connections.live.get(number)
-        if connection is not None:
-            connection.linger_timer()
+    def _sweep(self) -> None:
+        """What needs no promptness: keepalive for connections that last, spare pipes back to the system."""
+        self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+        swept, self._swept = self._swept, self.connections.opened
+        for number in range(swept + 1, self._swept + 1):
+            connection = self.connections.live.get(number)
+            if connection is not None:
+                connection.keep_alive()
+        self._context.pipes.trim(_SPARE_PIPES)

@@ -8,9 +8,8 @@ start and stop. Readiness is level-triggered: a handler may do a bounded piece o
 from __future__ import annotations
 
 import select
-from heapq import heappop, heappush
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = structlog.get_logger(__name__)
+
+M = TypeVar("M")
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -159,43 +160,42 @@ def _owner(handler: Callable[[int], None]) -> Ready:
     return ready
 
 
-class Timers:
-    """Timers that carry a number and are never cancelled: whoever is gone by then is not told.
+class Watch(Generic[M]):
+    """Looks at its members at every tick. There is a tick only while there are members.
 
-    Most connections end, or get connected, long before their timer: adding one must cost next to nothing.
+    Most connections get what they wait for long before a timer of their own would tell, so that to join and
+    to leave must cost next to nothing: an entry in a dictionary.
+
+    Args:
+        loop: that drives it.
+        period: seconds between two ticks.
+        look: called with each member at each tick.
+
+    Attributes:
+        members: by number; leave with `members.pop(number, None)`.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[int], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, period: float, look: Callable[[M], None]) -> None:
+        self.members: dict[int, M] = {}
         self._loop = loop
-        self._expire = expire
-        self._heap: list[tuple[float, int]] = []
+        self._period = period
+        self._look = look
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, seconds: float, number: int) -> None:
-        """Call `expire(number)` when the time has passed."""
-        when = monotonic() + seconds
-        heappush(self._heap, (when, number))
-        if self._heap[0][0] == when:
-            self._arm(seconds)
+    def add(self, number: int, member: M) -> None:
+        """Look at this member too, until it leaves."""
+        self.members[number] = member
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._period, self._tick)
 
     def stop(self) -> None:
         """Forget everybody."""
-        self._heap.clear()
+        self.members.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _arm(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        # The loop's clock has a resolution of 1 ms: never wake up just before the time.
-        self._timer = self._loop.call_later(seconds + 0.001, self._tick)
-
     def _tick(self) -> None:
-        self._timer = None
-        heap = self._heap
-        now = monotonic()
-        while heap and heap[0][0] <= now:
-            self._expire(heappop(heap)[1])
-        if heap and self._timer is None:
-            self._arm(max(0.0, heap[0][0] - now))
+        for member in list(self.members.values()):
+            self._look(member)
+        self._timer = self._loop.call_later(self._period, self._tick) if self.members else None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket as net
-import struct
 from _socket import socket
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -15,21 +14,18 @@ import structlog
 from userproxy.dataplane.poller import ERROR, HANGUP, WRITE
 from userproxy.dataplane.tcp.flow import Command, DialBudget, Event, Flow, Reason, State
 from userproxy.dataplane.tcp.relay import Leg
+from userproxy.dataplane.tcp.sockets import RESET_ON_CLOSE, keep_alive, original_destination
+from userproxy.model.address import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from userproxy.dataplane.poller import Poller, Timers
+    from userproxy.dataplane.poller import Poller, Watch
     from userproxy.dataplane.services import LiveBackend, LiveService
     from userproxy.dataplane.tcp.pipes import PipePool
-    from userproxy.model.address import Address
 
 log = structlog.get_logger(__name__)
 
-# A dead peer is noticed after 15 s of silence and 9 unanswered probes (what the original kube-proxy used).
-KEEPALIVE_SECONDS = 15
-
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _NEW_SOCKET = net.SOCK_STREAM | net.SOCK_NONBLOCK | net.SOCK_CLOEXEC
 
 
@@ -39,8 +35,8 @@ class Context(NamedTuple):
     Attributes:
         poller: of the relayed sockets.
         pipes: for the bytes on their way.
-        dials: tells a connection when its attempt to reach a backend has taken its time.
-        lingers: tells a half-closed connection to look whether anything still moves.
+        dialling: looks after those that wait for a backend to answer.
+        half_closed: looks after those of which one side has finished.
         ended: called with each connection when it is over.
         linger: seconds without a byte on a half-closed connection before it is given up.
         budget: the time for reaching a backend.
@@ -48,18 +44,11 @@ class Context(NamedTuple):
 
     poller: Poller
     pipes: PipePool
-    dials: Timers
-    lingers: Timers
+    dialling: Watch[Connection]
+    half_closed: Watch[Connection]
     ended: Callable[[Connection], None]
     linger: float = 60.0
     budget: DialBudget = DialBudget()
-
-
-def keep_alive(sock: socket) -> None:
-    """Have the kernel probe a silent peer."""
-    sock.setsockopt(net.SOL_SOCKET, net.SO_KEEPALIVE, 1)
-    sock.setsockopt(net.IPPROTO_TCP, net.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
-    sock.setsockopt(net.IPPROTO_TCP, net.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
 
 
 class Connection:
@@ -68,11 +57,9 @@ class Connection:
     Attributes:
         number: unique while the daemon lives.
         service: whose traffic it is.
+        peer: the client's IP and port.
         backend: where it goes, or is being dialled; None before and between.
-        client_address: the client's.
-        frontend: the original destination.
-        opened_at: seconds since the epoch.
-        opened: in monotonic time.
+        opened: when it was accepted, in monotonic time.
     """
 
     __slots__ = (
@@ -85,28 +72,20 @@ class Connection:
         "_tried",
         "backend",
         "backend_leg",
-        "client_address",
         "client_leg",
-        "frontend",
         "number",
         "opened",
-        "opened_at",
+        "peer",
         "service",
     )
 
     def __init__(
-        self,
-        number: int,
-        context: Context,
-        service: LiveService,
-        client: socket,
-        addresses: tuple[Address, Address],
+        self, number: int, context: Context, service: LiveService, client: socket, peer: tuple[str, int]
     ) -> None:
         self.number = number
         self.service = service
+        self.peer = peer
         self.backend: LiveBackend | None = None
-        self.client_address, self.frontend = addresses
-        self.opened_at = time()
         self.opened = context.poller.now
         self.client_leg: Leg | None = None
         self.backend_leg: Leg | None = None
@@ -139,12 +118,21 @@ class Connection:
         return self.backend_leg.received if self.backend_leg else 0
 
     @property
-    def source(self) -> tuple[str, int] | None:
+    def client(self) -> Address:
+        """The client's address."""
+        return Address(*self.peer)
+
+    @property
+    def frontend(self) -> Address | None:
+        """The original destination; None if the kernel does not know it any more."""
+        return original_destination(self._client_sock)
+
+    @property
+    def source(self) -> Address | None:
         """Our own address on the backend's leg, while there is one."""
         if self._backend_sock is None:
             return None
-        ip, port = self._backend_sock.getsockname()[:2]
-        return ip, port
+        return Address(*self._backend_sock.getsockname()[:2])
 
     @property
     def last_active(self) -> float:
@@ -173,23 +161,20 @@ class Connection:
         """Give it up: something failed that never should."""
         self._run(Event.KILLED)
 
-    def dial_timer(self) -> None:
-        """The time of an attempt to reach a backend has passed."""
-        if self._flow.state is not State.CONNECTING:
-            # Only a connection that has lived this long is worth the system calls.
-            if self._backend_sock is not None:
-                keep_alive(self._backend_sock)
-        elif monotonic() >= self._attempt_ends:
+    def look_at_dial(self) -> None:
+        """Give the backend up if it has had its time."""
+        if monotonic() >= self._attempt_ends:
             self._run(self._dial_failed(errno.ETIMEDOUT))
 
-    def linger_timer(self) -> None:
-        """Look whether the open direction of a half-closed connection still carries anything."""
-        silent = monotonic() - self.last_active
-        linger = self._context.linger
-        if silent >= linger:
+    def look_at_half_closed(self) -> None:
+        """Give it up if the open direction carries nothing any more."""
+        if monotonic() - self.last_active >= self._context.linger:
             self._run(Event.LINGER_EXPIRED)
-        elif self._flow.state is not State.CLOSED:
-            self._context.lingers.add(linger - silent, self.number)
+
+    def keep_alive(self) -> None:
+        """Have a backend that died silently noticed. The client's socket has it from its listener."""
+        if self._backend_sock is not None:
+            keep_alive(self._backend_sock)
 
     def _run(self, event: Event | None) -> None:
         while event is not None:
@@ -215,11 +200,15 @@ class Connection:
         self._backend_sock = sock
         sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
         outcome = sock.connect_ex(backend.sockaddr)
-        if outcome not in (0, errno.EINPROGRESS):
-            return self._dial_failed(outcome)
-        context.poller.register(sock.fileno(), WRITE, self)
-        context.dials.add(seconds, self.number)
-        return None
+        if outcome == errno.EINPROGRESS:
+            # To a pod on this node the handshake is over before connect() returns, and it says so the second
+            # time: that saves a round through the poller.
+            outcome = sock.connect_ex(backend.sockaddr)
+        if outcome == errno.EALREADY:
+            context.poller.register(sock.fileno(), WRITE, self)
+            context.dialling.add(self.number, self)
+            return None
+        return Event.CONNECTED if outcome == 0 else self._dial_failed(outcome)
 
     def on_ready(self, mask: int) -> None:
         """The poller's call while dialling: the backend answered, or refused."""
@@ -240,6 +229,7 @@ class Connection:
                 error=os.strerror(error or 0),
             )
             self._tried = (*self._tried, backend)
+        self._context.dialling.members.pop(self.number, None)
         self._leave_backend()
         return Event.DIAL_FAILED
 
@@ -260,7 +250,8 @@ class Connection:
         client.other, backend.other = backend, client
         if self.backend is not None:
             self.backend.latency = context.poller.now - self._attempt_began
-        backend.start(registered=True)
+        dialling = context.dialling.members.pop(self.number, None)
+        backend.start(registered=dialling is not None)
         client.start(registered=False)
 
     def _fin_to_backend(self) -> Event | None:
@@ -278,22 +269,25 @@ class Connection:
         return None
 
     def _linger(self) -> None:
-        self._context.lingers.add(self._context.linger, self.number)
+        self._context.half_closed.add(self.number, self)
 
     def _close(self) -> None:
         for leg in (self.client_leg, self.backend_leg):
             if leg is not None:
                 leg.release()
-        self._context.poller.close(self._client_sock)
+        context = self._context
+        context.dialling.members.pop(self.number, None)
+        context.half_closed.members.pop(self.number, None)
         self.service.connections -= 1
-        self._context.ended(self)
+        context.ended(self)
+        context.poller.close(self._client_sock)
         self._leave_backend()
         self.client_leg = self.backend_leg = None  # no cycles: reference counts free it all, at once
 
     def _reset(self) -> None:
         for sock in (self._client_sock, self._backend_sock):
             if sock is not None:
-                sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, _RESET_ON_CLOSE)
+                sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
         self._close()
 
 

@@ -1,40 +1,36 @@
-"""Accepts clients for one Service port, and finds out what they had connected to."""
+"""Accepts clients for one Service port.
+
+That they did not connect to the host port itself, but were redirected to it, is netfilter's to see to.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket as net
-import struct
 from _socket import socket
 from typing import TYPE_CHECKING
 
 import structlog
 
 from userproxy.dataplane.poller import READ
-from userproxy.dataplane.tcp.connection import keep_alive
-from userproxy.model.address import Address
+from userproxy.dataplane.tcp.sockets import keep_alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from userproxy.dataplane.poller import Poller
+    from userproxy.model.address import Address
 
 log = structlog.get_logger(__name__)
 
 # Listens for more than any burst needs; the kernel takes the lesser of this and net.core.somaxconn.
 BACKLOG = 65535
 
-# linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h: the destination before it was rewritten.
-_SO_ORIGINAL_DST = 80
-_SOCKADDR_IN = struct.Struct("!2xH4s8x")
-_SOCKADDR_IN6 = struct.Struct("!2xH4x16s4x")
-
 # Clients accepted in one go: others wait for their bytes meanwhile.
 _BURST = 16
 
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _CLIENT_SOCKET = net.SOCK_STREAM | net.SOCK_NONBLOCK
 
 
@@ -67,8 +63,7 @@ class Listener:
         address: where it listens.
         sock: the listening socket, which it owns from now on.
         poller: that it is registered with.
-        admit: called with each client: its socket, its address and the original destination; False means
-            that the others must wait.
+        admit: called with each client: its socket, its IP and port; False means that the others must wait.
         exhausted: called when the system has no resources for another client.
     """
 
@@ -77,7 +72,7 @@ class Listener:
         address: Address,
         sock: socket,
         poller: Poller,
-        admit: Callable[[socket, Address, Address], bool],
+        admit: Callable[[socket, tuple[str, int]], bool],
         exhausted: Callable[[OSError], None],
     ) -> None:
         self.address = address
@@ -115,23 +110,5 @@ class Listener:
                 continue  # accept(2): the client is gone already; on with the next one
             os.set_blocking(fd, False)
             client = socket(self._family, _CLIENT_SOCKET, 0, fd)
-            frontend = self._original_destination(client)
-            if frontend is None:
-                client.setsockopt(net.SOL_SOCKET, net.SO_LINGER, _RESET_ON_CLOSE)
-                client.close()
-            elif not self._admit(client, Address(peer[0], peer[1]), frontend):
+            if not self._admit(client, peer[:2]):
                 return
-
-    def _original_destination(self, client: socket) -> Address | None:
-        """What the client had connected to; None if that was this listener itself."""
-        try:
-            if self._family == net.AF_INET:
-                raw = client.getsockopt(net.SOL_IP, _SO_ORIGINAL_DST, _SOCKADDR_IN.size)
-                port, ip = _SOCKADDR_IN.unpack(raw)
-            else:
-                raw = client.getsockopt(net.IPPROTO_IPV6, _SO_ORIGINAL_DST, _SOCKADDR_IN6.size)
-                port, ip = _SOCKADDR_IN6.unpack(raw)
-        except OSError:  # ENOENT: conntrack knows nothing of it, so it was not redirected
-            return None
-        frontend = Address(net.inet_ntop(self._family, ip), port)
-        return None if frontend == self.address else frontend

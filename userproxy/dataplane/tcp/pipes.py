@@ -99,46 +99,45 @@ class PipePool:
     """Lends carriers: a pipe, the most recently used one first (its pages are warm), or else a copy buffer.
 
     Args:
-        spare: how many pipes to keep when nobody needs them.
         limit: how many pipes may exist at once.
     """
 
-    def __init__(self, spare: int, limit: int) -> None:
-        self._free: list[Pipe] = []
-        self._spare = spare
+    def __init__(self, limit: int) -> None:
+        self._spare: list[Pipe] = []
         self._limit = limit
-        self._lent = 0
+        self._made = 0
 
     @property
     def lent(self) -> int:
         """How many pipes are in use."""
-        return self._lent
+        return self._made - len(self._spare)
 
     def acquire(self) -> Carrier:
         """An empty carrier."""
-        if self._free:
-            self._lent += 1
-            return self._free.pop()
-        if self._lent >= self._limit:
+        return self._spare.pop() if self._spare else self._make()
+
+    def release(self, carrier: Carrier) -> None:
+        """Take a carrier back. One that still has bytes is not used again."""
+        if carrier.__class__ is not Pipe:
+            return
+        if carrier.held == 0:
+            self._spare.append(carrier)
+        else:
+            self._made -= 1
+            carrier.close()
+
+    def trim(self, spare: int) -> None:
+        """Close all but so many of the pipes that nobody uses."""
+        while len(self._spare) > spare:
+            self._made -= 1
+            self._spare.pop().close()
+
+    def _make(self) -> Carrier:
+        if self._made >= self._limit:
             return Copy()
         try:
             pipe = Pipe()
         except OSError:  # EMFILE or ENFILE: no file descriptor for this process, or for the system
             return Copy()
-        self._lent += 1
+        self._made += 1
         return pipe
-
-    def release(self, carrier: Carrier) -> None:
-        """Take a carrier back. One that still has bytes is not used again."""
-        if not isinstance(carrier, Pipe):
-            return
-        self._lent -= 1
-        if carrier.held == 0 and len(self._free) < self._spare:
-            self._free.append(carrier)
-        else:
-            carrier.close()
-
-    def close(self) -> None:
-        """Close the spare pipes."""
-        while self._free:
-            self._free.pop().close()

@@ -1,0 +1,47 @@
+"""Socket options, and what they are for."""
+
+from __future__ import annotations
+
+import socket as net
+import struct
+from typing import TYPE_CHECKING
+
+from userproxy.model.address import Address
+
+if TYPE_CHECKING:
+    from _socket import socket
+
+# SO_LINGER on, for no time: close() sends a reset and forgets what was not sent (socket(7)).
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+# A dead peer is noticed after 15 s of silence and 9 unanswered probes (what the original kube-proxy used).
+_KEEPALIVE_SECONDS = 15
+
+# linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h: the destination before it was rewritten.
+_SO_ORIGINAL_DST = 80
+_SOCKADDR_IN = struct.Struct("!2xH4s8x")
+_SOCKADDR_IN6 = struct.Struct("!2xH4x16s4x")
+
+
+def keep_alive(sock: socket) -> None:
+    """Have the kernel probe a silent peer."""
+    sock.setsockopt(net.SOL_SOCKET, net.SO_KEEPALIVE, 1)
+    sock.setsockopt(net.IPPROTO_TCP, net.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
+    sock.setsockopt(net.IPPROTO_TCP, net.TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
+
+
+def original_destination(sock: socket) -> Address | None:
+    """What the client of an accepted socket had connected to, before netfilter rewrote it.
+
+    Returns:
+        The address; None if conntrack does not know the connection, so that it was not redirected.
+    """
+    try:
+        if sock.family == net.AF_INET:
+            port, ip = _SOCKADDR_IN.unpack(sock.getsockopt(net.SOL_IP, _SO_ORIGINAL_DST, _SOCKADDR_IN.size))
+        else:
+            raw = sock.getsockopt(net.IPPROTO_IPV6, _SO_ORIGINAL_DST, _SOCKADDR_IN6.size)
+            port, ip = _SOCKADDR_IN6.unpack(raw)
+    except OSError:
+        return None
+    return Address(net.inet_ntop(sock.family, ip), port)

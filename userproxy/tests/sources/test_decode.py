@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -61,6 +62,19 @@ def test_a_bad_path_annotation_is_reported_and_the_service_is_served() -> None:
     assert decoded.ports[0].path is None
 
 
+@pytest.mark.parametrize("text", ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00", "2026-01-01T01:00:00+01:00"])
+def test_the_age_of_a_service_does_not_depend_on_the_time_zone(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert decoded_service(service(metadata={"creationTimestamp": text})).created == 1767225600.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.parametrize(
     "spec",
     [{"clusterIP": "None"}, {"clusterIP": ""}, {"clusterIP": None}, {"type": "ExternalName"}],
@@ -115,6 +129,11 @@ def test_an_sctp_port_is_reported_and_the_others_are_served() -> None:
         (service(ports=[{"port": 1, "protocol": "QUIC"}]), "spec.ports[0].protocol", "not one of TCP, UDP"),
         (service(ports=[{"port": 1}, {"port": 2}]), "spec.ports[0].name", "needs a name"),
         (service(ports=[{"name": "a", "port": 1}] * 2), "spec.ports[1]", "repeats the name 'a'"),
+        (
+            service(ports=[{"name": "a", "port": 1}, {"name": "b", "port": 1}]),
+            "spec.ports[1]",
+            "repeats the name 'b' or TCP port 1",
+        ),
         (service(ports={"port": 1}), "spec.ports", "expected a list, got a mapping"),
         (service(internalTrafficPolicy="local"), "spec.internalTrafficPolicy", "not one of Cluster, Local"),
         (service(metadata={"creationTimestamp": "now"}), "metadata.creationTimestamp", "RFC3339"),

@@ -221,6 +221,26 @@ def test_a_file_that_vanishes_between_listing_and_reading_is_gone(
     assert (snapshot.services, snapshot.problems) == ({}, ())
 
 
+def test_the_only_file_gone_between_looking_and_reading_keeps_its_last_good_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.yaml", service())
+    source = ManifestSource(path)
+    source.reload()
+    monkeypatch.setattr(source, "_listing", lambda: [path])
+    path.unlink()
+    assert (served(source.reload()), reasons(source.reload())) == (["server-service"], ["BadManifest"])
+
+
+def test_the_problem_of_a_bad_file_goes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("[")
+    source = ManifestSource(tmp_path)
+    assert reasons(source.reload()) == ["BadManifest"]
+    path.unlink()
+    assert source.reload().problems == ()
+
+
 def test_a_file_written_while_it_is_read_is_left_for_the_next_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,8 +91,9 @@ def write(path: Path, name: str) -> None:
 
 
 def test_writes_renames_and_deletions_in_a_directory(tmp_path: Path) -> None:
-    directory, spare = tmp_path / "services", tmp_path / "spare"
+    directory, spare = tmp_path / "services", tmp_path / "elsewhere" / "spare"
     directory.mkdir()
+    spare.parent.mkdir()
 
     async def story(published: Published) -> None:
         await published.until()

@@ -15,7 +15,7 @@ import uvloop
 from userproxy import __version__
 from userproxy.control import Control, Ports
 from userproxy.dataplane.plane import DataPlane
-from userproxy.model.plan import CaptureChange, Wanted
+from userproxy.model.plan import CaptureChange, Refuse, Wanted
 from userproxy.model.rows import SourceStatus
 from userproxy.netfilter.kernel import Kernel
 from userproxy.ops.admin import serve_admin
@@ -186,15 +186,18 @@ class Daemon:
             await asyncio.sleep(_REPAIR_SECONDS)
             try:
                 await self._control.repair()
+                if self._control.retry_occupied():
+                    self._reconciler.notify()
             except Exception as error:  # noqa: BLE001 - told, and tried again
                 log.error("the kernel's rules could not be checked", error=str(error))  # noqa: TRY400
 
     async def _shut_down(self) -> None:
         live = len(self._plane.connections.live)
         log.info("stopping", connections=live, drain_seconds=self._config.drain_seconds)
-        # The table itself stays until the connections are over: without any nat chain, the kernel would stop
-        # translating their packets.
-        await self._kernel.apply(CaptureChange(remove=frozenset(self._control.actual.captures)))
+        # New clients are refused: not captured, they would be sent on to wherever a route for Service IPs
+        # leads, and wait there. The table itself stays until the connections are over: without any nat chain,
+        # the kernel would stop translating their packets.
+        await self._kernel.apply(CaptureChange(put=dict.fromkeys(self._control.actual.captures, Refuse())))
         cut = await self._plane.drain(self._config.drain_seconds)
         await self._kernel.remove()
         self._plane.shut()

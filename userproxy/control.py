@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("userproxy.control")
 
+# Problems that the source tells by itself, with the place in the file.
+_TOLD_BY_SOURCE = frozenset({"BadManifest", "ManifestsMissing"})
+
 # Planning again because a host port turned out to be occupied, or had to be freed first.
 _MAX_ROUNDS = 100
 
@@ -80,6 +83,8 @@ class Control:
         self._planner = Planner(ports.book, config.host_ip, config.mode)
         self._snapshot: Snapshot | None = None
         self._actual = Wanted()
+        self._problems: frozenset[Problem] = frozenset()
+        self._occupied: set[int] = set()
 
     @property
     def actual(self) -> Wanted:
@@ -119,7 +124,8 @@ class Control:
                 failures |= self._still_failing(failed)
                 continue
             await self._carry_out(steps, wanted)
-        self._view.observe(snapshot, self._actual, tuple(sorted({*snapshot.problems, *problems})))
+        self._tell(frozenset({*snapshot.problems, *problems}))
+        self._view.observe(snapshot, self._actual, tuple(sorted(self._problems)))
         if failures:
             name, error = next(iter(failures.items()))
             raise CarryOutError(f"cannot listen for {name}: {error.strerror} ({len(failures)} Service ports)")
@@ -130,9 +136,16 @@ class Control:
         if changes:
             log.warning("the kernel's rules were changed by somebody else, and are put back", changes=changes)
 
-    def retry_occupied(self) -> None:
-        """Try host ports again that something else had, in case a Service port is waiting for one."""
-        self._ports.book.retry_occupied()
+    def retry_occupied(self) -> bool:
+        """Have the next `reconcile` try host ports again that something else had.
+
+        Returns:
+            Whether a Service port is waiting for one; otherwise they are left alone.
+        """
+        waiting = any(problem.reason == "PortRangeExhausted" for problem in self._problems)
+        if waiting:
+            self._ports.book.retry_occupied()
+        return waiting
 
     async def _carry_out(self, steps: Plan, wanted: Wanted) -> None:
         if steps.serve or steps.close:
@@ -143,6 +156,7 @@ class Control:
             await self._kernel.forget(steps.forget)
         self._plane.close(steps.close)
         self._actual = wanted
+        self._occupied.difference_update(serve.listener.port for serve in steps.serve)
         log.info(
             "carried out",
             serve=len(steps.serve),
@@ -151,13 +165,23 @@ class Control:
             close=len(steps.close),
         )
 
+    def _tell(self, problems: frozenset[Problem]) -> None:
+        for problem in sorted(problems - self._problems):
+            if problem.reason not in _TOLD_BY_SOURCE:
+                log.warning(problem.message, about=problem.about, reason=problem.reason)
+        for problem in sorted(self._problems - problems):
+            log.info("a problem is over", about=problem.about, reason=problem.reason)
+        self._problems = problems
+
     def _still_failing(self, failed: Mapping[ServicePortName, OSError]) -> dict[ServicePortName, OSError]:
         """Have other ports given in the place of occupied ones; whoever failed otherwise must wait."""
         others: dict[ServicePortName, OSError] = {}
         for name, error in failed.items():
             port = self._ports.book.live[name]
             if error.errno == errno.EADDRINUSE:
-                log.warning("a host port is occupied, another one is taken", port=port, service=str(name))
+                if port not in self._occupied:
+                    log.warning("a host port is occupied by something else", port=port, service=str(name))
+                self._occupied.add(port)
                 self._ports.book.mark_occupied(port)
             else:
                 others[name] = error

@@ -6,6 +6,7 @@ import msgspec
 
 from userproxy.model.address import Address
 from userproxy.model.service import Path, Protocol, ServicePortName
+from userproxy.model.settings import Settings
 
 
 class Backend(msgspec.Struct, frozen=True, order=True):
@@ -24,12 +25,20 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True):
         listener: the host IP and the Service port's host port, `10.100.0.2:10400`.
         frontends: the original destinations that belong to this listener.
         backends: in the order of picking; empty while there are none.
+        far: that may take over while most of the backends cannot be reached: those of other zones, where
+            hints prefer the near ones.
+        leaving: pods that exist and take no new connections, told only if `settings.close_on_removal` asks
+            for it: whoever is neither here nor among the others has been removed.
+        settings: what the author of the Service chose.
     """
 
     service: ServicePortName
     listener: Address
     frontends: tuple[Address, ...]
     backends: tuple[Backend, ...] = ()
+    far: tuple[Backend, ...] = ()
+    leaving: tuple[Address, ...] = ()
+    settings: Settings = Settings()
 
 
 class Frontend(msgspec.Struct, frozen=True, order=True, array_like=True):

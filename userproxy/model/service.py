@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from userproxy.model.address import Address
+from userproxy.model.settings import Settings
 
 
 class Protocol(enum.StrEnum):
@@ -74,6 +75,7 @@ class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
         internal_traffic_policy: for traffic to the cluster IPs.
         external_traffic_policy: for traffic from outside the cluster.
         path: how its bytes travel; None leaves the choice to the daemon's mode.
+        settings: what its author chose for it.
     """
 
     name: ServicePortName
@@ -82,3 +84,4 @@ class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
     internal_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
     external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
     path: Path | None = None
+    settings: Settings = Settings()

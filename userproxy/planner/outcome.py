@@ -92,7 +92,15 @@ def outcome_of(
     serve = None
     if port is not None:
         listener = Address(place.host_ip, port)
-        serve = Serve(service=service.name, listener=listener, frontends=frontends, backends=choice.backends)
+        serve = Serve(
+            service=service.name,
+            listener=listener,
+            frontends=frontends,
+            backends=choice.backends,
+            far=choice.far,
+            leaving=_leaving(service, same_family, choice),
+            settings=service.settings,
+        )
     captures = dict.fromkeys(keys, _target(choice, serve))
     return Outcome(service.name, path, serve, captures, tuple(problems))
 
@@ -122,6 +130,13 @@ def _without(
     serve = outcome.serve and msgspec.structs.replace(outcome.serve, frontends=addresses)
     problems = [_conflict_problem(outcome.name, key, owners[key]) for key in lost]
     return Outcome(outcome.name, outcome.path, serve, kept, (*outcome.problems, *problems))
+
+
+def _leaving(service: ServicePort, endpoints: list[Endpoint], choice: topology.Choice) -> tuple[Address, ...]:
+    if service.settings.close_on_removal is None:
+        return ()
+    picked = {backend.address for backend in (*choice.backends, *choice.far)}
+    return tuple(endpoint.address for endpoint in endpoints if endpoint.address not in picked)
 
 
 def _target(choice: topology.Choice, serve: Serve | None) -> Target:

@@ -28,10 +28,12 @@ class Choice(msgspec.Struct, frozen=True):
         backends: in the order of the endpoints.
         drop: there are endpoints, but the policy forbids all of them from here: the traffic is dropped, so
             that clients try again elsewhere. Otherwise traffic without backends is refused.
+        far: that take traffic only while most of the backends cannot be reached: hints prefer others.
     """
 
     backends: tuple[Backend, ...] = ()
     drop: bool = False
+    far: tuple[Backend, ...] = ()
 
 
 def select(
@@ -53,7 +55,13 @@ def select(
     if policy is TrafficPolicy.LOCAL:
         local = _usable([endpoint for endpoint in endpoints if node.name and endpoint.node == node.name])
         return Choice(_backends(local), drop=not local and bool(_usable(endpoints)))
-    return Choice(_backends(_near(_usable(endpoints), node)))
+    usable = _usable(endpoints)
+    near = _near(usable, node)
+    if len(near) == len(usable):
+        return Choice(_backends(near))
+    chosen = {endpoint.address for endpoint in near}
+    far = [endpoint for endpoint in usable if endpoint.address not in chosen]
+    return Choice(_backends(near), far=_backends(far))
 
 
 def _usable(endpoints: Sequence[Endpoint]) -> list[Endpoint]:

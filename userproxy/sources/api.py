@@ -22,7 +22,6 @@ _T = TypeVar("_T")
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
-PATH_ANNOTATION = "userproxy.dev/path"
 
 _AT = re.compile(r"^(?P<error>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
 _TYPE_NAMES = {
@@ -77,12 +76,6 @@ class Labels(msgspec.Struct, frozen=True, gc=False):
     headless: str | None = msgspec.field(default=None, name=HEADLESS_LABEL)
 
 
-class Annotations(msgspec.Struct, frozen=True, gc=False):
-    """The annotations that have a meaning for userproxy."""
-
-    path: str | None = msgspec.field(default=None, name=PATH_ANNOTATION)
-
-
 class ObjectMeta(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """`metadata`."""
 
@@ -91,7 +84,7 @@ class ObjectMeta(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     resource_version: str | None = None
     creation_timestamp: dt.datetime | None = None
     labels: Labels | None = None
-    annotations: Annotations | None = None
+    annotations: dict[str, object] | None = None
 
 
 class ServicePortSpec(msgspec.Struct, frozen=True, gc=False):

@@ -19,9 +19,10 @@ import msgspec
 
 from userproxy.model.address import MAX_PORT, Address, canonical_ip
 from userproxy.model.endpoint import Endpoint
-from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName, TrafficPolicy
+from userproxy.model.service import Protocol, ServicePort, ServicePortName, TrafficPolicy
 from userproxy.model.snapshot import Problem
 from userproxy.sources import api
+from userproxy.sources.annotations import read_path, read_settings
 from userproxy.sources.api import DecodeError
 
 if TYPE_CHECKING:
@@ -122,7 +123,9 @@ def decode_service(service: api.Service, service_proxy_name: str | None = None) 
     if spec.type == "ExternalName" or not ips or not _is_ours(metadata.labels, service_proxy_name):
         return ServiceObject(key)
     problems: list[Problem] = []
-    path = _path(key, metadata.annotations, problems)
+    about, chosen = f"{key.namespace}/{key.name}", metadata.annotations or {}
+    path = read_path(chosen, about, problems)
+    settings = read_settings(chosen, about, problems)
     internal = _choice(TrafficPolicy, "spec.internalTrafficPolicy", spec.internal_traffic_policy)
     external = _choice(TrafficPolicy, "spec.externalTrafficPolicy", spec.external_traffic_policy)
     ports = tuple(
@@ -133,6 +136,7 @@ def decode_service(service: api.Service, service_proxy_name: str | None = None) 
             internal_traffic_policy=internal or TrafficPolicy.CLUSTER,
             external_traffic_policy=external or TrafficPolicy.CLUSTER,
             path=path,
+            settings=settings,
         )
         for name, protocol, port in _service_ports(key, spec.ports, problems)
     )
@@ -214,16 +218,6 @@ def _choice(choices: type[_E], field: str, value: str | None) -> _E | None:
         return choices(value)
     except ValueError:
         raise DecodeError(field, f"{value!r} is not one of {', '.join(choices)}") from None
-
-
-def _path(key: ObjectKey, annotations: api.Annotations | None, problems: list[Problem]) -> Path | None:
-    value = annotations.path if annotations else None
-    try:
-        return _choice(Path, api.PATH_ANNOTATION, value)
-    except DecodeError as failure:
-        message = f"annotation {failure}; the default is used"
-        problems.append(Problem(f"{key.namespace}/{key.name}", "BadAnnotation", message))
-        return None
 
 
 def _cluster_ips(spec: api.ServiceSpec) -> tuple[str, ...]:

@@ -175,3 +175,17 @@ def test_external_traffic_may_have_another_policy() -> None:
 def test_a_backend_knows_its_node_and_zone() -> None:
     (backend,) = select(service(), [endpoint(1, "here")], HERE).backends
     assert backend == Backend(Address("10.0.0.1", 8080), "here", "zone-a")
+
+
+def far(*endpoints: Endpoint, policy: TrafficPolicy = CLUSTER) -> list[str]:
+    return [str(backend.address) for backend in select(service(policy), endpoints, HERE).far]
+
+
+def test_what_hints_pass_over_may_take_over() -> None:
+    near, other = endpoint(1, hints="zone-a"), endpoint(2, hints="zone-b")
+    assert chosen(near, other) == "1"
+    assert far(near, other, endpoint(3, hints="zone-b", state=NOT_READY)) == ["10.0.0.2:8080"]
+
+
+def test_what_a_policy_forbids_may_not() -> None:
+    assert far(endpoint(1, "here"), endpoint(2), policy=LOCAL) == []

@@ -1,0 +1,193 @@
+"""Annotations of a Service become its settings. Pure.
+
+A value that cannot be meant becomes a `Problem` that names the annotation, the value and what is allowed; the
+default takes its place, and the Service is served. The table of annotations is in `userproxy.model.settings`.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from userproxy.model.service import Path
+from userproxy.model.settings import Balance, Check, HealthCheck, Settings
+from userproxy.model.snapshot import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_E = TypeVar("_E", bound=enum.StrEnum)
+
+PREFIX = "userproxy.dev/"
+
+_OFF = "off"
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_EXAMPLES = "a duration such as 250ms, 30s or 5m"
+_LONGEST = 30 * 24 * 3600.0
+_SHORTEST = 0.001
+_SHORTEST_INTERVAL = 0.1
+_MOST_IN_A_ROW = 100
+_MOST_CONNECTIONS = 10_000_000
+_HTTP_PATH = re.compile(r"/[!-~]{0,1023}")
+_STATUS = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
+
+
+def read_path(annotations: Mapping[str, object], about: str, problems: list[Problem]) -> Path | None:
+    """The path that a Service chooses; None leaves it to the daemon.
+
+    Args:
+        annotations: all of the Service's.
+        about: whose they are, `ns/name`.
+        problems: what is wrong with them is added here.
+    """
+    return _Reader(annotations, about, problems).read("path", _one_of(Path), None)
+
+
+def read_settings(annotations: Mapping[str, object], about: str, problems: list[Problem]) -> Settings:
+    """The settings of a Service. The arguments are those of `read_path`."""
+    reader = _Reader(annotations, about, problems)
+    reader.complain_of_strangers()
+    default, check = Settings(), Check()
+    return Settings(
+        balance=reader.read("balance", _one_of(Balance), default.balance),
+        slow_start=reader.read("slow-start", _or_off(_duration()), default.slow_start),
+        check=Check(
+            kind=reader.read("health-check", _one_of(HealthCheck), check.kind),
+            path=reader.read("health-check-path", _http_path, check.path),
+            status=reader.read("health-check-status", _status, check.status),
+            interval=reader.read("health-check-interval", _duration(_SHORTEST_INTERVAL), check.interval),
+            timeout=reader.read("health-check-timeout", _duration(), check.timeout),
+            rise=reader.read("health-check-rise", _count(_MOST_IN_A_ROW), check.rise),
+            fall=reader.read("health-check-fall", _count(_MOST_IN_A_ROW), check.fall),
+        ),
+        hedged_dial=reader.read("hedged-dial", _or_off(_duration()), default.hedged_dial),
+        max_connection_age=reader.read(
+            "max-connection-age", _or_off(_duration()), default.max_connection_age
+        ),
+        max_connections=reader.read("max-connections", _or_off(_limit), default.max_connections),
+        max_connections_per_client=reader.read(
+            "max-connections-per-client", _or_off(_limit), default.max_connections_per_client
+        ),
+        close_on_removal=reader.read("close-on-removal", _or_off(_duration()), default.close_on_removal),
+    )
+
+
+_T = TypeVar("_T")
+_D = TypeVar("_D")
+
+
+class _Reader:
+    """Reads annotations of our domain, and collects what is wrong with them."""
+
+    def __init__(self, annotations: Mapping[str, object], about: str, problems: list[Problem]) -> None:
+        self._values = {
+            key.removeprefix(PREFIX): value for key, value in annotations.items() if key.startswith(PREFIX)
+        }
+        self._about = about
+        self._problems = problems
+
+    def read(self, name: str, parse: Callable[[str], _T], default: _D) -> _T | _D:
+        """The value of an annotation; the default if it is missing or wrong."""
+        value = self._values.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            self._complain(name, f"{_quoted(value)} is not a string: put it in quotes")
+            return default
+        try:
+            return parse(value.strip())
+        except ValueError as failure:
+            self._complain(name, f"{_quoted(value)} is not {failure}")
+            return default
+
+    def complain_of_strangers(self) -> None:
+        """Tell of names that are none of ours: most likely a slip of the pen."""
+        for name in sorted(self._values.keys() - _NAMES):
+            message = f"annotation {PREFIX}{name[:100]} is unknown, and has no effect: correct or remove it"
+            self._problems.append(Problem(self._about, "BadAnnotation", message))
+
+    def _complain(self, name: str, fault: str) -> None:
+        message = f"annotation {PREFIX}{name}: {fault}; the default is used"
+        self._problems.append(Problem(self._about, "BadAnnotation", message))
+
+
+_NAMES = {
+    "path",
+    *("balance", "slow-start", "hedged-dial"),
+    *("health-check", "health-check-path", "health-check-status", "health-check-interval"),
+    *("health-check-timeout", "health-check-rise", "health-check-fall"),
+    *("max-connection-age", "max-connections", "max-connections-per-client", "close-on-removal"),
+}
+
+
+def _quoted(value: object) -> str:
+    text = repr(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= 100 else f"{text[:100]}..."  # noqa: PLR2004 - as much as one line takes
+
+
+def _one_of(choices: type[_E]) -> Callable[[str], _E]:
+    def parse(text: str) -> _E:
+        try:
+            return choices(text)
+        except ValueError:
+            raise ValueError(f"one of {', '.join(choices)}") from None
+
+    return parse
+
+
+def _or_off(parse: Callable[[str], _T]) -> Callable[[str], _T | None]:
+    def parse_or_off(text: str) -> _T | None:
+        if text == _OFF:
+            return None
+        try:
+            return parse(text)
+        except ValueError as failure:
+            raise ValueError(f"{failure}, or {_OFF}") from None
+
+    return parse_or_off
+
+
+def _duration(least: float = _SHORTEST) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        found = _DURATION.fullmatch(text)
+        if not found:
+            raise ValueError(_DURATION_EXAMPLES)
+        seconds = float(found[1]) * _UNITS[found[2]]
+        if not least <= seconds <= _LONGEST:
+            raise ValueError(f"between {least * 1000:g}ms and {_LONGEST / 3600:g}h")
+        return seconds
+
+    return parse
+
+
+def _count(most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
+            raise ValueError(f"a whole number from 1 to {most}")
+        return int(text)
+
+    return parse
+
+
+_limit = _count(_MOST_CONNECTIONS)
+
+
+def _http_path(text: str) -> str:
+    if not _HTTP_PATH.fullmatch(text):
+        raise ValueError("a path such as /healthz, of at most 1024 characters without spaces")
+    return text
+
+
+def _status(text: str) -> tuple[tuple[int, int], ...]:
+    ranges = []
+    for part in text.split(","):
+        found = _STATUS.fullmatch(part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if first > last:
+            raise ValueError("HTTP status codes such as 200-399 or 200,404")
+        ranges.append((first, last))
+    return tuple(ranges)

@@ -1,0 +1,142 @@
+"""What an author chooses by annotations, and what he is told where that cannot be meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userproxy.model import settings as model
+from userproxy.model.service import Path
+from userproxy.model.settings import Balance, Check, HealthCheck, Settings
+from userproxy.sources.annotations import PREFIX, read_path, read_settings
+from userproxy.tests.sources.objects import decoded_service, service
+
+if TYPE_CHECKING:
+    from userproxy.model.snapshot import Problem
+
+
+def read(**annotations: object) -> tuple[Settings, list[Problem]]:
+    problems: list[Problem] = []
+    named = {PREFIX + name.replace("_", "-"): value for name, value in annotations.items()}
+    return read_settings(named, "default/web", problems), problems
+
+
+def complaint(**annotations: object) -> str:
+    found, (problem,) = read(**annotations)
+    assert found == Settings()
+    assert (problem.about, problem.reason) == ("default/web", "BadAnnotation")
+    assert "\n" not in problem.message
+    return problem.message
+
+
+def test_without_annotations_everything_has_its_default() -> None:
+    assert read_settings({"kubectl.kubernetes.io/x": "y"}, "default/web", []) == Settings()
+
+
+def test_every_setting_can_be_chosen() -> None:
+    chosen, problems = read(
+        balance="source-hash",
+        slow_start="30s",
+        health_check="http",
+        health_check_path="/healthz?full=1",
+        health_check_status="200-299, 404",
+        health_check_interval="500ms",
+        health_check_timeout="2s",
+        health_check_rise="1",
+        health_check_fall="5",
+        hedged_dial="250ms",
+        max_connection_age="1.5h",
+        max_connections="1000",
+        max_connections_per_client="10",
+        close_on_removal="5m",
+    )
+    assert problems == []
+    assert chosen == Settings(
+        balance=Balance.SOURCE_HASH,
+        slow_start=30.0,
+        check=Check(
+            kind=HealthCheck.HTTP,
+            path="/healthz?full=1",
+            status=((200, 299), (404, 404)),
+            interval=0.5,
+            timeout=2.0,
+            rise=1,
+            fall=5,
+        ),
+        hedged_dial=0.25,
+        max_connection_age=5400.0,
+        max_connections=1000,
+        max_connections_per_client=10,
+        close_on_removal=300.0,
+    )
+
+
+@pytest.mark.parametrize("name", ["slow_start", "hedged_dial", "max_connection_age", "close_on_removal"])
+def test_a_time_can_be_switched_off_by_name(name: str) -> None:
+    assert read(**{name: "off"}) == (Settings(), [])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("balance", "fair", "one of round-robin, least-connections, random-two, source-hash"),
+        ("health_check", "ping", "one of auto, tcp, http, off"),
+        ("slow_start", "30", "a duration such as 250ms, 30s or 5m, or off"),
+        ("health_check_interval", "1ms", "between 100ms and 720h"),
+        ("max_connection_age", "1000000h", "between 1ms and 720h, or off"),
+        ("health_check_rise", "0", "a whole number from 1 to 100"),
+        ("max_connections", "-1", "a whole number from 1 to 10000000, or off"),
+        ("max_connections", "²", "a whole number from 1 to 10000000, or off"),
+        ("health_check_status", "399-200", "HTTP status codes such as 200-399 or 200,404"),
+        ("health_check_path", "healthz", "a path such as /healthz"),
+        ("health_check_path", "/a\r\nHost: b", "a path such as /healthz"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed_and_the_default_is_used(
+    name: str, value: str, allowed: str
+) -> None:
+    message = complaint(**{name: value})
+    assert message.startswith(f"annotation {PREFIX}{name.replace('_', '-')}: {value!r} is not {allowed}")
+    assert message.endswith("; the default is used")
+
+
+def test_a_number_without_quotes_is_told_so() -> None:
+    assert "3 is not a string: put it in quotes" in complaint(health_check_rise=3)
+
+
+def test_a_misspelt_annotation_is_told() -> None:
+    assert complaint(balnce="source-hash") == (
+        "annotation userproxy.dev/balnce is unknown, and has no effect: correct or remove it"
+    )
+
+
+def test_one_wrong_value_leaves_the_others_alone() -> None:
+    chosen, problems = read(balance="least-connections", slow_start="soon")
+    assert chosen == Settings(balance=Balance.LEAST_CONNECTIONS)
+    assert len(problems) == 1
+
+
+def test_a_service_with_a_wrong_annotation_is_served() -> None:
+    decoded = decoded_service(service(metadata={"annotations": {"userproxy.dev/health-check-fall": 3}}))
+    assert len(decoded.ports) == len(decoded.problems) == 1
+
+
+def test_the_path_is_chosen_too() -> None:
+    assert read_path({f"{PREFIX}path": "redirect-to-pod"}, "default/web", []) is Path.REDIRECT_TO_POD
+
+
+@given(st.dictionaries(st.sampled_from(["balance", "slow_start", "health_check_status"]), st.text()))
+def test_no_text_whatever_keeps_a_service_from_being_served(annotations: dict[str, str]) -> None:
+    chosen, _ = read(**annotations)
+    assert isinstance(chosen, Settings)
+
+
+def test_the_table_names_every_annotation() -> None:
+    described = {line.split("`")[1] for line in (model.__doc__ or "").splitlines() if line.startswith("| `")}
+    found, problems = read(**dict.fromkeys(described - {"userproxy.dev/..."}, "?"))
+    assert found == Settings()
+    assert not [problem for problem in problems if "unknown" in problem.message]
+    assert len(described) == 15

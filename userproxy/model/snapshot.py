@@ -23,10 +23,17 @@ class Problem(msgspec.Struct, frozen=True, order=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """The node that this daemon runs on, as far as topology is concerned."""
+    """The node that this daemon runs on, as far as topology is concerned.
+
+    Attributes:
+        name: of the Node object.
+        zone: its zone, or empty.
+        eligible: load balancers may choose it: it exists, and is not about to be deleted.
+    """
 
     name: str
     zone: str = ""
+    eligible: bool = True
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -40,11 +47,13 @@ class Snapshot(msgspec.Struct, frozen=True):
         endpoints: by Service port, every endpoint known, ready or not, sorted by address, each address
             once. May lack a Service port, and may have ones that no Service has (yet).
         problems: what the source had to leave out or decide, sorted.
+        node: this daemon's own, where the source knows of nodes.
     """
 
     services: dict[ServicePortName, ServicePort]
     endpoints: dict[ServicePortName, tuple[Endpoint, ...]]
     problems: tuple[Problem, ...] = ()
+    node: Node | None = None
 
 
 EMPTY = Snapshot({}, {})

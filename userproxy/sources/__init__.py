@@ -1,1 +1,31 @@
 """Where Services and endpoints come from: each source produces whole Snapshots, and the latest wins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from userproxy.model.snapshot import Problem, Snapshot
+
+
+class Source(Protocol):
+    """A source, for as long as the daemon runs. Everything happens on the loop's thread."""
+
+    @property
+    def kind(self) -> str:
+        """For `userproxy status`."""
+
+    @property
+    def synced(self) -> bool:
+        """Whether everything has been read at least once."""
+
+    def stale_seconds(self) -> float:
+        """How old its news may be: 0 while what is there is known to be in effect."""
+
+    async def run(self, publish: Callable[[Snapshot], None]) -> None:
+        """Publish a Snapshot once synced, and a new one after each change, until cancelled."""
+
+    def tell(self, problems: Sequence[Problem]) -> None:
+        """Let the owners of the Services know what is wrong now, where the source has a way to."""

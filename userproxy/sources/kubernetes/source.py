@@ -1,0 +1,274 @@
+"""Services from a Kubernetes API server, and the node that this daemon runs on.
+
+Nothing is published before Services, EndpointSlices and Nodes have been listed once. From then on what is
+known is served, for as long as the server may be away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+import structlog
+
+from userproxy.model.snapshot import EMPTY, Node, Problem, Snapshot
+from userproxy.sources import api
+from userproxy.sources.decode import DecodedObject, Kind, ObjectKey, decode_service, decode_slice
+from userproxy.sources.index import ObjectIndex
+from userproxy.sources.kubernetes import wire
+from userproxy.sources.kubernetes.access import Access, KubeconfigError
+from userproxy.sources.kubernetes.backoff import Backoff
+from userproxy.sources.kubernetes.events import Recorder
+from userproxy.sources.kubernetes.reflector import Reflector, Resource, Server, Store, Times
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from userproxy.sources.kubernetes.wire import Meta, Name
+
+__all__ = ["KubeconfigError", "KubernetesSource"]
+
+log = structlog.get_logger("userproxy.kubernetes")
+
+_BURST_SECONDS = 0.02
+"""Between two Snapshots, while changes keep coming."""
+
+
+class Connection(Server, Protocol):
+    """What the source needs of `Access`."""
+
+    server: str
+
+    async def load(self) -> None:
+        """As of `Access.load`."""
+
+    async def close(self) -> None:
+        """As of `Access.close`."""
+
+    async def post(self, path: str, body: Mapping[str, object]) -> None:
+        """As of `Access.post`."""
+
+
+class KubernetesSource:
+    """Follows an API server, for as long as the daemon runs.
+
+    Attributes:
+        kind: for `userproxy status`.
+    """
+
+    kind = "kubernetes"
+
+    def __init__(
+        self,
+        kubeconfig: Path | None,
+        *,
+        node_name: str,
+        service_proxy_name: str | None = None,
+        connect: Callable[[Path | None], Connection] = Access,
+        times: Times | None = None,
+    ) -> None:
+        """Make a source; nothing is read yet.
+
+        Args:
+            kubeconfig: the file; None for the ServiceAccount of the pod that this process runs in.
+            node_name: of this daemon's own Node.
+            service_proxy_name: as for `decode.decode_service`.
+            connect: makes a connection to the API server.
+            times: clock, randomness and waiting.
+        """
+        # Spreads clients; nothing secret depends on it.
+        self._times = times or Times(random=random.SystemRandom().random)
+        self._index = ObjectIndex()
+        self._dirty = asyncio.Event()
+        self._node = _NodeStore(node_name, self._settled)
+        self._services = _ServiceStore(self._index, self._settled, service_proxy_name)
+        slices = _SliceStore(self._index, self._settled, service_proxy_name)
+        stores: tuple[Store, ...] = (self._services, slices, self._node)
+        self._connections = [connect(kubeconfig) for _ in range(4)]
+        resources = _resources(node_name, service_proxy_name)
+        self._reflectors = [
+            Reflector(resource, server, store, self._backoff(), self._note_trouble, self._times)
+            for resource, server, store in zip(resources, self._connections, stores, strict=False)
+        ]
+        self._recorder = Recorder(
+            self._connections[-1].post, node_name, self._services.uids.get, self._backoff(), self._times
+        )
+        self._index_snapshot = EMPTY
+        self._snapshot = EMPTY
+
+    @property
+    def synced(self) -> bool:
+        """Whether each kind of object has been listed once."""
+        return all(reflector.synced for reflector in self._reflectors)
+
+    def stale_seconds(self) -> float:
+        """How long ago the server was last known to have told everything; 0 while it does."""
+        return max(reflector.stale_seconds() for reflector in self._reflectors)
+
+    async def check(self) -> None:
+        """Read the credentials.
+
+        Raises:
+            KubeconfigError: that is not possible; one line, with the remedy.
+        """
+        for connection in self._connections:
+            await connection.load()
+
+    async def run(self, publish: Callable[[Snapshot], None]) -> None:
+        """Publish a Snapshot once synced, and a new one after each change, until cancelled."""
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            for connection in self._connections:
+                stack.push_async_callback(connection.close)
+            for reflector in self._reflectors:
+                tasks.create_task(reflector.run(), name=f"kubernetes: {reflector.resource.name}")
+            tasks.create_task(self._recorder.run(), name="kubernetes: events")
+            await self._publish(publish)
+
+    def tell(self, problems: Sequence[Problem]) -> None:
+        """Write an Event for each problem that the author of a Service must know of."""
+        self._recorder.tell(problems)
+
+    async def _publish(self, publish: Callable[[Snapshot], None]) -> None:
+        started = self._times.clock()
+        published: Snapshot | None = None
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            if not self.synced:
+                continue
+            snapshot = self._current()
+            if published is None:
+                log.info(
+                    "synced",
+                    server=self._connections[0].server,
+                    service_ports=len(snapshot.services),
+                    seconds=round(self._times.clock() - started, 3),
+                )
+            if snapshot is not published:
+                publish(snapshot)
+                published = snapshot
+            await self._times.sleep(_BURST_SECONDS)
+
+    def _current(self) -> Snapshot:
+        """The desired state now: the very same value as the last time if nothing has changed."""
+        indexed = self._index.snapshot()
+        if indexed is not self._index_snapshot or self._node.node != self._snapshot.node:
+            self._index_snapshot = indexed
+            self._snapshot = msgspec.structs.replace(indexed, node=self._node.node)
+        return self._snapshot
+
+    def _settled(self) -> None:
+        self._dirty.set()
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._times.random)
+
+    def _note_trouble(self, changed: Reflector) -> None:
+        """Say what is wrong, once for all reflectors that suffer from the same."""
+        current = {reflector.trouble for reflector in self._reflectors if reflector.trouble}
+        others = [reflector.trouble for reflector in self._reflectors if reflector is not changed]
+        if changed.trouble and changed.trouble not in others:
+            effect = "what is known stays in effect" if self.synced else "nothing is served until it does"
+            log.error("the API server does not tell", error=changed.trouble, effect=effect)
+        elif not current:
+            log.info("in touch with the API server", server=self._connections[0].server)
+        about = self._connections[0].server or self.kind
+        self._index.report(
+            self.kind, [Problem(about, "ApiServerTrouble", trouble) for trouble in sorted(current)]
+        )
+        self._dirty.set()
+
+
+class _ServiceStore:
+    """Puts Services into the index, and remembers the UID of each, which Events need."""
+
+    kind = Kind.SERVICE
+
+    def __init__(
+        self, index: ObjectIndex, settled: Callable[[], None], service_proxy_name: str | None
+    ) -> None:
+        self.settled = settled
+        self.uids: dict[Name, str] = {}
+        self._index = index
+        self._service_proxy_name = service_proxy_name
+
+    def put(self, meta: Meta, raw: msgspec.Raw) -> None:
+        self.uids[meta.key] = meta.uid
+        self._put(meta.key, raw)
+
+    def remove(self, name: Name) -> None:
+        self.uids.pop(name, None)
+        self._index.report(self._owner(name), ())
+        self._index.remove(ObjectKey(self.kind, *name))
+
+    def _put(self, name: Name, raw: msgspec.Raw) -> None:
+        """Put an object; what cannot be served as it stands leaves the last good one."""
+        problems = []
+        try:
+            self._index.put(self._decode(raw))
+        except api.DecodeError as error:
+            message = f"{self.kind} {error}; its last good state stays"
+            problems.append(Problem(f"{name.namespace}/{name.name}", "BadObject", message))
+            log.error("an object is not taken", object=self._owner(name), error=str(error))  # noqa: TRY400 - one line
+        self._index.report(self._owner(name), problems)
+
+    def _owner(self, name: Name) -> str:
+        return f"{self.kind} {name.namespace}/{name.name} from the API"
+
+    def _decode(self, raw: msgspec.Raw) -> DecodedObject:
+        service = api.typed(lambda: _service.decode(raw))
+        return decode_service(service, self._service_proxy_name)
+
+
+class _SliceStore(_ServiceStore):
+    """Puts EndpointSlices into the index."""
+
+    kind = Kind.ENDPOINT_SLICE
+
+    def put(self, meta: Meta, raw: msgspec.Raw) -> None:
+        self._put(meta.key, raw)
+
+    def _decode(self, raw: msgspec.Raw) -> DecodedObject:
+        return decode_slice(api.typed(lambda: _slice.decode(raw)), self._service_proxy_name)
+
+
+class _NodeStore:
+    """Remembers our own Node; while there is none, load balancers should not choose this node."""
+
+    def __init__(self, name: str, settled: Callable[[], None]) -> None:
+        self.settled = settled
+        self.node = self._absent = Node(name, eligible=False)
+
+    def put(self, _meta: Meta, raw: msgspec.Raw) -> None:
+        try:
+            self.node = wire.decode_node(raw)
+        except api.DecodeError as error:
+            log.error("the Node is not taken", node=self.node.name, error=str(error))  # noqa: TRY400 - one line
+
+    def remove(self, _name: Name) -> None:
+        self.node = self._absent
+
+
+_service = msgspec.json.Decoder(api.Service)
+_slice = msgspec.json.Decoder(api.EndpointSlice)
+
+
+def _resources(node_name: str, service_proxy_name: str | None) -> tuple[Resource, Resource, Resource]:
+    """What to follow, by kube-proxy's label selectors; the proxy's name is on Services and on their slices.
+
+    The EndpointSlice controller copies a Service's labels to its slices.
+    """
+    ours = f"={service_proxy_name}" if service_proxy_name else ""
+    selectors = {
+        "labelSelector": f"!{api.HEADLESS_LABEL},{'' if ours else '!'}{api.PROXY_NAME_LABEL}{ours}",
+    }
+    return (
+        Resource("services", "/api/v1/services", selectors),
+        # Their objects are larger: smaller pages hold the loop no longer.
+        Resource("endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", selectors, page=100),
+        Resource("nodes", "/api/v1/nodes", {"fieldSelector": f"metadata.name={node_name}"}),
+    )

@@ -9,23 +9,25 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 import uvloop
 
 from userproxy import __version__
 from userproxy.control import Control, Ports
-from userproxy.dataplane.plane import DataPlane
-from userproxy.model.plan import CaptureChange, Refuse, Wanted
+from userproxy.logs import configure_logging
+from userproxy.model.messages import Begin
+from userproxy.model.plan import CaptureChange, Refuse
 from userproxy.model.rows import SourceStatus
 from userproxy.netfilter.kernel import Kernel
 from userproxy.ops.admin import serve_admin
-from userproxy.ops.logs import configure_logging
 from userproxy.ops.node_lock import NodeLock
 from userproxy.ops.portfile import PortFile
 from userproxy.ops.view import View
 from userproxy.planner.ports import PortBook
 from userproxy.planner.sync import Reconciler
 from userproxy.sources.manifests import ManifestSource
+from userproxy.worker.crew import Crew
 
 if TYPE_CHECKING:
     from userproxy.config import Config
@@ -73,20 +75,25 @@ def raise_file_limit() -> int:
 
 async def _serve(config: Config, kernel: Kernel) -> None:
     files = raise_file_limit()
-    plane = DataPlane(
-        asyncio.get_running_loop(),
-        max_connections=max(1, int(files * _CONNECTIONS_SHARE)),
-        max_pipes=max(1, int(files * _PIPES_SHARE)),
-        linger=config.linger_seconds,
-        trace=config.log_level == "debug",
+    crew = Crew(
+        config.worker_count,
+        Begin(
+            index=0,
+            max_connections=max(1, int(files * _CONNECTIONS_SHARE)),
+            max_pipes=max(1, int(files * _PIPES_SHARE)),
+            linger=config.linger_seconds,
+            orphan_seconds=config.orphan_seconds,
+            log_format=config.log_format.value,
+            log_level=config.log_level.value,
+        ),
     )
     try:
         source = ManifestSource(config.manifests)
     except FileNotFoundError as error:
         raise StartError(f"{error.filename}: {error.strerror}") from None
-    view = View(config, plane, lambda: _source_status(source), time.time)
-    control = Control(config, plane, kernel, _ports(config), view)
-    daemon = Daemon(config, control, plane, kernel, view)
+    view = View(config, crew, lambda: _source_status(source), time.time)
+    control = Control(config, crew, kernel, _ports(config), view)
+    daemon = Daemon(config, control, crew, kernel, view)
     async with serve_admin(config.admin_socket, view):
         await daemon.run(source)
 
@@ -116,17 +123,15 @@ class Daemon:
     Args:
         config: what is wanted of it.
         control: the control side.
-        plane: the data side.
+        crew: the data side.
         kernel: the kernel's side.
         view: what it shows of itself.
     """
 
-    def __init__(
-        self, config: Config, control: Control, plane: DataPlane, kernel: Kernel, view: View
-    ) -> None:
+    def __init__(self, config: Config, control: Control, crew: Crew, kernel: Kernel, view: View) -> None:
         self._config = config
         self._control = control
-        self._plane = plane
+        self._crew = crew
         self._kernel = kernel
         self._view = view
         self._stopping = asyncio.Event()
@@ -139,20 +144,22 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         adopted = await self._kernel.start()
-        self._control.adopt(Wanted(captures=adopted))
+        await self._crew.start()
+        self._control.adopt(msgspec.structs.replace(adopted, serves=self._crew.serves))
         log.info(
             "started",
             version=__version__,
             node=self._config.node_name,
             host_ip=self._config.host_ip,
             mode=self._config.mode.value,
-            adopted=len(adopted),
+            adopted=len(adopted.captures),
         )
         async with asyncio.TaskGroup() as group:
             tasks = (
                 group.create_task(source.run(self._publish)),
                 group.create_task(self._reconciler.run()),
                 group.create_task(self._repair()),
+                group.create_task(self._crew.mind()),
             )
             await self._stopping.wait()
             for task in tasks:
@@ -161,7 +168,7 @@ class Daemon:
 
     def _stop(self) -> None:
         if self._stopping.is_set():
-            self._plane.hurry()
+            self._crew.hurry()
         self._stopping.set()
 
     def _publish(self, snapshot: Snapshot) -> None:
@@ -192,13 +199,11 @@ class Daemon:
                 log.error("the kernel's rules could not be checked", error=str(error))  # noqa: TRY400
 
     async def _shut_down(self) -> None:
-        live = len(self._plane.connections.live)
-        log.info("stopping", connections=live, drain_seconds=self._config.drain_seconds)
+        log.info("stopping", drain_seconds=self._config.drain_seconds)
         # New clients are refused: not captured, they would be sent on to wherever a route for Service IPs
         # leads, and wait there. The table itself stays until the connections are over: without any nat chain,
         # the kernel would stop translating their packets.
         await self._kernel.apply(CaptureChange(put=dict.fromkeys(self._control.actual.captures, Refuse())))
-        cut = await self._plane.drain(self._config.drain_seconds)
+        cut = await self._crew.drain(self._config.drain_seconds)
         await self._kernel.remove()
-        self._plane.shut()
-        log.info("stopped", drained=live - cut, cut=cut)
+        log.info("stopped", connections_cut=cut)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 import math
+import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import yaml
@@ -52,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
         state_dir: where host ports are remembered over restarts.
         drain_seconds: how long connections may go on after SIGTERM.
         linger_seconds: how long a half-closed connection may carry no byte before it is given up.
+        orphan_seconds: how long workers go on when this process is gone; without limit by default.
+        workers: how many processes relay; `auto` for one a processor.
         log_format: of the log on stderr.
         log_level: of the log on stderr.
     """
@@ -65,6 +68,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     state_dir: Path = DEFAULT_STATE_DIR
     drain_seconds: float = 30.0
     linger_seconds: float = 60.0
+    orphan_seconds: float | None = None
+    workers: int | Literal["auto"] = 1
     log_format: LogFormat = LogFormat.CONSOLE
     log_level: LogLevel = LogLevel.INFO
 
@@ -73,6 +78,11 @@ class Config(Settings, frozen=True, kw_only=True):
     """Settings in which everything has been filled in and checked."""
 
     manifests: Path
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers that is here."""
+        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
 
     @property
     def ports(self) -> range:
@@ -137,6 +147,10 @@ def _complete(settings: Settings) -> Config:
         raise ValueError(f"drain-seconds: {settings.drain_seconds} is not a number of seconds from 0 on")
     if not 0 < settings.linger_seconds < math.inf:
         raise ValueError(f"linger-seconds: {settings.linger_seconds} is not a number of seconds above 0")
+    if settings.orphan_seconds is not None and settings.orphan_seconds < 0:
+        raise ValueError(f"orphan-seconds: {settings.orphan_seconds} is below 0")
+    if settings.workers != "auto" and settings.workers < 1:
+        raise ValueError(f"workers: {settings.workers} is not `auto` or a number from 1 on")
     if settings.manifests is None:
         raise ValueError("nothing to take Services from: name a file or directory with --manifests PATH")
     host_ip = canonical_ip(settings.host_ip) if settings.host_ip else _primary_address()

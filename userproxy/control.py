@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from userproxy.config import Config
-    from userproxy.dataplane.plane import DataPlane
     from userproxy.model.service import ServicePortName
     from userproxy.netfilter.kernel import Kernel
     from userproxy.ops.portfile import PortFile
     from userproxy.ops.view import View
     from userproxy.planner.ports import PortBook
+    from userproxy.worker.crew import Crew
 
 log = structlog.get_logger("userproxy.control")
 
@@ -68,14 +68,14 @@ class Control:
 
     Args:
         config: of the daemon.
-        plane: the data side.
+        crew: the data side.
         kernel: the kernel's side.
         ports: the host ports.
         view: is shown what was done.
     """
 
-    def __init__(self, config: Config, plane: DataPlane, kernel: Kernel, ports: Ports, view: View) -> None:
-        self._plane = plane
+    def __init__(self, config: Config, crew: Crew, kernel: Kernel, ports: Ports, view: View) -> None:
+        self._crew = crew
         self._kernel = kernel
         self._ports = ports
         self._view = view
@@ -119,7 +119,7 @@ class Control:
             steps = plan(wanted, self._actual)
             if not steps:
                 break
-            failed = self._plane.serve(steps.serve)
+            failed = await self._crew.serve(steps.serve)
             if failed:
                 failures |= self._still_failing(failed)
                 continue
@@ -154,7 +154,7 @@ class Control:
             await self._kernel.apply(steps.capture)
         if steps.forget:
             await self._kernel.forget(steps.forget)
-        self._plane.close(steps.close)
+        await self._crew.close(steps.close)
         self._actual = wanted
         self._occupied.difference_update(serve.listener.port for serve in steps.serve)
         log.info(
@@ -192,11 +192,12 @@ def _without(wanted: Wanted, failures: Mapping[ServicePortName, OSError]) -> Wan
     """The same, but for Service ports whose listener cannot be opened: nobody may be sent there."""
     if not failures:
         return wanted
-    lost = {
-        address for name in failures if name in wanted.serves for address in wanted.serves[name].frontends
-    }
+    failed = [wanted.serves[name] for name in failures if name in wanted.serves]
+    lost = {address for serve in failed for address in serve.frontends}
+    closed = {serve.listener for serve in failed}
     return msgspec.structs.replace(
         wanted,
         serves={name: serve for name, serve in wanted.serves.items() if name not in failures},
         captures={key: target for key, target in wanted.captures.items() if key.address not in lost},
+        guards=frozenset(guard for guard in wanted.guards if guard.address not in closed),
     )

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 
 
+class _Workers(click.ParamType[Any]):
+    """A number, or `auto`."""
+
+    name = "N|auto"
+
+    def convert(self, value: object, _param: click.Parameter | None, _ctx: click.Context | None) -> object:
+        """Leave what is no number to the configuration, which says what is wrong with it."""
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
 def _choice(values: type[enum.StrEnum]) -> click.Choice[str]:
     return click.Choice([value.value for value in values])
 
@@ -51,6 +61,12 @@ def _choice(values: type[enum.StrEnum]) -> click.Choice[str]:
     type=float,
     help="How long a half-closed connection may carry no byte. [default: 60]",
 )
+@click.option(
+    "--orphan-seconds",
+    type=float,
+    help="How long workers go on when this process is gone. [default: no limit]",
+)
+@click.option("--workers", type=_Workers(), help="How many processes relay, or `auto`. [default: 1]")
 @click.option("--log-format", type=_choice(config.LogFormat), help="[default: console]")
 @click.option("--log-level", type=_choice(config.LogLevel), help="[default: info]")
 def run(config_file: Path | None, **flags: Any) -> None:  # noqa: ANN401 - as many types as there are flags

@@ -13,7 +13,7 @@ from userproxy.dataplane.poller import Poller, Watch
 from userproxy.dataplane.services import LiveService
 from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.flow import Event
-from userproxy.dataplane.tcp.listener import Listener, listen
+from userproxy.dataplane.tcp.listener import Listener
 from userproxy.dataplane.tcp.pipes import PipePool
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class DataPlane:
         max_connections: over this many, accepting waits until one ends.
         max_pipes: over this many, bytes are copied instead of spliced.
         linger: seconds without a byte on a half-closed connection before it is given up.
+        offset: the place in each rotation of backends to begin at, so that several planes spread their load.
         trace: log each connection that ends, at debug level.
 
     Attributes:
@@ -59,18 +60,20 @@ class DataPlane:
         max_connections: int,
         max_pipes: int,
         linger: float = 60.0,
+        offset: int = 0,
         trace: bool = False,
     ) -> None:
         self.connections = Connections(trace=trace)
         self.services: dict[ServicePortName, LiveService] = {}
         self._loop = loop
         self._max_connections = max_connections
+        self._offset = offset
         self._listeners: dict[ServicePortName, Listener] = {}
         self._poller = Poller()
         self._acceptors = Poller()
         self._poller.nest(self._acceptors)
         self._poller.attach(loop)
-        self._paused = False
+        self._paused = ""
         self._drained = asyncio.Event()
         self._hurried = False
         self._context = Context(
@@ -85,39 +88,43 @@ class DataPlane:
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     @property
+    def paused(self) -> str:
+        """Why accepting waits; empty while it does not."""
+        return self._paused
+
+    @property
     def listeners(self) -> Mapping[ServicePortName, Listener]:
         """By Service port, the open listeners."""
         return self._listeners
 
-    def serve(self, serves: Iterable[Serve]) -> dict[ServicePortName, OSError]:
-        """Open listeners, and take over new backends on open ones.
+    def serve(self, serves: Iterable[Serve], opened: Mapping[ServicePortName, socket]) -> None:
+        """Accept on new listeners, and take over new backends on all.
 
-        Returns:
-            Why listeners could not be opened; the other Service ports are served.
+        Args:
+            serves: what is wanted of some Service ports.
+            opened: the listening sockets of those among them that are new, or have a new one. From now on
+                they belong to the data plane.
         """
-        failures: dict[ServicePortName, OSError] = {}
         for serve in serves:
-            known = self.services.get(serve.service)
-            if known is not None and known.serve.listener == serve.listener:
-                known.update(serve)
-                continue
-            try:
-                sock = listen(serve.listener)
-            except OSError as error:
-                failures[serve.service] = error
-                continue
-            self.close((serve.service,))
-            service = known or LiveService(serve)
-            service.update(serve)
-            self._open(service, sock)
-        return failures
+            service = self.services.get(serve.service)
+            if service is None:
+                service = self.services[serve.service] = LiveService(serve)
+                for _ in range(self._offset):
+                    service.balancer.pick()
+            else:
+                service.update(serve)
+            sock = opened.get(serve.service)
+            if sock is not None:
+                self._open(service, sock)
 
     def _open(self, service: LiveService, sock: socket) -> None:
         def admit(client: socket, peer: tuple[str, int]) -> bool:
             return self._admit(service, client, peer)
 
         name = service.serve.service
-        self.services[name] = service
+        former = self._listeners.pop(name, None)
+        if former is not None:
+            former.close()
         self._listeners[name] = Listener(
             service.serve.listener, sock, self._acceptors, admit, self._out_of_resources
         )
@@ -128,10 +135,13 @@ class DataPlane:
             listener = self._listeners.pop(name, None)
             if listener is not None:
                 listener.close()
-                del self.services[name]
+            self.services.pop(name, None)
 
-    async def drain(self, seconds: float) -> int:
+    async def drain(self, seconds: float | None) -> int:
         """Stop accepting for all, and wait for the connections to end.
+
+        Args:
+            seconds: how long; None for as long as it takes.
 
         Returns:
             How many were left after that time, and have been reset.
@@ -183,13 +193,13 @@ class DataPlane:
 
     def _pause(self, reason: str) -> None:
         if not self._paused:
-            self._paused = True
+            self._paused = reason
             self._poller.pause(self._acceptors)
             log.warning("accepting waits", reason=reason, connections=len(self.connections.live))
 
     def _resume(self) -> None:
         if self._paused and len(self.connections.live) < self._max_connections:
-            self._paused = False
+            self._paused = ""
             self._poller.resume(self._acceptors)
 
     def _sweep(self) -> None:

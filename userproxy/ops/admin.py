@@ -39,6 +39,9 @@ class View(Protocol):
     def connections(self, wanted: ConnectionFilter, /) -> AsyncIterator[list[ConnectionRow]]:
         """The live connections that match, some hundreds at a time, lest the loop be held."""
 
+    async def refresh(self) -> None:
+        """Bring up to date what the rows below are made of."""
+
     def services(self) -> list[ServiceRow]:
         """The Service ports, sorted by name."""
 
@@ -224,6 +227,7 @@ class _Client:
             return protocol.decode_request(await self._reader.readexactly(length))
 
     async def _answer(self, request: protocol.Request) -> None:
+        await self._view.refresh()
         match request:
             case protocol.Connections(filter=wanted):
                 await self._send_connections(self._view.connections(wanted))

@@ -12,16 +12,17 @@ from userproxy import __version__
 from userproxy.model.plan import Wanted
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
+from userproxy.ops.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from userproxy.config import Config
-    from userproxy.dataplane.plane import DataPlane
     from userproxy.model.address import Address
     from userproxy.model.endpoint import Endpoint
     from userproxy.model.filter import ConnectionFilter
     from userproxy.model.service import ServicePort, ServicePortName
+    from userproxy.worker.crew import Crew
 
 
 class Condition(NamedTuple):
@@ -37,7 +38,7 @@ class View:
 
     Args:
         config: of the daemon.
-        plane: the data side.
+        crew: the data side.
         source: tells where Services come from, and how old the news is.
         clock: seconds since the epoch.
     """
@@ -45,18 +46,19 @@ class View:
     def __init__(
         self,
         config: Config,
-        plane: DataPlane,
+        crew: Crew,
         source: Callable[[], SourceStatus],
         clock: Callable[[], float],
     ) -> None:
         self._config = config
-        self._plane = plane
+        self._crew = crew
         self._source = source
         self._clock = clock
         self._started = monotonic()
         self._snapshot: Snapshot = EMPTY
         self._wanted = Wanted()
         self._problems: tuple[Problem, ...] = ()
+        self._tally = Tally(())
         self._trouble = ""
         self._conditions: dict[ServicePortName, dict[Address, Condition]] = {}
 
@@ -83,8 +85,12 @@ class View:
 
     async def connections(self, wanted: ConnectionFilter) -> AsyncIterator[list[ConnectionRow]]:
         """The live connections that match."""
-        for chunk in self._plane.connections.rows(wanted):
+        async for chunk in self._crew.connections(wanted):
             yield chunk
+
+    async def refresh(self) -> None:
+        """Ask the data side for its counts, which the rows below are made from."""
+        self._tally = Tally(await self._crew.count())
 
     def services(self) -> list[ServiceRow]:
         """The Service ports, sorted by name."""
@@ -113,8 +119,8 @@ class View:
             uptime_seconds=round(monotonic() - self._started, 3),
             source=self._source(),
             services=len(self._snapshot.services),
-            listeners=len(self._plane.listeners),
-            connections=len(self._plane.connections.live),
+            listeners=len(self._crew.serves),
+            connections=self._tally.live,
             problems=tuple([self._trouble] if self._trouble else []) + tuple(problems),
         )
 
@@ -140,7 +146,6 @@ class View:
     def _service_row(self, service: ServicePort, problems: dict[str, list[str]]) -> ServiceRow:
         name = service.name
         serve = self._wanted.serves.get(name)
-        live = self._plane.services.get(name)
         conditions = self._conditions.get(name, {})
         mine = [*problems.get(str(name), ())]
         if name.port:
@@ -153,14 +158,13 @@ class View:
             listener=str(serve.listener) if serve else None,
             backends_up=sum(1 for condition in conditions.values() if condition.state == "up"),
             backends=len(conditions),
-            connections=live.connections if live else 0,
+            connections=self._tally.services[name],
             problems=tuple(mine),
         )
 
     def _backend_row(self, name: ServicePortName, endpoint: Endpoint) -> BackendRow:
         condition = self._conditions[name][endpoint.address]
-        live = self._plane.services.get(name)
-        backend = live.find(endpoint.address) if live else None
+        count = self._tally.backend(name, endpoint.address)
         return BackendRow(
             service=str(name),
             backend=str(endpoint.address),
@@ -169,8 +173,8 @@ class View:
             state=condition.state,
             reason=condition.reason,
             since=datetime.fromtimestamp(condition.since, UTC).isoformat(timespec="seconds"),
-            latency_ms=round(backend.latency * 1000, 3) if backend and backend.latency is not None else None,
-            connections=backend.connections if backend else 0,
+            latency_ms=None if count.latency is None else round(count.latency * 1000, 3),
+            connections=count.connections,
         )
 
 

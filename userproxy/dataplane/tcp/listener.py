@@ -83,6 +83,10 @@ class Listener:
         self._exhausted = exhausted
         poller.register(sock.fileno(), READ, self)
 
+    def fileno(self) -> int:
+        """The number of the listening socket."""
+        return self._sock.fileno()
+
     def on_ready(self, _mask: int) -> None:
         """The poller's call: accept whoever waits."""
         self._accept(_BURST)

@@ -123,6 +123,9 @@ class MadeUpView:
                 )
             ]
 
+    async def refresh(self) -> None:
+        """Nothing changes here."""
+
     def services(self) -> list[ServiceRow]:
         """The Service ports."""
         return self.service_rows

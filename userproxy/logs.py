@@ -11,11 +11,14 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-    from userproxy.config import LogFormat, LogLevel
 
+def configure_logging(style: str, level: str) -> None:
+    """Set structlog up, and let the libraries' own log lines pass through it from `warning` on.
 
-def configure_logging(style: LogFormat, level: LogLevel) -> None:
-    """Set structlog up, and let the libraries' own log lines pass through it from `warning` on."""
+    Args:
+        style: `json` or `console`.
+        level: `debug`, `info`, `warning` or `error`.
+    """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

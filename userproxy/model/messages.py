@@ -1,0 +1,175 @@
+"""What passes between the control side and the data side, and nothing else does.
+
+They are processes of their own: the control side may be busy, or gone, without a byte waiting for it. Each
+order is answered by any number of parts and then by `Done`, all with the order's serial number.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from userproxy.model.address import Address
+from userproxy.model.filter import ConnectionFilter
+from userproxy.model.plan import Serve
+from userproxy.model.rows import ConnectionRow
+from userproxy.model.service import ServicePortName
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """From control to a worker.
+
+    Attributes:
+        serial: unique among the orders to one worker.
+    """
+
+    serial: int = 0
+
+
+class Begin(Order, frozen=True, kw_only=True):
+    """The first order: how to work.
+
+    Attributes:
+        index: the place among the workers, from 0; where in the rotation of backends it begins.
+        max_connections: over this many, accepting waits until one ends.
+        max_pipes: over this many, bytes are copied instead of spliced.
+        linger: seconds without a byte on a half-closed connection before it is given up.
+        orphan_seconds: how long to go on without a control side; None for ever.
+        log_format: as in the configuration.
+        log_level: as in the configuration.
+    """
+
+    index: int
+    max_connections: int
+    max_pipes: int
+    linger: float
+    orphan_seconds: float | None
+    log_format: str
+    log_level: str
+
+
+class Apply(Order, frozen=True, kw_only=True):
+    """Serve these Service ports, and stop accepting for those.
+
+    Attributes:
+        serves: new ones, and ones whose backends changed.
+        opens: the Service ports whose listening sockets come with this message, in their order.
+        closes: Service ports to stop accepting for; their connections live on.
+    """
+
+    serves: tuple[Serve, ...] = ()
+    opens: tuple[ServicePortName, ...] = ()
+    closes: tuple[ServicePortName, ...] = ()
+
+
+class ListConnections(Order, frozen=True, kw_only=True):
+    """Answered by `Connections`."""
+
+    wanted: ConnectionFilter
+
+
+class Count(Order, frozen=True, kw_only=True):
+    """Answered by `ServiceCounts` and one `Totals`."""
+
+
+class Retire(Order, frozen=True, kw_only=True):
+    """Accept no more, and exit once the last connection has ended."""
+
+
+class Drain(Order, frozen=True, kw_only=True):
+    """Accept no more, give connections this time, reset the others, and exit. Answered by `Drained`."""
+
+    seconds: float
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """From a worker to control: a part of the answer to the order of that serial number."""
+
+    serial: int = 0
+
+
+class Hello(Part, frozen=True, kw_only=True):
+    """What a worker says first, to whoever becomes its control side.
+
+    Attributes:
+        pid: of the worker.
+        holds: how many Service ports it serves; they follow, in `Holds`.
+    """
+
+    pid: int
+    holds: int
+
+
+class Holds(Part, frozen=True, kw_only=True):
+    """What a worker serves; the listening sockets come with this message, in this order."""
+
+    serves: tuple[Serve, ...]
+
+
+class Connections(Part, frozen=True, kw_only=True):
+    """Some rows of the listing."""
+
+    rows: tuple[ConnectionRow, ...]
+
+
+class BackendCount(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker knows of one backend.
+
+    Attributes:
+        address: the backend's.
+        connections: live ones on it.
+        latency: seconds that connecting to it took last; None before the first time.
+    """
+
+    address: Address
+    connections: int
+    latency: float | None
+
+
+class ServiceCount(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker knows of one Service port; only those that ever had a connection are told."""
+
+    service: ServicePortName
+    connections: int
+    backends: tuple[BackendCount, ...]
+
+
+class ServiceCounts(Part, frozen=True, kw_only=True):
+    """Some of the Service ports."""
+
+    services: tuple[ServiceCount, ...]
+
+
+class Totals(Part, frozen=True, kw_only=True):
+    """A worker as a whole.
+
+    Attributes:
+        connections: live ones.
+        opened: how many there ever were.
+        ended: how many ended, by reason.
+        paused: why accepting waits, or empty.
+    """
+
+    connections: int
+    opened: int
+    ended: dict[str, int]
+    paused: str
+
+
+class Drained(Part, frozen=True, kw_only=True):
+    """How many connections were reset because their time was over."""
+
+    cut: int
+
+
+class Done(Part, frozen=True, kw_only=True):
+    """The order has been carried out; no further part follows.
+
+    Attributes:
+        error: what failed, or empty.
+    """
+
+    error: str = ""
+
+
+Orders = Begin | Apply | ListConnections | Count | Retire | Drain
+Parts = Hello | Holds | Connections | ServiceCounts | Totals | Drained | Done

@@ -1,0 +1,63 @@
+"""The counts of all workers, added up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from userproxy.model.messages import BackendCount, ServiceCounts, Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from userproxy.model.address import Address
+    from userproxy.model.messages import Parts
+    from userproxy.model.service import ServicePortName
+
+
+class Tally:
+    """What the workers have counted at one moment.
+
+    Attributes:
+        live: connections, of all Service ports.
+        services: connections by Service port.
+        ended: connections that ended, by reason.
+        paused: why accepting waits, a line for each worker where it does.
+    """
+
+    def __init__(self, parts: Iterable[Parts]) -> None:
+        self.live = 0
+        self.services: Counter[ServicePortName] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.paused: list[str] = []
+        self._backends: dict[tuple[ServicePortName, Address], BackendCount] = {}
+        for part in parts:
+            match part:
+                case Totals():
+                    self._add_totals(part)
+                case ServiceCounts():
+                    self._add_services(part)
+                case _:
+                    pass
+
+    def backend(self, service: ServicePortName, address: Address) -> BackendCount:
+        """What is known of one backend; zeros if nothing is."""
+        nothing = BackendCount(address=address, connections=0, latency=None)
+        return self._backends.get((service, address), nothing)
+
+    def _add_totals(self, part: Totals) -> None:
+        self.live += part.connections
+        self.ended.update(part.ended)
+        if part.paused:
+            self.paused.append(part.paused)
+
+    def _add_services(self, part: ServiceCounts) -> None:
+        for service in part.services:
+            self.services[service.service] += service.connections
+            for count in service.backends:
+                known = self.backend(service.service, count.address)
+                self._backends[service.service, count.address] = BackendCount(
+                    address=count.address,
+                    connections=known.connections + count.connections,
+                    latency=known.latency if count.latency is None else count.latency,
+                )

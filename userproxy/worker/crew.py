@@ -1,0 +1,252 @@
+"""The workers together, as the control side sees them: one data side, whatever their number."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from userproxy.dataplane.tcp.listener import listen
+from userproxy.model import messages
+from userproxy.worker import door
+from userproxy.worker.channel import MAX_FDS
+from userproxy.worker.member import Member, WorkerGoneError, start_worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+    from userproxy.model.filter import ConnectionFilter
+    from userproxy.model.plan import Serve
+    from userproxy.model.rows import ConnectionRow
+    from userproxy.model.service import ServicePortName
+
+log = structlog.get_logger("userproxy.workers")
+
+# A worker that dies is replaced at once; ones that die all the time are not to keep the node busy.
+_RESPAWN_SECONDS = 0.5
+
+# Service ports in one message; each may bring a listening socket.
+_CHUNK = min(100, MAX_FDS)
+
+
+class Crew:
+    """Starts workers, tells all of them what to serve, and asks them what they have.
+
+    It holds every listening socket too: a worker that takes the place of a dead one gets them from here, so
+    that none is ever closed in between, and no client is refused.
+
+    Args:
+        count: how many workers.
+        begin: how they are to work; the index is put in here.
+    """
+
+    def __init__(self, count: int, begin: messages.Begin) -> None:
+        self._count = count
+        self._begin = begin
+        self._members: dict[int, Member] = {}
+        self._retiring: list[Member] = []
+        self._serves: dict[ServicePortName, Serve] = {}
+        self._sockets: dict[ServicePortName, socket.socket] = {}
+        self._vacant: asyncio.Queue[int] = asyncio.Queue()
+        self._lock = asyncio.Lock()
+
+    @property
+    def serves(self) -> dict[ServicePortName, Serve]:
+        """What the workers serve."""
+        return dict(self._serves)
+
+    async def start(self) -> None:
+        """Take over what the workers of an earlier daemon hold, and let new ones serve it.
+
+        Those accept no more from then on, and end with their last connection.
+        """
+        old = [Member(visit, self._on_gone) for visit in door.knock_everywhere()]
+        for member in old:
+            await self._adopt(member)
+        for index in range(self._count):
+            await self._hire(index)
+        for member in self._retiring:
+            member.retiring = True
+            await self._ask_gently(member, messages.Retire())
+        if self._retiring:
+            log.info(
+                "took over from earlier workers", workers=len(self._retiring), listeners=len(self._sockets)
+            )
+
+    async def mind(self) -> None:
+        """Replace workers that die, until cancelled."""
+        while True:
+            index = await self._vacant.get()
+            async with self._lock:
+                try:
+                    await self._hire(index)
+                except (WorkerGoneError, OSError) as error:
+                    log.error("a worker could not be replaced", worker=index, error=str(error))  # noqa: TRY400
+                    self._vacant.put_nowait(index)
+            await asyncio.sleep(_RESPAWN_SECONDS)
+
+    async def serve(self, serves: Iterable[Serve]) -> dict[ServicePortName, OSError]:
+        """Open listeners, and take over new backends on open ones.
+
+        Returns:
+            Why listeners could not be opened; the other Service ports are served.
+        """
+        failures: dict[ServicePortName, OSError] = {}
+        async with self._lock:
+            accepted = []
+            opened: dict[ServicePortName, socket.socket] = {}
+            for serve in serves:
+                known = self._serves.get(serve.service)
+                if known is None or known.listener != serve.listener:
+                    try:
+                        opened[serve.service] = _listen(serve)
+                    except OSError as error:
+                        failures[serve.service] = error
+                        continue
+                accepted.append(serve)
+            former = [self._sockets[name] for name in opened if name in self._sockets]
+            self._sockets |= opened
+            self._serves |= {serve.service: serve for serve in accepted}
+            await self._tell_all(accepted, opened.keys())
+            for sock in former:
+                sock.close()
+        return failures
+
+    async def close(self, names: Sequence[ServicePortName]) -> None:
+        """Stop accepting for these Service ports. Their connections live on."""
+        async with self._lock:
+            closes = tuple(name for name in names if self._serves.pop(name, None) is not None)
+            for start in range(0, len(closes), _CHUNK):
+                await self._all(messages.Apply(closes=closes[start : start + _CHUNK]))
+            for name in closes:
+                self._sockets.pop(name).close()
+
+    async def connections(self, wanted: ConnectionFilter) -> AsyncIterator[list[ConnectionRow]]:
+        """The live connections that match, of all workers."""
+        for member in self._everybody():
+            try:
+                parts = await member.ask(messages.ListConnections(wanted=wanted))
+            except WorkerGoneError as error:
+                log.warning("connections are missing from a listing", reason=str(error))
+                continue
+            for part in parts:
+                if isinstance(part, messages.Connections):
+                    yield [_named(row, member) for row in part.rows]
+
+    async def count(self) -> list[messages.Parts]:
+        """`ServiceCounts` and `Totals` of all workers; those that do not answer are missing."""
+        answers = await self._gather(self._everybody(), lambda member: member.ask(messages.Count()))
+        return [part for parts in answers for part in parts]
+
+    async def drain(self, seconds: float) -> int:
+        """Stop accepting, give connections this time, and end all workers.
+
+        Returns:
+            How many connections were reset when it was over.
+        """
+        everybody = self._everybody()
+        for member in everybody:
+            member.retiring = True
+        for sock in self._sockets.values():
+            sock.close()
+        order = messages.Drain(seconds=seconds)
+        answers = await self._gather(everybody, lambda member: member.ask(order, seconds=seconds + 10))
+        for member in everybody:
+            member.leave()
+        return sum(part.cut for parts in answers for part in parts if isinstance(part, messages.Drained))
+
+    def hurry(self) -> None:
+        """Have the workers give their connections no more time."""
+        for member in self._everybody():
+            member.tell(messages.Drain(seconds=0))
+
+    def leave(self) -> None:
+        """Leave the workers to themselves: they go on until somebody takes over."""
+        for member in self._everybody():
+            member.retiring = True
+            member.leave()
+
+    def _everybody(self) -> list[Member]:
+        return [*self._members.values(), *self._retiring]
+
+    async def _adopt(self, member: Member) -> None:
+        try:
+            await member.ready()
+        except WorkerGoneError:
+            return
+        self._retiring.append(member)
+        for serve, fd in member.held:
+            sock = socket.socket(fileno=fd)
+            if serve.service in self._sockets:
+                sock.close()
+            else:
+                self._sockets[serve.service] = sock
+                self._serves[serve.service] = serve
+        member.held.clear()
+
+    async def _hire(self, index: int) -> None:
+        member = Member(start_worker(), self._on_gone)
+        await member.ready()
+        await member.ask(msgspec.structs.replace(self._begin, index=index))
+        self._members[index] = member
+        await self._tell(member, list(self._serves.values()), self._sockets.keys())
+
+    async def _tell_all(self, serves: Sequence[Serve], opened: Iterable[ServicePortName]) -> None:
+        names = frozenset(opened)
+        for member in list(self._members.values()):
+            await self._tell(member, serves, names)
+
+    async def _tell(self, member: Member, serves: Sequence[Serve], opened: Iterable[ServicePortName]) -> None:
+        names = frozenset(opened)
+        for start in range(0, len(serves), _CHUNK):
+            part = serves[start : start + _CHUNK]
+            opens = tuple(serve.service for serve in part if serve.service in names)
+            fds = [self._sockets[name].fileno() for name in opens]
+            await self._ask_gently(member, messages.Apply(serves=tuple(part), opens=opens), fds)
+
+    async def _all(self, order: messages.Orders) -> None:
+        for member in list(self._members.values()):
+            await self._ask_gently(member, order)
+
+    async def _ask_gently(self, member: Member, order: messages.Orders, fds: Sequence[int] = ()) -> None:
+        try:
+            await member.ask(order, fds)
+        except WorkerGoneError as error:
+            log.error("a worker missed an order", reason=str(error))  # noqa: TRY400 - it is being replaced
+
+    async def _gather(
+        self,
+        members: Sequence[Member],
+        ask: Callable[[Member], Awaitable[list[messages.Parts]]],
+    ) -> list[list[messages.Parts]]:
+        answers = await asyncio.gather(*(ask(member) for member in members), return_exceptions=True)
+        found = []
+        for answer in answers:
+            if isinstance(answer, WorkerGoneError):
+                log.warning("a worker did not answer", reason=str(answer))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found.append(answer)
+        return found
+
+    def _on_gone(self, member: Member) -> None:
+        if member in self._retiring:
+            self._retiring.remove(member)
+        for index, known in list(self._members.items()):
+            if known is member:
+                del self._members[index]
+                if not member.retiring:
+                    log.error("a worker has died, and is replaced", worker=index, pid=member.pid)
+                    self._vacant.put_nowait(index)
+
+
+def _listen(serve: Serve) -> socket.socket:
+    return socket.socket(fileno=listen(serve.listener).detach())
+
+
+def _named(row: ConnectionRow, member: Member) -> ConnectionRow:
+    return msgspec.structs.replace(row, id=f"{member.pid}-{row.id}")

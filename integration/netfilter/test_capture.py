@@ -12,7 +12,7 @@ from integration.netfilter.node import HOST_IP, LISTENER, REFUSED, SERVER1, SERV
 from userproxy.model.address import Address
 from userproxy.model.plan import CaptureChange, Drop, Frontend, Refuse, ToListener, ToPods
 from userproxy.model.service import Protocol
-from userproxy.netfilter.conntrack import forget
+from userproxy.netfilter.conntrack.stale import forget
 
 if TYPE_CHECKING:
     from integration.netfilter.node import Node
@@ -48,10 +48,15 @@ def test_a_connection_straight_to_a_listener_is_refused(node: Node, nftables: Nf
     node.default_route()
     with node.serving("host", LISTENER, "proxy"):
         assert node.ask(asker, LISTENER).startswith("proxy "), "without a capture the port is anybody's"
-        nftables.apply(CaptureChange(put={TCP: ToListener(LISTENER), UDP: ToListener(LISTENER)}))
-        for ask in (node.ask, node.ask_udp):
-            with pytest.raises(ConnectionRefusedError):
-                ask(asker, LISTENER)
+        guards = frozenset({Frontend(Protocol.TCP, LISTENER), Frontend(Protocol.UDP, LISTENER)})
+        to_listener = dict.fromkeys((TCP, UDP), ToListener(LISTENER))
+        nftables.apply(CaptureChange(put={**to_listener}, guard=guards))
+        for change in (CaptureChange(), CaptureChange(put={TCP: Refuse(), UDP: Drop()})):
+            nftables.apply(change)
+            for ask in (node.ask, node.ask_udp):
+                with pytest.raises(ConnectionRefusedError):
+                    ask(asker, LISTENER)
+        nftables.apply(CaptureChange(put={**to_listener}))
         assert node.ask(asker).startswith("proxy ")
 
 
@@ -99,8 +104,9 @@ def test_a_udp_client_moves_when_its_flow_is_forgotten(node: Node, nftables: Nft
         nftables.apply(CaptureChange(put={UDP: ToPods((SERVER2,))}))
         assert node.ask_udp("server2", source_port=5353).startswith("server1 "), "the flow is remembered"
         with node.inside("host"):
-            assert forget([other, TCP]) == 0
-            assert forget([UDP]) == 1
+            assert forget({other: (), TCP: ()}) == 0
+            assert forget({UDP: (SERVER2, SERVER1)}) == 0, "it leads to a pod that stays"
+            assert forget({UDP: (SERVER2,)}) == 1
         assert node.ask_udp("server2", source_port=5353).startswith("server2 ")
 
 
@@ -109,7 +115,9 @@ def test_only_the_flows_of_the_named_frontends_are_forgotten(
     node: Node, nftables: Nftables, others: int
 ) -> None:
     second = Frontend(Protocol.UDP, Address(VIP.ip, 81))
-    named = [UDP, *(Frontend(Protocol.UDP, Address("10.3.0.1", port)) for port in range(1, others + 1))]
+    named = dict.fromkeys(
+        [UDP, *(Frontend(Protocol.UDP, Address("10.3.0.1", port)) for port in range(1, others + 1))], ()
+    )
     nftables.apply(CaptureChange(put={UDP: ToPods((SERVER1,)), second: ToPods((SERVER1,)), TCP: Refuse()}))
     with node.serving("server1", SERVER1, "server1"):
         for frontend in (UDP, second, UDP):
@@ -117,7 +125,7 @@ def test_only_the_flows_of_the_named_frontends_are_forgotten(
         with node.inside("host"):
             assert forget(named) == 2
             assert forget(named) == 0
-            assert forget([second]) == 1
+            assert forget({second: ()}) == 1
 
 
 def test_the_listener_sees_the_client_and_its_original_destination(node: Node, nftables: Nftables) -> None:

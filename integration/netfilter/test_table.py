@@ -69,12 +69,14 @@ def again(node: Node) -> Nftables:
 
 
 def test_a_new_daemon_adopts_the_table_untouched(node: Node, nftables: Nftables) -> None:
-    nftables.apply(CaptureChange(put=CAPTURES))
+    guards = frozenset({Frontend(Protocol.TCP, LISTENER), Frontend(Protocol.TCP, Address(HOST_IP, 10401))})
+    nftables.apply(CaptureChange(put=CAPTURES, guard=guards))
     with node.serving("host", LISTENER, "proxy"), node.connect("server1") as connection:
         assert connection.recv(100)
         before = node.run("host", "nft", "-a", "list", "ruleset")
         with again(node) as successor:
             assert successor.ensure() == CAPTURES
+            assert successor.guards == guards
             assert node.run("host", "nft", "-a", "list", "ruleset") == before, "not one handle changed"
             connection.sendall(b"still there?")
             assert connection.recv(100) == b"still there?"
@@ -165,9 +167,16 @@ def test_cleanup_leaves_no_trace(node: Node, foreign: str) -> None:
         nftables.apply(CaptureChange(put=CAPTURES))
         routes.ensure([VIP.ip, "10.3.0.1", "fd00::1"], HOST_IP)
     assert state_of(node) != before
-    for _ in range(2):
+    for found in (
+        (
+            "nftables table inet userproxy",
+            "routing rule 32800 to table 10110",
+            "2 routes to Service IPs in table 10110",
+        ),
+        (),
+    ):
         with node.inside("host"):
-            cleanup()
+            assert cleanup() == found
         assert state_of(node) == before
 
 

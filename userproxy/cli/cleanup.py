@@ -15,9 +15,11 @@ def cleanup(environment: Environment, /) -> None:
     """Remove every trace from this node's kernel. Refuses while a daemon runs here."""
     try:
         with environment.node_lock():  # held meanwhile, so that no daemon starts under our hands
-            environment.remove_traces()
+            found = environment.remove_traces()
     except (NodeLockError, NetfilterError) as error:
         raise click.ClickException(str(error)) from None
     except PermissionError:
         raise click.ClickException("may not change the kernel's rules: run as root") from None
+    for line in found:
+        click.echo(f"removed {line}")
     click.echo("this node is clean: no table, route or routing rule of userproxy is left")

@@ -32,10 +32,10 @@ def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def _remove_traces() -> None:
+def _remove_traces() -> tuple[str, ...]:
     from userproxy.netfilter.cleanup import cleanup  # noqa: PLC0415 - only one command needs netlink
 
-    cleanup()
+    return cleanup()
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,14 +46,14 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         now: the time, in UTC.
         sleep: waits for so many seconds.
         node_lock: makes the lock of this node.
-        remove_traces: takes everything of ours out of the kernel.
+        remove_traces: takes everything of ours out of the kernel; returns a line for each thing it found.
     """
 
     terminal_width: Callable[[], int | None] = _terminal_width
     now: Callable[[], dt.datetime] = _now
     sleep: Callable[[float], None] = time.sleep
     node_lock: Callable[[], NodeLock] = NodeLock
-    remove_traces: Callable[[], None] = _remove_traces
+    remove_traces: Callable[[], tuple[str, ...]] = _remove_traces
 
 
 pass_environment = click.make_pass_decorator(Environment, ensure=True)

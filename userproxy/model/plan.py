@@ -77,13 +77,17 @@ class CaptureChange(msgspec.Struct, frozen=True):
     Attributes:
         put: frontends to add, or to give a new target.
         remove: frontends to forget. Disjoint from `put`.
+        guard: listeners to refuse to whoever was not redirected to them.
+        unguard: listeners that are no longer ours. Disjoint from `guard`.
     """
 
     put: dict[Frontend, Target] = {}
     remove: frozenset[Frontend] = frozenset()
+    guard: frozenset[Frontend] = frozenset()
+    unguard: frozenset[Frontend] = frozenset()
 
     def __bool__(self) -> bool:
-        return bool(self.put or self.remove)
+        return bool(self.put or self.remove or self.guard or self.unguard)
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -93,11 +97,13 @@ class Wanted(msgspec.Struct, frozen=True):
         serves: by Service port: those that have a listener.
         captures: by frontend: every frontend of every Service port that is ours.
         paths: by Service port: how its bytes travel.
+        guards: every listener of `serves`, with its protocol.
     """
 
     serves: dict[ServicePortName, Serve] = {}
     captures: dict[Frontend, Target] = {}
     paths: dict[ServicePortName, Path] = {}
+    guards: frozenset[Frontend] = frozenset()
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -106,13 +112,14 @@ class Plan(msgspec.Struct, frozen=True):
     Attributes:
         serve: listeners to open, and backends to change on open ones; before any packet is sent there.
         capture: one atomic batch for the kernel.
-        forget: UDP frontends whose conntrack entries must go, or old flows would keep an old target.
+        forget: UDP frontends whose conntrack entries must go, or old flows would keep an old target; under
+            each the addresses where its packets go now: flows that lead there already are spared.
         close: Service ports to stop accepting for; their established connections live on.
     """
 
     serve: tuple[Serve, ...] = ()
     capture: CaptureChange = CaptureChange()
-    forget: tuple[Frontend, ...] = ()
+    forget: dict[Frontend, tuple[Address, ...]] = {}
     close: tuple[ServicePortName, ...] = ()
 
     def __bool__(self) -> bool:

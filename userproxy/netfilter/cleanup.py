@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from userproxy.netfilter.nftables import Nftables
-from userproxy.netfilter.routes import Routes
+from userproxy.netfilter.routes import ROUTE_TABLE, RULE_PRIORITY, Routes
+from userproxy.netfilter.ruleset import TABLE
 
 
-def cleanup() -> None:
+def cleanup() -> tuple[str, ...]:
     """Remove our table, our routes and our rule from this network namespace, if they are there.
 
     Afterwards ruleset and routes are what they were before the first start. Nothing else is touched, a second
     call finds nothing to do.
 
+    Returns:
+        A line for each kind of thing that was there.
+
     Raises:
         NetfilterError: something is still there; the message names the remedy.
     """
-    with Nftables() as nftables, Routes() as routes:
-        nftables.remove()
-        routes.remove()
+    with Nftables() as nftables, Routes() as made:
+        table = nftables.remove()
+        routes, rules = made.remove()
+    found = {
+        f"nftables table inet {TABLE}": table,
+        f"routing rule {RULE_PRIORITY} to table {ROUTE_TABLE}": rules,
+        f"{routes} route{'s' if routes > 1 else ''} to Service IPs in table {ROUTE_TABLE}": routes,
+    }
+    return tuple(line for line, there in found.items() if there)

@@ -52,15 +52,18 @@ class Element(NamedTuple):
 
 
 class Elements:
-    """All elements of our table, counted: several captures may need the same one (a listener, a hairpin).
+    """All elements of our table, counted: several captures may need the same one (a hairpin).
 
     One object lives as long as the layer's view of the kernel; it changes only by what the kernel has
     accepted.
     """
 
-    def __init__(self, captures: Mapping[Frontend, Target] | None = None) -> None:
+    def __init__(
+        self, captures: Mapping[Frontend, Target] | None = None, guards: Iterable[Frontend] = ()
+    ) -> None:
         self.captures: dict[Frontend, Target] = {}
-        self._uses: Counter[Element] = Counter()
+        self.guards = set(guards)
+        self._uses: Counter[Element] = Counter(map(_guard, self.guards))
         for frontend, target in (captures or {}).items():
             self.captures[frontend] = target
             self._uses.update(elements_of(frontend, target))
@@ -79,6 +82,8 @@ class Elements:
             delta.subtract(elements_of(frontend, self.captures.get(frontend)))
         for frontend, target in change.put.items():
             delta.update(elements_of(frontend, target))
+        delta.subtract(map(_guard, change.unguard & self.guards))
+        delta.update(map(_guard, change.guard - self.guards))
         gone = [element for element, count in delta.items() if count < 0 and not self._uses[element] + count]
         new = [element for element, count in delta.items() if count > 0 and not self._uses[element]]
         return gone, new
@@ -93,6 +98,12 @@ class Elements:
         for frontend, target in change.put.items():
             self.captures[frontend] = target
             self._uses.update(elements_of(frontend, target))
+        for listener in change.unguard & self.guards:
+            self.guards.discard(listener)
+            del self._uses[_guard(listener)]
+        for listener in change.guard - self.guards:
+            self.guards.add(listener)
+            self._uses[_guard(listener)] = 1
 
 
 def elements_of(frontend: Frontend, target: Target | None) -> list[Element]:
@@ -106,16 +117,17 @@ def elements_of(frontend: Frontend, target: Target | None) -> list[Element]:
     key = _pack_frontend(frontend.protocol, frontend.address)
     match target:
         case ToListener(listener):
-            return [
-                Element(ruleset.LISTENERS.name, key, _pack_address(listener)),
-                Element(ruleset.GUARDED.name, _pack_frontend(frontend.protocol, listener)),
-            ]
+            return [Element(ruleset.LISTENERS.name, key, _pack_address(listener))]
         case ToPods(pods):
             return _pod_elements(key, frontend, pods)
         case Refuse():
             return [Element(ruleset.REFUSED.name, key)]
         case Drop():
             return [Element(ruleset.DROPPED.name, key)]
+
+
+def _guard(listener: Frontend) -> Element:
+    return Element(ruleset.GUARDED.name, _pack_frontend(listener.protocol, listener.address))
 
 
 def _pod_elements(key: bytes, frontend: Frontend, pods: tuple[Address, ...]) -> list[Element]:
@@ -153,6 +165,15 @@ def captures_of(elements: Iterable[Element]) -> dict[Frontend, Target]:
         if size and sorted(of_key) == list(range(size)):
             captures[_unpack_frontend(key)] = ToPods(tuple(of_key[index] for index in range(size)))
     return captures
+
+
+def guards_of(elements: Iterable[Element]) -> set[Frontend]:
+    """The listeners that a table's elements guard."""
+    return {
+        _unpack_frontend(element.key)
+        for element in elements
+        if element.set == ruleset.GUARDED.name and element.key[4] in _PROTOCOL
+    }
 
 
 def sizes_of(elements: Iterable[Element]) -> frozenset[int]:

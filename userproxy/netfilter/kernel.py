@@ -1,4 +1,4 @@
-"""Everything of ours in the kernel, as the control side uses it: the captures, and the routes that go with them.
+"""Everything of ours in the kernel, as the control side uses it: captures, and the routes that go with them.
 
 Netlink calls block, so each runs in a thread, one at a time.
 """
@@ -6,18 +6,21 @@ Netlink calls block, so each runs in a thread, one at a time.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Self
 
-from userproxy.netfilter import conntrack
+from userproxy.model.plan import Wanted
+from userproxy.netfilter.conntrack.flows import Flow, flows
+from userproxy.netfilter.conntrack.stale import forget
 from userproxy.netfilter.nftables import Nftables
 from userproxy.netfilter.routes import Routes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Mapping
     from types import TracebackType
 
-    from userproxy.model.plan import CaptureChange, Frontend, Target
-
+    from userproxy.model.address import Address
+    from userproxy.model.plan import CaptureChange, Frontend
 
 # Nobody tells when a route is taken away, so all are read at every so many repairs.
 _ROUTES_EVERY = 15
@@ -38,8 +41,7 @@ class Kernel:
         self._nftables = Nftables()
         self._routes = Routes()
         self._lock = asyncio.Lock()
-        self._captures: dict[Frontend, Target] = {}
-        self._addresses: frozenset[str] = frozenset()
+        self._uses: Counter[str] = Counter()  # by Service IP, of how many frontends
         self._repairs = 0
 
     def __enter__(self) -> Self:
@@ -55,32 +57,39 @@ class Kernel:
         """What the kernel or our privileges lack, each a line with its remedy. Nothing is changed."""
         return self._nftables.missing_kernel_features()
 
-    async def start(self) -> dict[Frontend, Target]:
-        """Adopt what an earlier daemon left, or begin with nothing; returns the captures."""
+    async def start(self) -> Wanted:
+        """Adopt what an earlier daemon left, or begin with nothing; returns its captures and guards."""
         async with self._lock:
-            self._captures = await asyncio.to_thread(self._nftables.ensure)
-            await self._ensure_routes(self._captures)
-            return dict(self._captures)
+            captures = await asyncio.to_thread(self._nftables.ensure)
+            self._uses = Counter(frontend.address.ip for frontend in captures)
+            await self._ensure_routes()
+            return Wanted(captures=captures, guards=self._nftables.guards)
 
     async def apply(self, change: CaptureChange) -> None:
         """Change captures, atomically. A route is there before its capture, and goes after it."""
         async with self._lock:
-            after = {
-                frontend: target
-                for frontend, target in self._captures.items()
-                if frontend not in change.remove
-            } | change.put
-            if _addresses(after) - self._addresses:
-                await self._ensure_routes([*self._captures, *after])
+            before = self._nftables.captures
+            uses = Counter(frontend.address.ip for frontend in change.put if frontend not in before)
+            uses.subtract(frontend.address.ip for frontend in change.remove if frontend in before)
+            new = [ip for ip, count in uses.items() if count > 0 and not self._uses[ip]]
+            gone = [ip for ip, count in uses.items() if count < 0 and not self._uses[ip] + count]
+            if new:
+                await asyncio.to_thread(self._routes.add, new, self._host_ip)
             await asyncio.to_thread(self._nftables.apply, change)
-            self._captures = after
-            if self._addresses != _addresses(after):
-                await self._ensure_routes(after)
+            self._uses.update(uses)
+            if gone:
+                for ip in gone:
+                    del self._uses[ip]
+                await asyncio.to_thread(self._routes.discard, gone, self._host_ip)
 
-    async def forget(self, frontends: Iterable[Frontend]) -> None:
-        """Forget the UDP flows to these frontends."""
+    async def forget(self, frontends: Mapping[Frontend, Collection[Address]]) -> None:
+        """Forget the UDP flows to these frontends, but for those that lead to the addresses under each."""
         async with self._lock:
-            await asyncio.to_thread(conntrack.forget, frontends)
+            await asyncio.to_thread(forget, frontends)
+
+    async def flows(self, frontends: Collection[Frontend] = ()) -> list[Flow]:
+        """The connections that the kernel carries to pods, to these frontends or to any of others too."""
+        return await asyncio.to_thread(flows, frontends)
 
     async def repair(self) -> tuple[str, ...]:
         """Put back what somebody else has changed of ours; returns what that was."""
@@ -90,7 +99,7 @@ class Kernel:
                 await asyncio.to_thread(self._nftables.ensure)
             self._repairs += 1
             if self._repairs % _ROUTES_EVERY == 0:
-                await self._ensure_routes(self._captures)
+                await self._ensure_routes()
             return changes
 
     async def remove(self) -> None:
@@ -99,11 +108,5 @@ class Kernel:
             await asyncio.to_thread(self._nftables.remove)
             await asyncio.to_thread(self._routes.remove)
 
-    async def _ensure_routes(self, frontends: Iterable[Frontend]) -> None:
-        addresses = _addresses(frontends)
-        await asyncio.to_thread(self._routes.ensure, addresses, self._host_ip)
-        self._addresses = addresses
-
-
-def _addresses(frontends: Iterable[Frontend]) -> frozenset[str]:
-    return frozenset(frontend.address.ip for frontend in frontends)
+    async def _ensure_routes(self) -> None:
+        await asyncio.to_thread(self._routes.ensure, tuple(self._uses), self._host_ip)

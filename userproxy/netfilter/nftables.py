@@ -16,7 +16,7 @@ from userproxy.netfilter.wire import encode, held
 from userproxy.netfilter.wire.netlink import RefusedError, Socket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
 
     from userproxy.model.plan import CaptureChange, Frontend, Target
@@ -69,6 +69,16 @@ class Nftables:
         """Close the socket; the table stays."""
         self._socket.close()
 
+    @property
+    def captures(self) -> Mapping[Frontend, Target]:
+        """What the kernel captures, as far as it is known; it changes with each `apply`."""
+        return self._elements.captures if self._elements else {}
+
+    @property
+    def guards(self) -> frozenset[Frontend]:
+        """The listeners that the kernel guards, as far as they are known."""
+        return frozenset(self._elements.guards) if self._elements else frozenset()
+
     def ensure(self) -> dict[Frontend, Target]:
         """See that our table is there and intact; returns the captures that the kernel holds now.
 
@@ -119,8 +129,8 @@ class Nftables:
                 self._generation = now
             return tuple(found)
 
-    def remove(self) -> None:
-        """Remove the table, if it is there, and forget the captures.
+    def remove(self) -> bool:
+        """Remove the table, and forget the captures; returns whether it was there.
 
         If no other nat chain exists in the namespace, the kernel then stops translating established
         connections too: remove the captures first, let connections drain, and the table last.
@@ -129,8 +139,10 @@ class Nftables:
             NetfilterError: the table is still there.
         """
         with self._lock, _explained("cannot remove the nftables table"):
+            there = bool(held.read_static(self._socket))
             self._socket.batch([encode.table(), encode.delete_table()])
             self._elements, self._sizes, self._generation = None, frozenset(), -1
+            return there
 
     def missing_kernel_features(self) -> tuple[str, ...]:
         """What the kernel, or this process's privileges, lack for our ruleset; each a line with its remedy.
@@ -148,7 +160,7 @@ class Nftables:
         now = held.generation(self._socket)  # first, so that a change during the reading is not missed
         static = held.read_static(self._socket)
         seen = self._read_elements(static)
-        elements = self._elements or Elements(packed.captures_of(seen))
+        elements = self._elements or Elements(packed.captures_of(seen), packed.guards_of(seen))
         if self._differences(elements, static, seen):
             self._sizes = elements.sizes()
             self._socket.batch(_replacement(self._sizes, elements))

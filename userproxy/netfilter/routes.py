@@ -30,7 +30,7 @@ from userproxy.netfilter.wire.netlink import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from types import TracebackType
 
 ROUTE_TABLE = 10110
@@ -102,18 +102,49 @@ class Routes:
             else:
                 self._remove_rules()
 
-    def remove(self) -> None:
-        """Remove our routes and our rule, whoever made them.
+    def add(self, addresses: Collection[str], host_ip: str) -> None:
+        """Let the host connect to these Service IPs too, beside those of `ensure`; reads nothing.
+
+        Raises:
+            NetfilterError: part of it may be done; call again.
+        """
+        with self._lock:
+            self._request(self._messages(rtnl.RTM_NEWROUTE, addresses, host_ip), (errno.EEXIST,))
+            if addresses:
+                self._request([_rule(rtnl.RTM_NEWRULE)], (errno.EEXIST,))
+
+    def discard(self, addresses: Collection[str], host_ip: str) -> None:
+        """The host need not connect to these Service IPs any more; reads nothing, and the rule stays.
+
+        Raises:
+            NetfilterError: part of it may be done; call again.
+        """
+        with self._lock:
+            self._request(self._messages(rtnl.RTM_DELROUTE, addresses, host_ip), _GONE)
+
+    def remove(self) -> tuple[int, int]:
+        """Remove our routes and our rule, whoever made them; returns how many routes and rules there were.
 
         Raises:
             NetfilterError: some are still there.
         """
         with self._lock:
-            self._remove_rules()
-            self._request([self._route(rtnl.RTM_DELROUTE, *each) for each in self._routes()], _GONE)
+            rules, routes = self._remove_rules(), self._routes()
+            self._request([self._route(rtnl.RTM_DELROUTE, *each) for each in routes], _GONE)
+            return len(routes), rules
 
-    def _remove_rules(self) -> None:
-        self._request([_rule(rtnl.RTM_DELRULE)] * self._rules(), _GONE)
+    def _remove_rules(self) -> int:
+        rules = self._rules()
+        self._request([_rule(rtnl.RTM_DELRULE)] * rules, _GONE)
+        return rules
+
+    def _messages(self, kind: int, addresses: Iterable[str], host_ip: str) -> list[Message]:
+        source = ipaddress.IPv4Address(host_ip).packed
+        return [
+            self._route(kind, ipaddress.IPv4Address(address).packed, source)
+            for address in addresses
+            if ":" not in address
+        ]
 
     def _routes(self) -> list[tuple[bytes, bytes]]:
         """Destination and source of the routes in our table that are ours."""

@@ -43,6 +43,7 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
         serve: its listener, if it has one.
         captures: a target for each of its frontends that are served.
         problems: in any order.
+        guard: its listener, to be refused to whoever was not redirected to it.
     """
 
     name: ServicePortName
@@ -50,6 +51,7 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
     serve: Serve | None = None
     captures: dict[Frontend, Target] = {}
     problems: tuple[Problem, ...] = ()
+    guard: Frontend | None = None
 
 
 def path_of(service: ServicePort, place: Place) -> Path:
@@ -89,7 +91,7 @@ def outcome_of(
         return Outcome(service.name, path, None, dict.fromkeys(keys, Refuse()), tuple(problems))
     same_family = [endpoint for endpoint in endpoints if not endpoint.address.is_ipv6]
     choice = topology.select(service, same_family, place.node)
-    serve = None
+    serve = guard = None
     if port is not None:
         listener = Address(place.host_ip, port)
         serve = Serve(
@@ -101,8 +103,9 @@ def outcome_of(
             leaving=_leaving(service, same_family, choice),
             settings=service.settings,
         )
+        guard = Frontend(service.protocol, listener)
     captures = dict.fromkeys(keys, _target(choice, serve))
-    return Outcome(service.name, path, serve, captures, tuple(problems))
+    return Outcome(service.name, path, serve, captures, tuple(problems), guard)
 
 
 def without_conflicts(outcomes: list[Outcome]) -> list[Outcome]:
@@ -129,7 +132,7 @@ def _without(
     addresses = tuple(key.address for key in kept)
     serve = outcome.serve and msgspec.structs.replace(outcome.serve, frontends=addresses)
     problems = [_conflict_problem(outcome.name, key, owners[key]) for key in lost]
-    return Outcome(outcome.name, outcome.path, serve, kept, (*outcome.problems, *problems))
+    return Outcome(outcome.name, outcome.path, serve, kept, (*outcome.problems, *problems), outcome.guard)
 
 
 def _leaving(service: ServicePort, endpoints: list[Endpoint], choice: topology.Choice) -> tuple[Address, ...]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from userproxy.model.plan import CaptureChange, Plan, ToListener, ToPods
+from userproxy.model.plan import CaptureChange, Frontend, Plan, ToListener, ToPods
 from userproxy.model.service import Protocol
 
 if TYPE_CHECKING:
+    from userproxy.model.address import Address
     from userproxy.model.plan import Target, Wanted
 
 K = TypeVar("K")
@@ -33,16 +34,19 @@ def plan(wanted: Wanted, actual: Wanted) -> Plan:
     """
     serves, closed = _difference(wanted.serves, actual.serves)
     put, removed = _difference(wanted.captures, actual.captures)
-    outdated = [
-        frontend
+    outdated = {
+        frontend: _leads_to(put.get(frontend))
         for frontend in (*put, *removed)
         if frontend.protocol is Protocol.UDP
         and _leaves_old_flows(actual.captures.get(frontend), put.get(frontend))
-    ]
+    }
+    guard, unguard = frozenset[Frontend](), frozenset[Frontend]()
+    if wanted.guards is not actual.guards:
+        guard, unguard = wanted.guards - actual.guards, actual.guards - wanted.guards
     return Plan(
         serve=tuple(serves.values()),
-        capture=CaptureChange(put, frozenset(removed)),
-        forget=tuple(sorted(outdated)),
+        capture=CaptureChange(put, frozenset(removed), guard, unguard),
+        forget=outdated,
         close=tuple(closed),
     )
 
@@ -59,6 +63,17 @@ def _difference(wanted: dict[K, V], actual: dict[K, V]) -> tuple[dict[K, V], lis
         if value is not current and value != current:
             put[key] = value
     return put, [] if known == len(actual) else [key for key in actual if key not in wanted]
+
+
+def _leads_to(target: Target | None) -> tuple[Address, ...]:
+    """The addresses that a target rewrites to."""
+    match target:
+        case ToListener(listener):
+            return (listener,)
+        case ToPods(pods):
+            return pods
+        case _:
+            return ()
 
 
 def _leaves_old_flows(old: Target | None, new: Target | None) -> bool:

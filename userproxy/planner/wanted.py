@@ -142,7 +142,13 @@ def _replaced(wanted: Wanted, old: list[Outcome], new: list[Outcome]) -> Wanted:
         serves=_patched(wanted.serves, _serves(old), _serves(new)),
         captures=_patched(wanted.captures, _captures(old), _captures(new)),
         paths=_patched(wanted.paths, _paths(old), _paths(new)),
+        guards=_exchanged(wanted.guards, _guards(old), _guards(new)),
     )
+
+
+def _exchanged(whole: frozenset[Frontend], old: set[Frontend], new: set[Frontend]) -> frozenset[Frontend]:
+    """The whole with new members in the place of old ones; the very same if they are equal."""
+    return whole if old == new else whole - old | new
 
 
 def _patched(whole: dict[K, V], old: dict[K, V], new: dict[K, V]) -> dict[K, V]:
@@ -162,6 +168,10 @@ def _serves(outcomes: list[Outcome]) -> dict[ServicePortName, Serve]:
 
 def _captures(outcomes: list[Outcome]) -> dict[Frontend, Target]:
     return dict(chain.from_iterable(outcome.captures.items() for outcome in outcomes))
+
+
+def _guards(outcomes: list[Outcome]) -> set[Frontend]:
+    return {outcome.guard for outcome in outcomes if outcome.guard is not None}
 
 
 def _paths(outcomes: list[Outcome]) -> dict[ServicePortName, Path]:

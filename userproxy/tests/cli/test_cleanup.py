@@ -29,14 +29,15 @@ class Kernel:
         self.traces = ["a table"]
         self.locked = False
 
-    def remove(self) -> None:
-        """Remove everything."""
+    def remove(self) -> tuple[str, ...]:
+        """Remove everything, and tell what that was."""
         if self.refusal is not None:
             raise self.refusal
         with contextlib.suppress(NodeLockedError):
             NodeLock(self.lock_name).acquire()
             pytest.fail("a daemon could start meanwhile")
-        self.traces.clear()
+        found, self.traces = tuple(self.traces), []
+        return found
 
 
 def run(kernel: Kernel) -> Result:
@@ -49,10 +50,11 @@ def test_it_removes_every_trace_while_no_daemon_can_start(lock_name: str) -> Non
     result = run(kernel)
     assert (result.exit_code, result.stdout, result.stderr) == (
         0,
-        "this node is clean: no table, route or routing rule of userproxy is left\n",
+        "removed a table\nthis node is clean: no table, route or routing rule of userproxy is left\n",
         "",
     )
     assert kernel.traces == []
+    assert run(kernel).stdout == "this node is clean: no table, route or routing rule of userproxy is left\n"
     with NodeLock(lock_name):  # and now one can
         pass
 

@@ -7,11 +7,12 @@ import pytest
 from userproxy.model.address import Address
 from userproxy.model.plan import CaptureChange, Drop, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.model.service import Protocol
-from userproxy.netfilter.elements import Element, Elements, captures_of, elements_of
+from userproxy.netfilter.elements import Element, Elements, captures_of, elements_of, guards_of
 
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.241.152", 80))
 OTHER = Frontend(Protocol.UDP, Address("10.3.241.10", 53))
 LISTENER = ToListener(Address("10.100.0.2", 10400))
+GUARDS = frozenset({Frontend(Protocol.TCP, LISTENER.listener)})
 ONE, TWO, THREE = (Address(f"10.0.1.{host}", 8080) for host in (2, 3, 4))
 
 
@@ -31,13 +32,24 @@ def test_an_element_is_packed_as_the_kernel_holds_it() -> None:
     assert element.data.hex(" ") == "0a 64 00 02 28 a0 00 00"
 
 
-def test_a_listener_stays_guarded_while_one_frontend_leads_to_it() -> None:
-    elements = Elements({FRONTEND: LISTENER, Frontend(Protocol.TCP, OTHER.address): LISTENER})
-    gone, new = elements.difference(CaptureChange(remove=frozenset({FRONTEND})))
-    assert (names(gone), new) == (["listeners4"], [])
-    elements.apply(CaptureChange(remove=frozenset({FRONTEND})))
-    gone, _ = elements.difference(CaptureChange(remove=frozenset({Frontend(Protocol.TCP, OTHER.address)})))
-    assert names(gone) == ["guarded4", "listeners4"]
+def test_a_listener_stays_guarded_until_it_is_unguarded() -> None:
+    elements = Elements({FRONTEND: LISTENER}, GUARDS)
+    for change, went, came in (
+        (CaptureChange(put={FRONTEND: Refuse()}), ["listeners4"], ["refused4"]),
+        (CaptureChange(guard=GUARDS), [], []),
+        (CaptureChange(unguard=GUARDS), ["guarded4"], []),
+        (CaptureChange(unguard=GUARDS), [], []),
+        (CaptureChange(guard=GUARDS), [], ["guarded4"]),
+    ):
+        gone, new = elements.difference(change)
+        assert (names(gone), names(new)) == (went, came)
+        elements.apply(change)
+    assert set(elements) == set(Elements({FRONTEND: Refuse()}, GUARDS))
+
+
+def test_guards_survive_the_kernel() -> None:
+    assert guards_of(Elements({FRONTEND: LISTENER}, GUARDS)) == GUARDS
+    assert guards_of([Element("guarded4", bytes([10, 3, 0, 1, 132, 0, 0, 0, 0, 80, 0, 0]))]) == set()
 
 
 def test_a_second_frontend_of_a_listener_adds_only_itself() -> None:
@@ -59,7 +71,7 @@ def test_swapping_one_pod_touches_that_pod_only() -> None:
 
 def test_losing_the_last_endpoint_moves_the_frontend_to_the_refused() -> None:
     gone, new = Elements({FRONTEND: LISTENER}).difference(CaptureChange(put={FRONTEND: Refuse()}))
-    assert (names(gone), names(new)) == (["guarded4", "listeners4"], ["refused4"])
+    assert (names(gone), names(new)) == (["listeners4"], ["refused4"])
 
 
 def test_applied_changes_are_what_a_fresh_start_would_hold() -> None:

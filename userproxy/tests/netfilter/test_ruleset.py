@@ -105,6 +105,7 @@ VIP = Address("10.3.241.152", 80)
 LISTENER = Address("10.100.0.2", 10400)
 PODS = (Address("10.0.1.2", 8080), Address("10.0.2.2", 8080), Address("10.0.2.3", 9090))
 TCP_VIP, UDP_VIP = Frontend(Protocol.TCP, VIP), Frontend(Protocol.UDP, VIP)
+GUARDS = (Frontend(Protocol.TCP, LISTENER), Frontend(Protocol.UDP, LISTENER))
 RESET, UNREACHABLE = "reject with tcp reset", "reject"
 HOOKS = ("prerouting", "output")
 TCP, UDP, ICMP = 6, 17, 1
@@ -175,26 +176,27 @@ def test_a_pod_that_went_between_two_lookups_is_replaced_by_the_first() -> None:
     assert kernel.send(Packet(destination=VIP), "prerouting")[1].destination == PODS[0]
 
 
-def test_a_packet_straight_to_a_listener_is_refused() -> None:
-    kernel = Kernel({TCP_VIP: ToListener(LISTENER)})
+@pytest.mark.parametrize("target", [ToListener(LISTENER), Refuse(), ToPods(PODS)])
+def test_a_packet_straight_to_a_listener_is_refused_wherever_its_service_leads(target: Target) -> None:
+    kernel = Kernel({TCP_VIP: target}, guards=GUARDS)
     assert kernel.send(Packet(destination=LISTENER), "prerouting", "input")[0] == RESET
-    kernel = Kernel({UDP_VIP: ToListener(LISTENER)})
+    kernel = Kernel({UDP_VIP: target}, guards=GUARDS)
     assert kernel.send(Packet(destination=LISTENER, protocol=UDP), "prerouting", "input")[0] == UNREACHABLE
 
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_translated_packet_passes_the_guard(hook: str) -> None:
-    kernel = Kernel({TCP_VIP: ToListener(LISTENER)})
+    kernel = Kernel({TCP_VIP: ToListener(LISTENER)}, guards=GUARDS)
     assert kernel.send(Packet(destination=VIP), hook, "input")[0] == "accept"
 
 
 def test_established_connections_pass_the_guard() -> None:
-    kernel = Kernel({TCP_VIP: ToListener(LISTENER)})
+    kernel = Kernel({TCP_VIP: ToListener(LISTENER)}, guards=GUARDS)
     assert kernel.send(Packet(destination=LISTENER, state=STATE_ESTABLISHED), "input")[0] == "accept"
 
 
 def test_other_ports_of_the_host_are_not_guarded() -> None:
-    kernel = Kernel({TCP_VIP: ToListener(LISTENER)})
+    kernel = Kernel({TCP_VIP: ToListener(LISTENER)}, guards=GUARDS)
     assert kernel.send(Packet(destination=Address(LISTENER.ip, 22)), "input")[0] == "accept"
 
 

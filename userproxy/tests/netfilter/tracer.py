@@ -27,7 +27,7 @@ from userproxy.netfilter.ruleset import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from userproxy.model.plan import Frontend, Target
     from userproxy.netfilter.ruleset import Chain, Key
@@ -45,10 +45,12 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kernel:
-    """Our table with these captures; `draw` stands for the random number."""
+    """Our table with these captures and guards; `draw` stands for the random number."""
 
-    def __init__(self, captures: Mapping[Frontend, Target], draw: int = 0) -> None:
-        held = Elements(captures)
+    def __init__(
+        self, captures: Mapping[Frontend, Target], draw: int = 0, guards: Iterable[Frontend] = ()
+    ) -> None:
+        held = Elements(captures, guards)
         self.draw = draw
         self.ruleset = ruleset(held.sizes())
         self.chains = {chain.name: chain for chain in self.ruleset.chains}

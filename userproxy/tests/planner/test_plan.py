@@ -47,12 +47,13 @@ def apply(steps: Plan, state: Wanted) -> Wanted:
     captures |= steps.capture.put
     for frontend in steps.capture.remove:
         del captures[frontend]
+    guards = state.guards - steps.capture.unguard | steps.capture.guard
     assert no_capture_without_a_listener(captures, listening)
     for name in steps.close:
         del serves[name]
     listening = {serve.listener for serve in serves.values()}
     assert no_capture_without_a_listener(captures, listening)
-    return Wanted(serves, captures)
+    return Wanted(serves, captures, guards=guards)
 
 
 def no_capture_without_a_listener(captures: dict[Frontend, Target], listening: set[Address]) -> bool:
@@ -65,6 +66,7 @@ def states(draw: st.DrawFn) -> Wanted:
     """Any state of four Service ports of two frontends each. Each has two host ports that it may be on."""
     serves: dict[ServicePortName, Serve] = {}
     captures: dict[Frontend, Target] = {}
+    guards: set[Frontend] = set()
     pods = st.lists(st.sampled_from([POD1, POD2, POD3]), min_size=1, unique=True).map(tuple)
     for number in range(4):
         name = ServicePortName("default", f"service-{number}")
@@ -78,11 +80,12 @@ def states(draw: st.DrawFn) -> Wanted:
             backends = tuple(Backend(pod) for pod in draw(st.just(()) | pods))
             serves[name] = Serve(service=name, listener=listener, frontends=addresses, backends=backends)
             targets |= st.just(ToListener(listener))
+            guards.add(Frontend(protocol, listener))
         for address in addresses:
             target = draw(targets)
             if target is not None:
                 captures[Frontend(protocol, address)] = target
-    return Wanted(serves, captures)
+    return Wanted(serves, captures, guards=frozenset(guards))
 
 
 @given(states(), states())
@@ -96,7 +99,9 @@ def test_a_plan_does_nothing_that_need_not_be_done(wanted: Wanted, actual: Wante
     assert all(actual.serves.get(serve.service) != serve for serve in steps.serve)
     assert all(actual.captures.get(frontend) != target for frontend, target in steps.capture.put.items())
     assert steps.capture.remove <= actual.captures.keys()
-    assert set(steps.forget) <= steps.capture.put.keys() | steps.capture.remove
+    assert steps.forget.keys() <= steps.capture.put.keys() | steps.capture.remove
+    assert not steps.capture.guard & actual.guards
+    assert steps.capture.unguard <= actual.guards
     assert bool(steps) == (wanted != actual)
 
 
@@ -112,11 +117,16 @@ def test_only_udp_flows_are_forgotten_and_none_keeps_a_target_that_is_gone(
         gone = isinstance(old, ToPods) and not (isinstance(new, ToPods) and set(old.pods) <= set(new.pods))
         if frontend.protocol is Protocol.UDP and (moved or gone):
             assert frontend in forgotten
+            assert forgotten[frontend] == (new.pods if isinstance(new, ToPods) else listener_of(new))
+
+
+def listener_of(target: Target | None) -> tuple[Address, ...]:
+    return (target.listener,) if isinstance(target, ToListener) else ()
 
 
 @given(states())
 def test_churn_that_ends_where_it_began_is_no_plan(state: Wanted) -> None:
-    again = Wanted(dict(state.serves), dict(state.captures))
+    again = Wanted(dict(state.serves), dict(state.captures), guards=frozenset(set(state.guards)))
     assert not plan(state, state)
     assert not plan(again, state)
 
@@ -148,13 +158,23 @@ def test_a_removed_service_is_uncaptured_and_closed() -> None:
 def forgets(old: Target | None, new: Target | None) -> bool:
     actual = Wanted({}, {} if old is None else {DNS_IP: old})
     wanted = Wanted({}, {} if new is None else {DNS_IP: new})
-    return plan(wanted, actual).forget == (DNS_IP,)
+    return DNS_IP in plan(wanted, actual).forget
 
 
 def test_udp_flows_to_a_pod_that_went_are_forgotten() -> None:
     assert forgets(ToPods((POD1, POD2)), ToPods((POD1, POD3)))
     assert forgets(ToPods((POD1,)), Refuse())
     assert forgets(ToPods((POD1,)), None)
+
+
+def test_udp_flows_that_lead_to_a_current_pod_are_spared() -> None:
+    actual = Wanted(captures={DNS_IP: ToPods((POD1, POD2))})
+    wanted = Wanted(captures={DNS_IP: ToPods((POD2, POD3))})
+    assert plan(wanted, actual).forget == {DNS_IP: (POD2, POD3)}
+    assert plan(wanted, Wanted()).forget == {DNS_IP: (POD2, POD3)}, (
+        "also after a restart that adopted nothing"
+    )
+    assert plan(Wanted(), actual).forget == {DNS_IP: ()}
 
 
 def test_udp_flows_to_pods_that_stay_are_left_alone() -> None:

@@ -84,6 +84,17 @@ def test_a_service_without_backends_keeps_its_listener_and_refuses() -> None:
     wanted = Daemon().round(snapshot([web], pods=[]))
     assert wanted.serves[web.name].backends == ()
     assert targets(wanted) == [Refuse()]
+    assert wanted.guards == {Frontend(Protocol.TCP, Address("10.100.0.2", 10400))}
+
+
+def test_a_listener_is_guarded_as_long_as_it_is_wanted() -> None:
+    daemon = Daemon()
+    first, second = service(1), service(2)
+    guards = daemon.round(snapshot([first, second])).guards
+    assert {guard.address for guard in guards} == {serve.listener for serve in daemon.wanted.serves.values()}
+    assert daemon.round(snapshot([first, second], pods=[POD1])).guards is guards
+    daemon.round(snapshot([second]))
+    assert {guard.address for guard in daemon.wanted.guards} == {daemon.wanted.serves[second.name].listener}
 
 
 def test_a_service_whose_endpoints_are_not_known_refuses() -> None:

@@ -1,0 +1,1 @@
+"""What the kernel's connection tracking knows of the connections that our rules have translated."""

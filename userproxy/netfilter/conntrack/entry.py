@@ -1,0 +1,109 @@
+"""Entries of conntrack on the wire: how to ask for some of them, and how to read one.
+
+linux/netfilter/nfnetlink_conntrack.h and nf_conntrack_netlink.c. Only IPv4 is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import socket
+import struct
+from typing import NamedTuple
+
+from userproxy.model.address import Address
+from userproxy.model.service import Protocol
+from userproxy.netfilter.ruleset import STATUS_DNAT, TCP, UDP
+from userproxy.netfilter.wire.netlink import Message, attribute, attributes
+
+NETLINK_NETFILTER = 12
+HEADER = struct.pack(">BBH", socket.AF_INET, 0, 0)
+ORIGINAL, REPLY, STATUS, PROTOCOL_INFO, TIMEOUT = 1, 2, 3, 4, 7
+COUNTERS_UP, COUNTERS_DOWN, ID, TIMESTAMP = 9, 10, 12, 20
+
+_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK
+_FILTER, _STATUS_MASK, _FILTER_ORIGINAL = 25, 26, 1
+_IP, _PROTOCOL, _SOURCE_IP, _DESTINATION_IP = 1, 2, 1, 2
+_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
+_NESTED = 0x8000
+_BY_DESTINATION, _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 1, 1 << 3, 1 << 5  # CTA_FILTER_F_*
+
+_NUMBERS = {Protocol.TCP: TCP, Protocol.UDP: UDP}
+_PROTOCOLS = {number: protocol for protocol, number in _NUMBERS.items()}
+
+
+class Direction(NamedTuple):
+    """One direction of an entry, as its packets carry it.
+
+    Attributes:
+        protocol: TCP or UDP.
+        source: of packets in this direction.
+        destination: of packets in this direction.
+    """
+
+    protocol: Protocol
+    source: Address
+    destination: Address
+
+
+def question(protocol: Protocol | None = None, destination: Address | None = None, *, dnat: bool) -> Message:
+    """Ask for the entries of one protocol, of one original destination, or all; `dnat`: translated ones.
+
+    A kernel older than 5.8, or 5.15 for `dnat`, lists more than was asked for: look at the answers again.
+    """
+    body = HEADER
+    if protocol is not None:
+        body += _original_filter(protocol, destination)
+    if dnat:
+        bit = struct.pack(">I", STATUS_DNAT)
+        body += attribute(STATUS, bit) + attribute(_STATUS_MASK, bit)
+    return Message(_GET, 0, body, "conntrack")
+
+
+def deletion(original: bytes) -> Message:
+    """Delete the entry with this original direction, packed as the kernel listed it."""
+    return Message(_DELETE, 0, HEADER + attribute(ORIGINAL | _NESTED, original), "conntrack entry")
+
+
+def fields_of(body: bytes) -> dict[int, bytes]:
+    """The attributes of a listed entry."""
+    return dict(attributes(body, len(HEADER)))
+
+
+def direction(packed: bytes) -> Direction | None:
+    """Read the original or the reply direction; None if it is neither TCP nor UDP, or not IPv4."""
+    parts = dict(attributes(packed))
+    ips = dict(attributes(parts.get(_IP, b"")))
+    ports = dict(attributes(parts.get(_PROTOCOL, b"")))
+    protocol = _PROTOCOLS.get(int.from_bytes(ports.get(_NUMBER, b""), "big"))
+    source, destination = ips.get(_SOURCE_IP, b""), ips.get(_DESTINATION_IP, b"")
+    if protocol is None or not source or not destination:
+        return None
+    return Direction(
+        protocol,
+        _address(source, ports[_SOURCE_PORT]),
+        _address(destination, ports[_DESTINATION_PORT]),
+    )
+
+
+def _original_filter(protocol: Protocol, destination: Address | None) -> bytes:
+    flags = _BY_PROTOCOL
+    ports = attribute(_NUMBER, bytes([_NUMBERS[protocol]]))
+    addresses = b""
+    if destination is not None:
+        flags |= _BY_DESTINATION | _BY_DESTINATION_PORT
+        ports += attribute(_DESTINATION_PORT, destination.port.to_bytes(2, "big"))
+        packed = ipaddress.IPv4Address(destination.ip).packed
+        addresses = attribute(_IP | _NESTED, attribute(_DESTINATION_IP, packed))
+    original = addresses + attribute(_PROTOCOL | _NESTED, ports)
+    wanted = attribute(_FILTER_ORIGINAL, struct.pack("=I", flags))
+    return attribute(ORIGINAL | _NESTED, original) + attribute(_FILTER | _NESTED, wanted)
+
+
+def _address(ip: bytes, port: bytes) -> Address:
+    return Address(_text(ip), int.from_bytes(port, "big"))
+
+
+@functools.lru_cache(maxsize=16384)
+def _text(ip: bytes) -> str:
+    return socket.inet_ntoa(ip)

@@ -1,0 +1,87 @@
+"""Forgetting UDP flows.
+
+A flow keeps the translation of its first packet for as long as its client keeps sending. Whoever changes
+where a UDP frontend leads, or removes it, has the flows forgotten that lead elsewhere, or old clients stay
+with what is gone. TCP connections end by themselves and are left alone.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from userproxy.model.service import Protocol
+from userproxy.netfilter import NetfilterError
+from userproxy.netfilter.conntrack import entry
+from userproxy.netfilter.wire.netlink import RefusedError, Socket
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from userproxy.model.address import Address
+    from userproxy.model.plan import Frontend
+
+SINGLE_DUMPS = 8
+"""Up to so many frontends the kernel is asked for each one's flows; for more, once for all UDP flows."""
+
+_Stale = dict["Address", "Collection[Address]"]
+
+
+def forget(frontends: Mapping[Frontend, Collection[Address]]) -> int:
+    """Forget UDP flows by their original destination, but for those that lead to the right place already.
+
+    Blocks, briefly; for any thread. TCP and IPv6 frontends are left out.
+
+    Args:
+        frontends: whose flows to forget, and under each the addresses to which a flow may go on leading.
+
+    Returns:
+        How many were forgotten.
+
+    Raises:
+        NetfilterError: some flows may be left; call again.
+    """
+    stale: _Stale = {
+        frontend.address: spared
+        for frontend, spared in frontends.items()
+        if frontend.protocol == Protocol.UDP and not frontend.address.is_ipv6
+    }
+    if not stale:
+        return 0
+    try:
+        connection = Socket(entry.NETLINK_NETFILTER)
+        try:
+            return _forget(connection, stale)
+        finally:
+            connection.close()
+    except (RefusedError, OSError) as error:
+        refused = isinstance(error, RefusedError) and error.refusal.errno == errno.EPERM
+        remedy = " (run as root or grant CAP_NET_ADMIN)" if refused else ""
+        raise NetfilterError(f"cannot forget UDP flows: {error}{remedy}") from error
+
+
+def _forget(connection: Socket, stale: _Stale) -> int:
+    destinations = list(stale) if len(stale) <= SINGLE_DUMPS else [None]
+    found = {
+        original
+        for destination in destinations
+        for body in connection.dump(entry.question(Protocol.UDP, destination, dnat=False))
+        for original in _stale_original(body, stale)
+    }
+    deletions = [entry.deletion(original) for original in sorted(found)]
+    for refusal in connection.request(deletions):
+        if refusal.errno != errno.ENOENT:  # it expired meanwhile
+            raise RefusedError(refusal, "conntrack entry")
+    return len(deletions)
+
+
+def _stale_original(body: bytes, stale: _Stale) -> Iterator[bytes]:
+    """The original direction of a listed entry as the kernel packs it, if the entry is one to forget."""
+    fields = entry.fields_of(body)
+    original = entry.direction(fields.get(entry.ORIGINAL, b""))
+    reply = entry.direction(fields.get(entry.REPLY, b""))
+    if original is None or reply is None or original.protocol is not Protocol.UDP:
+        return
+    spared = stale.get(original.destination)
+    if spared is not None and reply.source not in spared:
+        yield fields[entry.ORIGINAL]

@@ -14,6 +14,7 @@ import structlog
 import uvloop
 
 from userproxy import __version__
+from userproxy.config import ConfigError
 from userproxy.control import Control, Ports
 from userproxy.logs import configure_logging
 from userproxy.model.messages import Begin
@@ -30,6 +31,8 @@ from userproxy.sources.manifests import ManifestSource
 from userproxy.worker.crew import Crew
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from userproxy.config import Config
     from userproxy.model.snapshot import Snapshot
 
@@ -48,8 +51,16 @@ class StartError(Exception):
     """The daemon cannot start. One line, with the remedy."""
 
 
-def run(config: Config) -> None:
+def run(config: Config, check: Callable[[], object]) -> bool:
     """Run the daemon until a signal ends it.
+
+    Args:
+        config: what is wanted of it.
+        check: reads the configuration anew, before SIGHUP has the program start anew with it.
+
+    Returns:
+        Whether the program is to be started anew: on SIGHUP. The workers go on meanwhile, so that no client
+        notices, and the new control side takes over from them.
 
     Raises:
         StartError: it cannot start; nothing has been changed.
@@ -62,7 +73,7 @@ def run(config: Config) -> None:
         missing = kernel.missing_features()
         if missing:
             raise StartError(missing[0])
-        uvloop.run(_serve(config, kernel))
+        return uvloop.run(_serve(config, kernel, check))
 
 
 def raise_file_limit() -> int:
@@ -73,7 +84,7 @@ def raise_file_limit() -> int:
     return hard
 
 
-async def _serve(config: Config, kernel: Kernel) -> None:
+async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) -> bool:
     files = raise_file_limit()
     crew = Crew(
         config.worker_count,
@@ -95,7 +106,7 @@ async def _serve(config: Config, kernel: Kernel) -> None:
     control = Control(config, crew, kernel, _ports(config), view)
     daemon = Daemon(config, control, crew, kernel, view)
     async with serve_admin(config.admin_socket, view):
-        await daemon.run(source)
+        return await daemon.run(source, check)
 
 
 def _source_status(source: ManifestSource) -> SourceStatus:
@@ -135,12 +146,14 @@ class Daemon:
         self._kernel = kernel
         self._view = view
         self._stopping = asyncio.Event()
+        self._renewing = False
         self._settled = False
         self._reconciler = Reconciler(self._reconcile, self._on_failure)
 
-    async def run(self, source: ManifestSource) -> None:
-        """Serve what the source says until a signal comes; then leave nothing behind."""
+    async def run(self, source: ManifestSource, check: Callable[[], object]) -> bool:
+        """Serve what the source says until a signal comes; see `run` above."""
         loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._renew, check)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         adopted = await self._kernel.start()
@@ -164,7 +177,21 @@ class Daemon:
             await self._stopping.wait()
             for task in tasks:
                 task.cancel()
-        await self._shut_down()
+        if self._renewing:
+            self._crew.leave()
+        else:
+            await self._shut_down()
+        return self._renewing
+
+    def _renew(self, check: Callable[[], object]) -> None:
+        try:
+            check()
+        except ConfigError as error:
+            log.error("not started anew: the configuration is wrong", error=str(error))  # noqa: TRY400
+            return
+        log.info("starting anew; the workers go on")
+        self._renewing = True
+        self._stopping.set()
 
     def _stop(self) -> None:
         if self._stopping.is_set():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,9 +75,15 @@ def run(config_file: Path | None, **flags: Any) -> None:  # noqa: ANN401 - as ma
     """Run the daemon, in the foreground.
 
     SIGTERM stops it: no new connections, then those that live get their time, then every trace is removed.
+    SIGHUP has it start anew, with the program and the configuration as they are then, and no client notices.
     """
+
+    def load() -> config.Config:
+        return config.load(flags, config_file)
+
     try:
-        run_daemon(config.load(flags, config_file))
+        if run_daemon(load(), load):
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
     except config.ConfigError as error:
         raise click.UsageError(str(error)) from None
     except (StartError, NodeLockError, AdminSocketError, NetfilterError) as error:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "userproxy"
 BASE_DIRECTORY = Path("/run/userproxy/lab")
 PORT_RANGE = "10400-18399"
+
+ORPHAN_SECONDS = "10"
+"""How long the workers of a daemon that was killed go on: long enough for a new one to take over."""
 START_SECONDS = 15.0
 """How long a process of the lab may take until it serves, on a machine that has other things to do."""
 
@@ -250,6 +253,7 @@ class Lab:
             *("--node-name", here.name, "--host-ip", here.ip),
             *("--admin-socket", str(self.admin_socket(host)), "--state-dir", str(self.state(host))),
             *("--port-range", PORT_RANGE),
+            *("--orphan-seconds", ORPHAN_SECONDS),
             *extra,
         )
         if wait:

@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 
 from userproxy.model import messages
 from userproxy.worker.channel import Channel, pair
@@ -27,7 +28,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 # A worker that is alive answers within a moment; one that does not is stopped in a debugger, or worse.
 ANSWER_SECONDS = 10.0
 
-P = TypeVar("P", bound=messages.Part)
+log = structlog.get_logger("userproxy.workers")
 
 
 class WorkerGoneError(Exception):
@@ -128,7 +129,9 @@ class Member:
                 self.pid, self._expected = pid, holds
             case messages.Holds(serves=serves):
                 self.held += zip(serves, fds, strict=True)
-            case messages.Done(serial=serial):
+            case messages.Done(serial=serial, error=error):
+                if error:
+                    log.error("a worker failed at an order: its log says why", pid=self.pid, error=error)
                 if serial in self._waiting:
                     _settle(self._waiting[serial][1])
             case _:

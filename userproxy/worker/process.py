@@ -97,6 +97,17 @@ class Worker:
 
     def _on_order(self, message: bytes, fds: list[int]) -> None:
         order = _ORDERS.decode(message)
+        error = ""
+        try:
+            if self._carry_out(order, fds):
+                return
+        except Exception as failure:
+            log.exception("an order could not be carried out", order=type(order).__name__)
+            error = f"{type(order).__name__}: {failure!r}"
+        self._say(messages.Done(serial=order.serial, error=error))
+
+    def _carry_out(self, order: messages.Orders, fds: list[int]) -> bool:
+        """Do what the order says; returns whether that goes on, and will say itself when it is done."""
         match order:
             case messages.Begin():
                 self._begin(order)
@@ -104,15 +115,15 @@ class Worker:
                 self._apply(order, fds)
             case messages.ListConnections():
                 self._tasks.create_task(self._list(order))
-                return
+                return True
             case messages.Count():
                 self._count(order)
             case messages.Retire():
                 self._retire()
             case messages.Drain():
                 self._tasks.create_task(self._drain(order))
-                return
-        self._say(messages.Done(serial=order.serial))
+                return True
+        return False
 
     def _begin(self, order: messages.Begin) -> None:
         self._orphan_seconds = order.orphan_seconds

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-M = TypeVar("M")
-
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 ERROR = select.EPOLLERR
@@ -40,6 +38,16 @@ class Ready(Protocol):
         ...
 
 
+class Watched(Protocol):
+    """Who is looked at from time to time."""
+
+    def abort(self) -> None:
+        """Looking at it raised: give up everything that belongs to it, and leave."""
+        ...
+
+
+M = TypeVar("M", bound=Watched)
+
 # After so many rounds the loop gets its turn again: signals, the admin socket, the control side.
 _ROUNDS = 8
 _EVENTS_A_ROUND = 256
@@ -48,17 +56,23 @@ _EVENTS_A_ROUND = 256
 class Poller:
     """Registers sockets with their handlers, and calls these when the kernel says so.
 
+    Args:
+        clock: monotonic time, in seconds.
+
     Attributes:
-        now: the monotonic time of the current round, in seconds; read it instead of the clock.
+        clock: for whoever may be called outside of a round, or measures within one.
+        now: the time at which the latest round began; within a round, read it instead of the clock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._closing: list[socket] = []
         self._dispatching = False
+        self._paused = False
         self._detach: Callable[[], object] | None = None
-        self.now = monotonic()
+        self.clock = clock
+        self.now = clock()
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Be driven by the event loop from now on."""
@@ -70,17 +84,19 @@ class Poller:
         self.register(inner._epoll.fileno(), READ, inner)
 
     def pause(self, inner: Poller) -> None:
-        """Leave the sockets of a nested poller alone."""
+        """Leave the sockets of a nested poller alone, from the next call of a handler on."""
+        inner._paused = True
         self.modify(inner._epoll.fileno(), 0)
 
     def resume(self, inner: Poller) -> None:
         """Look after the sockets of a nested poller again."""
+        inner._paused = False
         self.modify(inner._epoll.fileno(), READ)
 
     def register(self, fd: int, interest: int, owner: Ready) -> None:
         """Tell the owner whenever the interest (or an error, or a hang-up) is there."""
-        self._handlers[fd] = owner.on_ready
         self._epoll.register(fd, interest)
+        self._handlers[fd] = owner.on_ready
 
     def modify(self, fd: int, interest: int) -> None:
         """Change the interest. With 0, errors and hang-ups are still told."""
@@ -99,6 +115,9 @@ class Poller:
     def close(self, sock: socket) -> None:
         """Close a socket, registered or not; its handler is not called again.
 
+        The kernel forgets its registration with the last descriptor of it. Of a socket that another process
+        has too, that is not this one: `unregister` it first.
+
         Within a round the number stays taken until the round ends: events of the same round that were meant
         for this socket must not reach another one that got its number.
         """
@@ -110,17 +129,21 @@ class Poller:
 
     def dispatch(self) -> None:
         """Serve what is ready now, for a bounded number of rounds."""
-        poll = self._epoll.poll
+        for _ in range(_ROUNDS):
+            if not self._round():
+                break
+
+    def _round(self) -> bool:
+        ready = self._epoll.poll(0, _EVENTS_A_ROUND)
+        if not ready:
+            return False
+        self.now = self.clock()
         handlers = self._handlers
         self._dispatching = True
-        for _ in range(_ROUNDS):
-            ready = poll(0, _EVENTS_A_ROUND)
-            if not ready:
-                break
-            self.now = monotonic()
+        try:
             for fd, mask in ready:
                 handler = handlers.get(fd)
-                if handler is None:
+                if handler is None or self._paused:
                     continue
                 try:
                     handler(mask)
@@ -128,17 +151,18 @@ class Poller:
                     # One connection's trouble must not become every connection's.
                     log.exception("a connection is given up: handling its socket failed", fd=fd)
                     _owner(handler).abort()
+        finally:
+            self._dispatching = False
             if self._closing:
                 self._close_all()
-        self._dispatching = False
+        return True
 
     def on_ready(self, _mask: int) -> None:
-        """Nested in another poller: its call."""
-        self.dispatch()
+        """Nested in another poller: one round within each round of that one."""
+        self._round()
 
     def abort(self) -> None:
         """Nested in another poller: a round failed, the next one will be tried."""
-        self._dispatching = False
 
     def _close_all(self) -> None:
         for sock in self._closing:
@@ -196,6 +220,13 @@ class Watch(Generic[M]):
             self._timer = None
 
     def _tick(self) -> None:
-        for member in list(self.members.values()):
-            self._look(member)
+        for number, member in list(self.members.items()):
+            if number not in self.members:
+                continue
+            try:
+                self._look(member)
+            except Exception:
+                log.exception("a connection is given up: looking at it failed")
+                self.members.pop(number, None)
+                member.abort()
         self._timer = self._loop.call_later(self._period, self._tick) if self.members else None

@@ -31,6 +31,7 @@ COMMANDS = {
     "status": ("userproxy.cli.inventory:status", "Show the daemon and what troubles it."),
     "cleanup": ("userproxy.cli.cleanup:cleanup", "Remove every trace from this node's kernel."),
     "lab": ("userproxy.cli.lab:lab", "The reference deployment in network namespaces."),
+    "bench": ("userproxy.cli.bench:bench", "Measure every path to a Service, side by side."),
 }
 """By name: where the command is (`module:attribute`), and its line in `userproxy --help`."""
 

@@ -1,0 +1,161 @@
+"""The Services that every path serves, as manifests and as API objects. Pure.
+
+All paths serve the same ones: the labs are twins, so that the same addresses mean the same pods in each.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from userproxy.lab.topology import Deployment, Host, Pod
+from userproxy.model.address import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Object = dict[str, Any]
+"""A Kubernetes API object."""
+
+HTTP_PORT, BULK_PORT = 8080, 5201
+NAMESPACE = "default"
+SERVICE_NETWORK = "10.3.0.0/16"
+
+# Pods without a port: the lab then starts no web server of its own in them.
+SERVER1 = Pod(name="server1", ip="10.0.1.2")
+SERVER2 = Pod(name="server2", ip="10.0.1.4")
+CLIENT = Pod(name="client", ip="10.0.1.3")
+HOST = Host(name="host1", ip="10.100.0.2", pod_network="10.0.1.0/24", pods=(SERVER1, SERVER2, CLIENT))
+
+TWIN = Deployment(
+    gateway="gateway",
+    gateway_ip="10.100.0.1",
+    host_network="10.100.0.0/24",
+    service_network=SERVICE_NETWORK,
+    hosts=(HOST,),
+    services=(),
+)
+"""What each path has for itself: the reference deployment with both of its pods on the client's own host,
+so that as little as possible beside the path itself is measured."""
+
+_FILLERS_FROM = int(ipaddress.IPv4Address("10.3.1.0"))
+_CHANGES_FROM = int(ipaddress.IPv4Address("10.3.128.0"))
+MAX_SERVICES = _CHANGES_FROM - _FILLERS_FROM
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """A Service with one TCP port.
+
+    Attributes:
+        name: in `NAMESPACE`.
+        frontend: its Service IP and port.
+        target: the port of its pods.
+        pods: behind it.
+    """
+
+    name: str
+    frontend: Address
+    target: int
+    pods: tuple[Pod, ...]
+
+
+HTTP = Service(
+    name="bench-http", frontend=Address("10.3.241.152", 80), target=HTTP_PORT, pods=(SERVER1, SERVER2)
+)
+BULK = Service(
+    # One pod: iperf3 needs its control and its data connections to arrive at the same server.
+    name="bench-bulk",
+    frontend=Address("10.3.241.153", BULK_PORT),
+    target=BULK_PORT,
+    pods=(SERVER1,),
+)
+MEASURED = (HTTP, BULK)
+
+
+def fillers(count: int) -> list[Service]:
+    """`count` further Services like `HTTP`, each with an address of its own.
+
+    Raises:
+        ValueError: there are not that many addresses.
+    """
+    if not 0 <= count <= MAX_SERVICES:
+        raise ValueError(f"{count} Services do not fit: at most {MAX_SERVICES}")
+    return [_like_http(f"filler-{number:05}", _FILLERS_FROM + number) for number in range(count)]
+
+
+def newcomer(number: int) -> Service:
+    """A Service that is added while the others are there; another address for each number."""
+    return _like_http(f"newcomer-{number}", _CHANGES_FROM + number)
+
+
+def manifest(services: Iterable[Service]) -> str:
+    """The Services and their EndpointSlices as one YAML file (of JSON documents)."""
+    return "---\n".join(
+        json.dumps(each) + "\n" for service in services for each in (api_service(service), api_slice(service))
+    )
+
+
+def api_service(service: Service) -> Object:
+    """The Service object."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": NAMESPACE, "name": service.name},
+        "spec": {
+            "clusterIP": service.frontend.ip,
+            "clusterIPs": [service.frontend.ip],
+            "ipFamilies": ["IPv4"],
+            "ports": [{"protocol": "TCP", "port": service.frontend.port, "targetPort": service.target}],
+        },
+    }
+
+
+def api_slice(service: Service) -> Object:
+    """The EndpointSlice object of its pods."""
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": f"{service.name}-pods",
+            "labels": {"kubernetes.io/service-name": service.name},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "", "protocol": "TCP", "port": service.target}],
+        "endpoints": [
+            {
+                "addresses": [pod.ip],
+                "nodeName": HOST.name,
+                "conditions": {"ready": True, "serving": True, "terminating": False},
+            }
+            for pod in service.pods
+        ],
+    }
+
+
+def api_endpoints(service: Service) -> Object:
+    """The Endpoints object of its pods, which proxies of before EndpointSlices read."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {"namespace": NAMESPACE, "name": service.name},
+        "subsets": [
+            {
+                "addresses": [{"ip": pod.ip, "nodeName": HOST.name} for pod in service.pods],
+                "ports": [{"port": service.target, "protocol": "TCP"}],
+            }
+        ],
+    }
+
+
+def api_node() -> Object:
+    """The Node object of the host, which is the same in every twin."""
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": HOST.name}}
+
+
+def _like_http(name: str, ip: int) -> Service:
+    frontend = Address(str(ipaddress.IPv4Address(ip)), HTTP.frontend.port)
+    return msgspec.structs.replace(HTTP, name=name, frontend=frontend)

@@ -1,0 +1,1 @@
+"""The benchmark: what it makes of the programs' output, of its samples, and of a record."""

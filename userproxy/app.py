@@ -22,6 +22,9 @@ from userproxy.model.plan import CaptureChange, Refuse
 from userproxy.model.rows import SourceStatus
 from userproxy.netfilter.kernel import Kernel
 from userproxy.ops.admin import serve_admin
+from userproxy.ops.http.health import Health
+from userproxy.ops.http.metrics import Metrics
+from userproxy.ops.http.server import Pages, serve_http
 from userproxy.ops.node_lock import NodeLock
 from userproxy.ops.portfile import PortFile
 from userproxy.ops.view import View
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     from userproxy.config import Config
     from userproxy.model.snapshot import Snapshot
+    from userproxy.sources import Source
 
 log = structlog.get_logger("userproxy")
 
@@ -98,18 +102,38 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
             log_level=config.log_level.value,
         ),
     )
-    try:
-        source = ManifestSource(config.manifests)
-    except FileNotFoundError as error:
-        raise StartError(f"{error.filename}: {error.strerror}") from None
+    source = await _open_source(config)
     view = View(config, crew, lambda: _source_status(source), time.time)
     control = Control(config, crew, kernel, _ports(config), view)
-    daemon = Daemon(config, control, crew, kernel, view)
+    daemon = Daemon(config, control, crew, kernel, view, source)
     async with serve_admin(config.admin_socket, view):
-        return await daemon.run(source, check)
+        return await daemon.run(check)
 
 
-def _source_status(source: ManifestSource) -> SourceStatus:
+async def _open_source(config: Config) -> Source:
+    """The source that the configuration names.
+
+    Raises:
+        StartError: it is not there, or its credentials cannot be read.
+    """
+    proxy_name = config.service_proxy_name or None
+    if config.manifests is not None:
+        try:
+            return ManifestSource(config.manifests, service_proxy_name=proxy_name)
+        except FileNotFoundError as error:
+            raise StartError(f"{error.filename}: {error.strerror}") from None
+    # It takes up to a second and 73 MB, which only those pay who use it.
+    from userproxy.sources.kubernetes.source import KubeconfigError, KubernetesSource  # noqa: PLC0415
+
+    source = KubernetesSource(config.kubeconfig, node_name=config.node_name, service_proxy_name=proxy_name)
+    try:
+        await source.check()
+    except KubeconfigError as error:
+        raise StartError(str(error)) from None
+    return source
+
+
+def _source_status(source: Source) -> SourceStatus:
     return SourceStatus(
         kind=source.kind, synced=source.synced, stale_seconds=round(source.stale_seconds(), 3)
     )
@@ -137,25 +161,31 @@ class Daemon:
         crew: the data side.
         kernel: the kernel's side.
         view: what it shows of itself.
+        source: of the Services.
     """
 
-    def __init__(self, config: Config, control: Control, crew: Crew, kernel: Kernel, view: View) -> None:
+    def __init__(
+        self, config: Config, control: Control, crew: Crew, kernel: Kernel, view: View, source: Source
+    ) -> None:
         self._config = config
         self._control = control
         self._crew = crew
         self._kernel = kernel
         self._view = view
+        self._source = source
         self._stopping = asyncio.Event()
         self._renewing = False
         self._settled = False
         self._reconciler = Reconciler(self._reconcile, self._on_failure)
+        self._metrics = Metrics(config.mode.value)
 
-    async def run(self, source: ManifestSource, check: Callable[[], object]) -> bool:
+    async def run(self, check: Callable[[], object]) -> bool:
         """Serve what the source says until a signal comes; see `run` above."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._renew, check)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
+        pages = Pages(self._health, self._view.figures, self._metrics, self._config.mode)
         adopted = await self._kernel.start()
         await self._crew.start()
         self._control.adopt(msgspec.structs.replace(adopted, serves=self._crew.serves))
@@ -169,10 +199,16 @@ class Daemon:
         )
         async with asyncio.TaskGroup() as group:
             tasks = (
-                group.create_task(source.run(self._publish)),
+                group.create_task(self._source.run(self._publish)),
                 group.create_task(self._reconciler.run()),
                 group.create_task(self._repair()),
                 group.create_task(self._crew.mind()),
+                group.create_task(
+                    serve_http(self._config.healthz_address, pages.probes(), "healthz-bind-address")
+                ),
+                group.create_task(
+                    serve_http(self._config.metrics_address, pages.metrics(), "metrics-bind-address")
+                ),
             )
             await self._stopping.wait()
             for task in tasks:
@@ -198,12 +234,30 @@ class Daemon:
             self._crew.hurry()
         self._stopping.set()
 
+    def _health(self) -> Health:
+        now, wall = time.monotonic(), time.time()
+        snapshot = self._control.snapshot
+        updated, pending = self._reconciler.last_success, self._reconciler.pending_since
+        return Health(
+            now=wall,
+            last_updated=None if updated is None or snapshot is None else wall - (now - updated),
+            pending_seconds=None if pending is None else now - pending,
+            eligible=snapshot is not None and (snapshot.node is None or snapshot.node.eligible),
+            source=_source_status(self._source),
+        )
+
     def _publish(self, snapshot: Snapshot) -> None:
+        self._metrics.changed(self._control.snapshot, snapshot)
         self._control.take(snapshot)
         self._reconciler.notify()
 
     async def _reconcile(self) -> None:
-        await self._control.reconcile()
+        started = time.monotonic()
+        try:
+            await self._control.reconcile()
+        finally:
+            self._source.tell(tuple(self._control.problems))
+        self._metrics.carried_out(time.monotonic() - started)
         self._view.report("")
         if not self._settled:
             # What lives now lives long: the garbage collector need not look at it again.
@@ -212,6 +266,7 @@ class Daemon:
             gc.freeze()
 
     def _on_failure(self, error: Exception, seconds: float) -> None:
+        self._metrics.failed()
         log.error("not everything could be carried out", error=str(error), retry_in_seconds=seconds)
         self._view.report(f"not everything could be carried out: {error}")
 

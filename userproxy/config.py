@@ -18,6 +18,10 @@ from userproxy.model.service import Path as TrafficPath
 DEFAULT_ADMIN_SOCKET = Path("/run/userproxy/admin.sock")
 DEFAULT_STATE_DIR = Path("/var/lib/userproxy")
 DEFAULT_PORT_RANGE = "10400-18399"
+DEFAULT_HEALTHZ_ADDRESS = "0.0.0.0:10256"
+DEFAULT_METRICS_ADDRESS = "127.0.0.1:10249"
+
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 class ConfigError(ValueError):
@@ -45,6 +49,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
 
     Attributes:
         manifests: a file or directory of YAML or JSON to take Services from.
+        kubeconfig: how to reach the API server to take Services from. Without this and `manifests`, that of
+            the cluster that this process is a pod of.
+        service_proxy_name: serve the Services labelled `service.kubernetes.io/service-proxy-name` with this
+            name; by default, those without that label.
         node_name: this node's name in the Node and EndpointSlice objects; the host name by default.
         host_ip: of the listeners; the node's primary address by default.
         mode: the path of Services that do not choose one.
@@ -55,11 +63,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
         linger_seconds: how long a half-closed connection may carry no byte before it is given up.
         orphan_seconds: how long workers go on when this process is gone; without limit by default.
         workers: how many processes relay; `auto` for one a processor.
+        healthz_bind_address: of `/healthz` and `/livez`, `IP:PORT`; empty for none.
+        metrics_bind_address: of `/metrics`, `IP:PORT`; empty for none.
         log_format: of the log on stderr.
         log_level: of the log on stderr.
     """
 
     manifests: Path | None = None
+    kubeconfig: Path | None = None
+    service_proxy_name: str = ""
     node_name: str = ""
     host_ip: str = ""
     mode: TrafficPath = TrafficPath.REDIRECT_TO_HOST
@@ -70,14 +82,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     linger_seconds: float = 60.0
     orphan_seconds: float | None = None
     workers: int | Literal["auto"] = 1
+    healthz_bind_address: str = DEFAULT_HEALTHZ_ADDRESS
+    metrics_bind_address: str = DEFAULT_METRICS_ADDRESS
     log_format: LogFormat = LogFormat.CONSOLE
     log_level: LogLevel = LogLevel.INFO
 
 
 class Config(Settings, frozen=True, kw_only=True):
     """Settings in which everything has been filled in and checked."""
-
-    manifests: Path
 
     @property
     def worker_count(self) -> int:
@@ -88,6 +100,16 @@ class Config(Settings, frozen=True, kw_only=True):
     def ports(self) -> range:
         """The port range as numbers."""
         return parse_port_range(self.port_range)
+
+    @property
+    def healthz_address(self) -> Address | None:
+        """Where to answer probes, if anywhere."""
+        return Address.parse(self.healthz_bind_address) if self.healthz_bind_address else None
+
+    @property
+    def metrics_address(self) -> Address | None:
+        """Where to answer Prometheus, if anywhere."""
+        return Address.parse(self.metrics_bind_address) if self.metrics_bind_address else None
 
 
 def load(flags: dict[str, Any], file: Path | None) -> Config:
@@ -151,13 +173,32 @@ def _complete(settings: Settings) -> Config:
         raise ValueError(f"orphan-seconds: {settings.orphan_seconds} is below 0")
     if settings.workers != "auto" and settings.workers < 1:
         raise ValueError(f"workers: {settings.workers} is not `auto` or a number from 1 on")
-    if settings.manifests is None:
-        raise ValueError("nothing to take Services from: name a file or directory with --manifests PATH")
+    _check_addresses(settings)
+    _check_source(settings)
     host_ip = canonical_ip(settings.host_ip) if settings.host_ip else _primary_address()
     if Address(host_ip, 0).is_ipv6:
         raise ValueError(f"host-ip: {host_ip} is an IPv6 address; only IPv4 Services can be captured yet")
     name = settings.node_name or socket.gethostname().lower()
     return Config(**{**msgspec.structs.asdict(settings), "host_ip": host_ip, "node_name": name})
+
+
+def _check_addresses(settings: Settings) -> None:
+    for name in ("healthz_bind_address", "metrics_bind_address"):
+        if address := getattr(settings, name):
+            try:
+                Address.parse(address)
+            except ValueError as error:
+                raise ValueError(f"{name.replace('_', '-')}: {error}") from None
+
+
+def _check_source(settings: Settings) -> None:
+    if settings.manifests and settings.kubeconfig:
+        raise ValueError("manifests and kubeconfig: Services come from one of the two, leave the other out")
+    if not (settings.manifests or settings.kubeconfig or _SERVICE_ACCOUNT.exists()):
+        raise ValueError(
+            "nothing to take Services from: name a file or directory with --manifests PATH, or an API server "
+            "with --kubeconfig PATH, or run as a pod with a ServiceAccount"
+        )
 
 
 def _primary_address() -> str:

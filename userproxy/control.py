@@ -91,6 +91,16 @@ class Control:
         """What has been carried out so far."""
         return self._actual
 
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The latest desired state; None before a source has spoken."""
+        return self._snapshot
+
+    @property
+    def problems(self) -> frozenset[Problem]:
+        """What users must know of the state that was carried out last."""
+        return self._problems
+
     def adopt(self, actual: Wanted) -> None:
         """Begin with what an earlier daemon has left in the kernel."""
         self._actual = actual
@@ -114,7 +124,7 @@ class Control:
         problems: tuple[Problem, ...] = ()
         failures: dict[ServicePortName, OSError] = {}
         for _ in range(_MAX_ROUNDS):
-            wanted, problems = self._planner.wanted(snapshot, self._node, self._actual)
+            wanted, problems = self._planner.wanted(snapshot, snapshot.node or self._node, self._actual)
             wanted = _without(wanted, failures)
             steps = plan(wanted, self._actual)
             if not steps:

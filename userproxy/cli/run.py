@@ -39,6 +39,15 @@ def _choice(values: type[enum.StrEnum]) -> click.Choice[str]:
 
 @click.command()
 @click.option("--manifests", type=_PATH, help="A file or directory of YAML or JSON, watched for changes.")
+@click.option(
+    "--kubeconfig",
+    type=_PATH,
+    help="How to reach the API server to follow. [default in a pod: its ServiceAccount]",
+)
+@click.option(
+    "--service-proxy-name",
+    help="Serve the Services labelled for this proxy. [default: those labelled for none]",
+)
 @click.option("--config", "config_file", type=_PATH, help="YAML with these settings; flags win over it.")
 @click.option("--node-name", help="This node's name in Node and EndpointSlice objects. [default: host name]")
 @click.option("--host-ip", help="The address of the listeners. [default: the node's primary address]")
@@ -69,6 +78,16 @@ def _choice(values: type[enum.StrEnum]) -> click.Choice[str]:
     help="How long workers go on when this process is gone. [default: no limit]",
 )
 @click.option("--workers", type=_Workers(), help="How many processes relay, or `auto`. [default: 1]")
+@click.option(
+    "--healthz-bind-address",
+    metavar="IP:PORT",
+    help=f"Where to answer /healthz and /livez, if anywhere. [default: {config.DEFAULT_HEALTHZ_ADDRESS}]",
+)
+@click.option(
+    "--metrics-bind-address",
+    metavar="IP:PORT",
+    help=f"Where to answer /metrics, if anywhere. [default: {config.DEFAULT_METRICS_ADDRESS}]",
+)
 @click.option("--log-format", type=_choice(config.LogFormat), help="[default: console]")
 @click.option("--log-level", type=_choice(config.LogLevel), help="[default: info]")
 def run(config_file: Path | None, **flags: Any) -> None:  # noqa: ANN401 - as many types as there are flags

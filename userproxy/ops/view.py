@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +12,7 @@ from userproxy import __version__
 from userproxy.model.plan import Wanted
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
+from userproxy.ops.http.metrics import Figures
 from userproxy.ops.tally import Tally
 
 if TYPE_CHECKING:
@@ -122,6 +123,18 @@ class View:
             listeners=len(self._crew.serves),
             connections=self._tally.live,
             problems=tuple([self._trouble] if self._trouble else []) + tuple(problems),
+        )
+
+    async def figures(self) -> Figures:
+        """What the metrics tell, counted now."""
+        await self.refresh()
+        return Figures(
+            services=len(self._snapshot.services),
+            listeners=len(self._crew.serves),
+            connections=self._tally.live,
+            ended=self._tally.ended,
+            problems=Counter(problem.reason for problem in self._problems),
+            source=self._source(),
         )
 
     def _judge(self, name: ServicePortName, endpoints: tuple[Endpoint, ...]) -> dict[Address, Condition]:

@@ -27,7 +27,7 @@ from userproxy.sources.index import ObjectIndex
 from userproxy.sources.watch import DirectoryWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from userproxy.sources.decode import ObjectKey
 
@@ -89,11 +89,15 @@ class ManifestSource:
         self._path_problem: Problem | None = None
         self._unsettled = False
         self._in_step_at = clock()
+        self._in_step = False
         self.synced = False
 
     def stale_seconds(self) -> float:
-        """How long ago what is on disk was last known to be wholly in effect."""
-        return self._clock() - self._in_step_at
+        """How long ago what is on disk was last wholly in effect; 0 while it is."""
+        return 0.0 if self._in_step else self._clock() - self._in_step_at
+
+    def tell(self, _problems: Sequence[Problem]) -> None:
+        """Files have nobody to tell; `userproxy status` and the log do."""
 
     async def run(self, publish: Callable[[Snapshot], None]) -> None:
         """Publish a Snapshot at once, and a new one after each change, until cancelled."""
@@ -145,7 +149,8 @@ class ManifestSource:
             for path in paths:
                 self._load(path, forced=path.name in touched)
             self.synced = True
-        if not self._path_problem and not any(file.problem for file in self._files.values()):
+        self._in_step = not self._path_problem and not any(file.problem for file in self._files.values())
+        if self._in_step:
             self._in_step_at = self._clock()
         self._reindex()
         return self._index.snapshot()

@@ -1,0 +1,165 @@
+"""The two HTTP servers of the daemon: one for probes, open to the network, and one for metrics.
+
+Neither is needed for serving: where an address is taken, it is tried again, and everything else goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import web
+
+from userproxy.ops.http.metrics import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    from userproxy.model.address import Address
+    from userproxy.ops.http.health import Health
+    from userproxy.ops.http.metrics import Figures, Metrics
+
+log = structlog.get_logger("userproxy.http")
+
+_RETRY_SECONDS = 5.0
+
+_CONNECTION_SECONDS = 10.0
+"""No client needs longer: each gets one answer, and the connection is closed."""
+
+
+class Pages:
+    """What is answered.
+
+    Args:
+        health: tells how the daemon is.
+        figures: tells what is counted elsewhere.
+        metrics: are rendered.
+        mode: what `/proxyMode` answers.
+    """
+
+    def __init__(
+        self,
+        health: Callable[[], Health],
+        figures: Callable[[], Awaitable[Figures]],
+        metrics: Metrics,
+        mode: str,
+    ) -> None:
+        self._health = health
+        self._figures = figures
+        self._metrics = metrics
+        self._mode = mode
+        self._rendering = asyncio.Lock()
+
+    def probes(self) -> web.Application:
+        """For `--healthz-bind-address`."""
+        return _application({"/healthz": self._healthz, "/livez": self._livez})
+
+    def metrics(self) -> web.Application:
+        """For `--metrics-bind-address`."""
+        return _application(
+            {"/metrics": self._scrape, "/healthz": self._healthz, "/proxyMode": self._proxy_mode}
+        )
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        health = self._health()
+        return self._probe("healthz", health, healthy=health.healthy)
+
+    async def _livez(self, _request: web.Request) -> web.Response:
+        health = self._health()
+        return self._probe("livez", health, healthy=health.alive)
+
+    def _probe(self, path: str, health: Health, *, healthy: bool) -> web.Response:
+        code = 200 if healthy else 503
+        self._metrics.probed(path, code)
+        return web.Response(
+            status=code,
+            body=health.body(healthy=healthy),
+            content_type="application/json",
+            headers={"X-Content-Type-Options": "nosniff"},
+        )
+
+    async def _scrape(self, _request: web.Request) -> web.Response:
+        async with self._rendering:
+            body = await asyncio.to_thread(self._metrics.render, await self._figures())
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+    async def _proxy_mode(self, _request: web.Request) -> web.Response:
+        return web.Response(text=self._mode)
+
+
+async def serve_http(
+    address: Address | None,
+    application: web.Application,
+    flag: str,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Serve until cancelled.
+
+    Args:
+        address: to listen on; None serves nothing.
+        application: what to serve.
+        flag: that the address comes from, for the log.
+        sleep: waits so many seconds.
+    """
+    if address is None:
+        return
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await _listen(runner, address, flag, sleep)
+        await _hang_up_on_the_idle(runner, sleep)
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(
+    runner: web.AppRunner, address: Address, flag: str, sleep: Callable[[float], Awaitable[None]]
+) -> None:
+    warned = False
+    while True:
+        site = web.TCPSite(runner, address.ip, address.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await site.stop() if site in runner.sites else None
+            if not warned:
+                reason = error.strerror or str(error)
+                log.warning(
+                    "cannot listen, and will try again",
+                    address=str(address),
+                    error=reason,
+                    remedy=f"--{flag}",
+                )
+            warned = True
+            await sleep(_RETRY_SECONDS)
+        else:
+            if warned:
+                log.info("listening after all", address=str(address))
+            return
+
+
+async def _hang_up_on_the_idle(runner: web.AppRunner, sleep: Callable[[float], Awaitable[None]]) -> None:
+    """Close the connections of those who connect and then say nothing, lest they use up our descriptors."""
+    before: set[Any] = set()
+    while True:
+        await sleep(_CONNECTION_SECONDS)
+        connections = set(runner.server.connections) if runner.server else set()
+        for connection in connections & before:
+            connection.force_close()
+            if connection.transport:
+                connection.transport.abort()
+        before = connections - before
+
+
+def _application(pages: dict[str, Callable[[web.Request], Awaitable[web.Response]]]) -> web.Application:
+    application = web.Application(client_max_size=1024)
+    for path, page in pages.items():
+        application.router.add_get(path, page)
+    application.on_response_prepare.append(_close_after)
+    return application
+
+
+async def _close_after(_request: web.Request, response: web.StreamResponse) -> None:
+    response.force_close()

@@ -20,8 +20,9 @@ from userproxy.model.address import Address
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from userproxy.dataplane.health.backend import LiveBackend
     from userproxy.dataplane.poller import Poller, Watch
-    from userproxy.dataplane.services import LiveBackend, LiveService
+    from userproxy.dataplane.services import LiveService
     from userproxy.dataplane.tcp.pipes import PipePool
 
 log = structlog.get_logger(__name__)
@@ -95,7 +96,7 @@ class Connection:
         self._backend_sock: socket | None = None
         self._attempt_began = self._attempt_ends = 0.0
         self._tried: tuple[LiveBackend, ...] = ()
-        service.connections += 1
+        service.enter(peer[0])
 
     @property
     def state(self) -> State:
@@ -186,7 +187,7 @@ class Connection:
     def _dial(self) -> Event | None:
         context = self._context
         seconds = context.budget.next_attempt(monotonic() - self.opened)
-        backend = self.service.balancer.pick(self._tried) if seconds > 0 else None
+        backend = self.service.pick(self.peer[0], self._tried) if seconds > 0 else None
         if backend is None:
             return Event.BACKENDS_EXHAUSTED
         self.backend = backend
@@ -229,6 +230,7 @@ class Connection:
                 error=os.strerror(error or 0),
             )
             self._tried = (*self._tried, backend)
+            self.service.dial_failed(backend, error or 0)
         self._context.dialling.members.pop(self.number, None)
         self._leave_backend()
         return Event.DIAL_FAILED
@@ -249,7 +251,7 @@ class Connection:
         backend = self.backend_leg = Leg(backend_sock, self, context.poller, context.pipes)
         client.other, backend.other = backend, client
         if self.backend is not None:
-            self.backend.latency = context.poller.now - self._attempt_began
+            self.service.dial_answered(self.backend, max(0.0, monotonic() - self._attempt_began))
         dialling = context.dialling.members.pop(self.number, None)
         backend.start(registered=dialling is not None)
         client.start(registered=False)
@@ -278,7 +280,7 @@ class Connection:
         context = self._context
         context.dialling.members.pop(self.number, None)
         context.half_closed.members.pop(self.number, None)
-        self.service.connections -= 1
+        self.service.leave(self.peer[0])
         context.ended(self)
         context.poller.close(self._client_sock)
         self._leave_backend()

@@ -1,0 +1,1 @@
+"""Which backends may be picked: by what befell clients, by checks, and by how many look dead."""

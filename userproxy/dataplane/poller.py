@@ -24,6 +24,7 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 ERROR = select.EPOLLERR
 HANGUP = select.EPOLLHUP
+PEER_FINISHED = select.EPOLLRDHUP
 
 
 class Ready(Protocol):

@@ -15,6 +15,7 @@ from typing import Protocol
 PIPE_BYTES = 1 << 20
 _COPY_BYTES = 1 << 14
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+_MORE = _FLAGS | os.SPLICE_F_MORE
 
 
 class Carrier(Protocol):
@@ -35,8 +36,12 @@ class Carrier(Protocol):
         """
         ...
 
-    def drain(self, fd: int) -> int:
+    def drain(self, fd: int, *, more: bool = False) -> int:
         """Hand bytes to a non-blocking socket; returns how many are still held.
+
+        Args:
+            fd: the socket.
+            more: whether something follows at once, so that the kernel may wait for it to fill a packet.
 
         Raises:
             BlockingIOError: the socket takes none now.
@@ -62,9 +67,9 @@ class Pipe:
         self.held = held = os.splice(fd, self._write_fd, PIPE_BYTES, None, None, _FLAGS)
         return held
 
-    def drain(self, fd: int) -> int:
+    def drain(self, fd: int, *, more: bool = False) -> int:
         """See `Carrier`. The pipe has bytes, so EAGAIN can only mean that the socket's buffer is full."""
-        self.held -= os.splice(self._read_fd, fd, self.held, None, None, _FLAGS)
+        self.held -= os.splice(self._read_fd, fd, self.held, None, None, _MORE if more else _FLAGS)
         return self.held
 
     def close(self) -> None:
@@ -88,7 +93,7 @@ class Copy:
         self.held = len(self._bytes)
         return self.held
 
-    def drain(self, fd: int) -> int:
+    def drain(self, fd: int, *, more: bool = False) -> int:  # noqa: ARG002 - write(2) has no such flag
         """See `Carrier`."""
         self._bytes = self._bytes[os.write(fd, self._bytes) :]
         self.held = len(self._bytes)

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from userproxy.dataplane.poller import ERROR, HANGUP, READ, WRITE
+from userproxy.dataplane.poller import ERROR, HANGUP, PEER_FINISHED, READ, WRITE
 
 if TYPE_CHECKING:
     from _socket import socket
 
     from userproxy.dataplane.poller import Poller
     from userproxy.dataplane.tcp.pipes import Carrier, PipePool
+
+
+# Whoever has sent much before finishing is read up to the end in turns with the others.
+_LAST_ROUNDS = 4
+
+_INCOMING = READ | PEER_FINISHED
 
 
 class Ends(Protocol):
@@ -43,7 +49,7 @@ class Leg:
         interest: what the poller is to tell of it; 0 once the connection is over.
         other: the leg that gets what comes in here.
         received: bytes that came in.
-        last_received: when, in the poller's time.
+        last_received: when they came or were handed on last, or the end came, in the poller's time.
     """
 
     __slots__ = (
@@ -71,7 +77,7 @@ class Leg:
         self._poller = poller
         self._pipes = pipes
         self._carrier: Carrier | None = None
-        self.interest = READ
+        self.interest = _INCOMING
         self._parked = False
 
     def start(self, *, registered: bool) -> None:
@@ -81,16 +87,16 @@ class Leg:
             registered: whether the poller has the socket already, as after dialling it.
         """
         if registered:
-            self._poller.hand_over(self.fd, READ, self)
+            self._poller.hand_over(self.fd, _INCOMING, self)
         else:
-            self._poller.register(self.fd, READ, self)
+            self._poller.register(self.fd, _INCOMING, self)
 
     def on_ready(self, mask: int) -> None:
         """The poller's call: move what can be moved."""
         if mask & WRITE:
             self.other.flush()
         if mask & READ and self.interest & READ:
-            self._pump()
+            self._pump(last=bool(mask & PEER_FINISHED))
         elif mask & ERROR:
             self._ends.failed(self)
         elif mask & HANGUP:
@@ -100,38 +106,43 @@ class Leg:
         """The poller's call: `on_ready` raised."""
         self._ends.abort()
 
-    def _pump(self) -> None:
-        carrier = self._pipes.acquire()
-        try:
-            count = carrier.fill(self.fd)
-        except BlockingIOError:
-            self._pipes.release(carrier)
-            return
-        except OSError:
-            self._pipes.release(carrier)
-            self._ends.failed(self)
-            return
-        if count == 0:
-            self._pipes.release(carrier)
-            self._end()
-            return
-        self.received += count
-        self.last_received = self._poller.now
-        other = self.other
-        try:
-            held = carrier.drain(other.fd)
-        except BlockingIOError:
-            held = count
-        except OSError:
-            self._pipes.release(carrier)
-            self._ends.failed(other)
-            return
-        if held:
-            self._carrier = carrier
-            self.want(self.interest & ~READ)
-            other.want(other.interest | WRITE)
-        else:
-            self._pipes.release(carrier)
+    def _pump(self, *, last: bool) -> None:
+        """Move a pipe's worth.
+
+        Args:
+            last: whether the peer's FIN is here, behind its last bytes. They are read up to it then, and the
+                kernel sends them and our own FIN in one packet.
+        """
+        carrier, other = self._pipes.acquire(), self.other
+        for _ in range(_LAST_ROUNDS if last else 1):
+            try:
+                count = carrier.fill(self.fd)
+            except BlockingIOError:
+                break
+            except OSError:
+                self._pipes.release(carrier)
+                self._ends.failed(self)
+                return
+            if count == 0:
+                self._pipes.release(carrier)
+                self._end()
+                return
+            self.received += count
+            self.last_received = self._poller.now
+            try:
+                held = carrier.drain(other.fd, more=last)
+            except BlockingIOError:
+                held = count
+            except OSError:
+                self._pipes.release(carrier)
+                self._ends.failed(other)
+                return
+            if held:
+                self._carrier = carrier
+                self.want(self.interest & ~_INCOMING)
+                other.want(other.interest | WRITE)
+                return
+        self._pipes.release(carrier)
 
     def flush(self) -> None:
         """Hand on what is held, now that the other side has room."""
@@ -152,12 +163,15 @@ class Leg:
         self._carrier = None
         self._pipes.release(carrier)
         other.want(other.interest & ~WRITE)
-        self.want(self.interest | READ)
+        self.want(self.interest | _INCOMING)
 
     def _end(self) -> None:
+        self.last_received = (
+            self._poller.now
+        )  # an end is news too: whoever waits for it has its time from here
         self._ends.finished(self)
         if self.interest:  # the connection lives on, half-closed
-            self.want(self.interest & ~READ)
+            self.want(self.interest & ~_INCOMING)
 
     def _on_hangup(self) -> None:
         # Both directions of this socket are shut, and what it has received waits until the other side takes

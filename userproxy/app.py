@@ -103,7 +103,7 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
         ),
     )
     source = await _open_source(config)
-    view = View(config, crew, lambda: _source_status(source), time.time)
+    view = View(config, crew, kernel, lambda: _source_status(source), time.time)
     control = Control(config, crew, kernel, _ports(config), view)
     daemon = Daemon(config, control, crew, kernel, view, source)
     async with serve_admin(config.admin_socket, view):

@@ -12,18 +12,25 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
     """One live connection.
 
     Attributes:
-        id: for `userproxy kill`; unique while the daemon lives.
+        id: for `userproxy kill`; unique while the daemon lives. `ct-` is before the kernel's own number of a
+            connection on the path redirect-to-pod, which is unique while the connection lives.
         service: `ns/name:port`.
         client: the client's address.
         frontend: the original destination, which the client connected to.
-        listener: our host port.
-        source: our own address on the backend's leg; empty while dialling.
+        listener: our host port; None on the path redirect-to-pod.
+        source: whom the backend sees: our own address on its leg, or the client (masqueraded if it is the
+            pod itself); empty while dialling.
         backend: the pod; empty while dialling.
-        state: of `userproxy.dataplane.flow`.
+        state: of `userproxy.dataplane.tcp.flow`, or as conntrack knows it: `connecting`, `established`,
+            `half-closed`, `closing`; of UDP `unreplied`, `replied`, `assured`.
         path: `redirect-to-host` or `redirect-to-pod`.
-        started_at: RFC 3339, UTC.
-        bytes_up: from client to backend.
-        bytes_down: from backend to client.
+        started_at: RFC 3339, UTC. On the path redirect-to-pod empty, unless the kernel notes it
+            (`nf_conntrack_timestamp=1`).
+        age_seconds: where `started_at` is empty, what is certain: `idle_seconds`.
+        idle_seconds: since the last byte, or on the path redirect-to-pod packet, in either direction.
+        bytes_up: from client to backend. On the path redirect-to-pod with IP headers, and 0 unless the
+            kernel counts them (`nf_conntrack_acct=1`).
+        bytes_down: from backend to client, likewise.
     """
 
     id: str

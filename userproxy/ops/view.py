@@ -9,9 +9,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from userproxy import __version__
-from userproxy.model.plan import Wanted
+from userproxy.model.plan import Frontend, ToPods, Wanted
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
+from userproxy.netfilter.conntrack.table import FlowTable
 from userproxy.ops.http.metrics import Figures
 from userproxy.ops.tally import Tally
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from userproxy.model.address import Address
     from userproxy.model.endpoint import Endpoint
     from userproxy.model.filter import ConnectionFilter
+    from userproxy.model.plan import Target
     from userproxy.model.service import ServicePort, ServicePortName
+    from userproxy.netfilter.kernel import Kernel
     from userproxy.worker.crew import Crew
 
 
@@ -40,6 +43,7 @@ class View:
     Args:
         config: of the daemon.
         crew: the data side.
+        kernel: the kernel's side.
         source: tells where Services come from, and how old the news is.
         clock: seconds since the epoch.
     """
@@ -48,6 +52,7 @@ class View:
         self,
         config: Config,
         crew: Crew,
+        kernel: Kernel,
         source: Callable[[], SourceStatus],
         clock: Callable[[], float],
     ) -> None:
@@ -60,6 +65,7 @@ class View:
         self._wanted = Wanted()
         self._problems: tuple[Problem, ...] = ()
         self._tally = Tally(())
+        self._flows = FlowTable(kernel.flows, self._is_listener, clock)
         self._trouble = ""
         self._conditions: dict[ServicePortName, dict[Address, Condition]] = {}
 
@@ -68,15 +74,17 @@ class View:
         before, self._snapshot = self._snapshot, snapshot
         last, self._wanted = self._wanted, wanted
         self._problems = problems
+        self._flows.observe(snapshot.services, wanted)
         for name in self._conditions.keys() - snapshot.services.keys():
             del self._conditions[name]
-        for name in snapshot.services:
+        for name, service in snapshot.services.items():
             endpoints = snapshot.endpoints.get(name, ())
             served = wanted.serves.get(name)
             if (
                 name not in self._conditions
                 or endpoints is not before.endpoints.get(name, ())
                 or served is not last.serves.get(name)
+                or _target_of(service, wanted) is not _target_of(service, last)
             ):
                 self._conditions[name] = self._judge(name, endpoints)
 
@@ -88,10 +96,13 @@ class View:
         """The live connections that match."""
         async for chunk in self._crew.connections(wanted):
             yield chunk
+        async for chunk in self._flows.rows(wanted):
+            yield chunk
 
     async def refresh(self) -> None:
-        """Ask the data side for its counts, which the rows below are made from."""
+        """Ask the data side and the kernel for their counts, which the rows below are made from."""
         self._tally = Tally(await self._crew.count())
+        await self._flows.count()
 
     def services(self) -> list[ServiceRow]:
         """The Service ports, sorted by name."""
@@ -121,8 +132,8 @@ class View:
             source=self._source(),
             services=len(self._snapshot.services),
             listeners=len(self._crew.serves),
-            connections=self._tally.live,
-            problems=tuple([self._trouble] if self._trouble else []) + tuple(problems),
+            connections=self._tally.live + self._flows.live,
+            problems=(*filter(None, (self._trouble, self._flows.trouble)), *problems),
         )
 
     async def figures(self) -> Figures:
@@ -131,7 +142,7 @@ class View:
         return Figures(
             services=len(self._snapshot.services),
             listeners=len(self._crew.serves),
-            connections=self._tally.live,
+            connections=self._tally.live + self._flows.live,
             ended=self._tally.ended,
             problems=Counter(problem.reason for problem in self._problems),
             source=self._source(),
@@ -140,6 +151,9 @@ class View:
     def _judge(self, name: ServicePortName, endpoints: tuple[Endpoint, ...]) -> dict[Address, Condition]:
         served = self._wanted.serves.get(name)
         picked = {backend.address for backend in served.backends} if served else set()
+        target = _target_of(self._snapshot.services[name], self._wanted)
+        if isinstance(target, ToPods):
+            picked = set(target.pods)
         known = self._conditions.get(name, {})
         return {
             endpoint.address: _lasting(
@@ -149,6 +163,9 @@ class View:
             )
             for endpoint in endpoints
         }
+
+    def _is_listener(self, address: Address) -> bool:
+        return address.ip == self._config.host_ip and address.port in self._config.ports
 
     def _problems_by_service(self) -> dict[str, list[str]]:
         problems: dict[str, list[str]] = defaultdict(list)
@@ -171,7 +188,7 @@ class View:
             listener=str(serve.listener) if serve else None,
             backends_up=sum(1 for condition in conditions.values() if condition.state == "up"),
             backends=len(conditions),
-            connections=self._tally.services[name],
+            connections=self._tally.services[name] + self._flows.services[name],
             problems=tuple(mine),
         )
 
@@ -187,8 +204,18 @@ class View:
             reason=condition.reason,
             since=datetime.fromtimestamp(condition.since, UTC).isoformat(timespec="seconds"),
             latency_ms=None if count.latency is None else round(count.latency * 1000, 3),
-            connections=count.connections,
+            connections=count.connections + self._flows.backends[name, endpoint.address],
         )
+
+
+def _target_of(service: ServicePort, wanted: Wanted) -> Target | None:
+    """Where the kernel sends its packets; the same for all of its frontends."""
+    found = (
+        wanted.captures.get(Frontend(service.protocol, frontend))
+        for frontend in service.frontends
+        if not frontend.is_ipv6
+    )
+    return next(found, None)
 
 
 def _state(endpoint: Endpoint, *, picked: bool) -> tuple[str, str]:

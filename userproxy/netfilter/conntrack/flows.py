@@ -65,7 +65,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         backend: the pod.
         state: one of `STATES`, or for UDP `unreplied`, `replied` (both ways), `assured` (for some seconds).
         started: seconds since the epoch; None where the kernel does not note it.
-        idle: seconds since the last packet, in either direction.
+        idle: whole seconds since the last packet, in either direction, rounded up.
         bytes_up: of the packets from the client, with their IP headers; 0 where the kernel does not count.
         bytes_down: of those from the pod.
     """

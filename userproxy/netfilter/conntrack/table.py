@@ -1,0 +1,169 @@
+"""The connections that the kernel carries to pods by itself, as an operator sees them.
+
+Nobody tells of these connections, so conntrack is read when somebody asks; for mere counts at most once a
+second, and not at all as long as no Service has gone this path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import structlog
+
+from userproxy.model.filter import ConnectionFilter
+from userproxy.model.plan import Frontend, Wanted
+from userproxy.model.rows import ConnectionRow
+from userproxy.model.service import Path, ServicePort, ServicePortName
+from userproxy.netfilter import NetfilterError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+
+    from userproxy.model.address import Address
+    from userproxy.netfilter.conntrack.flows import Flow
+
+log = structlog.get_logger(__name__)
+
+ID_PREFIX = "ct-"
+"""Before the kernel's number of an entry, so that no id is also one of a relayed connection."""
+
+_CHUNK = 100
+_FRESH_SECONDS = 1.0
+_ALL = ConnectionFilter()
+
+
+class FlowTable:
+    """The kernel's connections to our frontends. Lives as long as the daemon.
+
+    Args:
+        read: reads the translated connections, to some frontends or to all.
+        is_listener: whether an address is one of our listeners: what leads there is relayed, not carried.
+        clock: seconds since the epoch.
+
+    Attributes:
+        live: how many there were at the last count.
+        services: likewise, by Service port.
+        backends: likewise, by Service port and pod.
+        trouble: why they could not be read; empty if they could.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Collection[Frontend]], Awaitable[list[Flow]]],
+        is_listener: Callable[[Address], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self.live = 0
+        self.services: Counter[ServicePortName] = Counter()
+        self.backends: Counter[tuple[ServicePortName, Address]] = Counter()
+        self.trouble = ""
+        self._read = read
+        self._is_listener = is_listener
+        self._clock = clock
+        self._wanted = Wanted()
+        self._ports: Mapping[ServicePortName, ServicePort] = {}
+        self._owners: dict[Frontend, ServicePortName] | None = {}
+        self._in_use = False
+        self._counted_at = 0.0
+
+    def observe(self, services: Mapping[ServicePortName, ServicePort], wanted: Wanted) -> None:
+        """Take in the state that was carried out. Cheap: what is made of it waits until somebody asks."""
+        if wanted.paths is not self._wanted.paths:
+            # A Service that goes another path from now on still has connections on this one.
+            self._in_use |= Path.REDIRECT_TO_POD in wanted.paths.values()
+        if services is not self._ports:
+            self._ports, self._owners = services, None
+        self._wanted = wanted
+
+    async def count(self) -> None:
+        """Bring the counts up to date, unless they are younger than a second."""
+        if not self._in_use or abs(self._clock() - self._counted_at) < _FRESH_SECONDS:
+            return
+        found = await self._flows(_ALL)
+        self._counted_at = self._clock()
+        self.live = len(found)
+        self.services = Counter(name for name, _ in found)
+        self.backends = Counter((name, flow.backend) for name, flow in found)
+
+    async def rows(self, wanted: ConnectionFilter) -> AsyncIterator[list[ConnectionRow]]:
+        """The matching connections, in chunks."""
+        if not self._in_use:
+            return
+        now = self._clock()
+        found = iter(
+            (name, flow)
+            for name, flow in await self._flows(wanted)
+            if wanted.matches(name, flow.client, flow.backend)
+        )
+        while chunk := list(islice(found, _CHUNK)):
+            yield [row_of(name, flow, now) for name, flow in chunk]
+
+    async def _flows(self, wanted: ConnectionFilter) -> list[tuple[ServicePortName, Flow]]:
+        """The connections to our frontends, or to those of the wanted Service, with their Service ports."""
+        owners = self._owners_of_frontends()
+        asked: list[Frontend] = []
+        if wanted.service is not None:
+            asked = [key for key, name in owners.items() if _is_meant(wanted.service, name)]
+            if not asked:
+                return []
+        try:
+            found = await self._read(asked)
+        except NetfilterError as error:
+            if not self.trouble:
+                log.warning("connections on the path redirect-to-pod are not shown", error=str(error))
+            self.trouble = str(error)
+            return []
+        self.trouble = ""
+        return await asyncio.to_thread(self._named, found, owners)
+
+    def _named(
+        self, found: Iterable[Flow], owners: Mapping[Frontend, ServicePortName]
+    ) -> list[tuple[ServicePortName, Flow]]:
+        return [
+            (owners[flow.frontend], flow)
+            for flow in found
+            if flow.frontend in owners and not self._is_listener(flow.backend)
+        ]
+
+    def _owners_of_frontends(self) -> dict[Frontend, ServicePortName]:
+        if self._owners is None:
+            self._owners = {
+                Frontend(port.protocol, address): name
+                for name, port in self._ports.items()
+                for address in port.frontends
+            }
+        return self._owners
+
+
+def _is_meant(wanted: ServicePortName, name: ServicePortName) -> bool:
+    same_service = (wanted.namespace, wanted.service) == (name.namespace, name.service)
+    return same_service and wanted.port in ("", name.port)
+
+
+def row_of(service: ServicePortName, flow: Flow, now: float) -> ConnectionRow:
+    """What an operator sees of one connection; `now` in seconds since the epoch."""
+    age = flow.idle if flow.started is None else max(0.0, now - flow.started)
+    started = ""
+    if flow.started is not None:
+        started = datetime.fromtimestamp(flow.started, UTC).isoformat(timespec="milliseconds")
+    return ConnectionRow(
+        id=f"{ID_PREFIX}{flow.id}",
+        protocol=flow.frontend.protocol.value,
+        service=str(service),
+        client=str(flow.client),
+        frontend=str(flow.frontend.address),
+        listener=None,
+        source=str(flow.source),
+        backend=str(flow.backend),
+        state=flow.state,
+        path=Path.REDIRECT_TO_POD.value,
+        started_at=started,
+        age_seconds=round(age, 3),
+        idle_seconds=round(min(flow.idle, age), 3),
+        bytes_up=flow.bytes_up,
+        bytes_down=flow.bytes_down,
+    )

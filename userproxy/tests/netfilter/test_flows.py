@@ -1,0 +1,250 @@
+"""The connections that the kernel carries: read from conntrack's answers, and shown as rows."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from userproxy.model.address import Address
+from userproxy.model.filter import ConnectionFilter
+from userproxy.model.plan import Frontend, Wanted
+from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
+from userproxy.netfilter import NetfilterError
+from userproxy.netfilter.conntrack.flows import Flow, flow_of
+from userproxy.netfilter.conntrack.table import FlowTable, row_of
+from userproxy.netfilter.wire.netlink import attribute
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from userproxy.model.rows import ConnectionRow
+
+CLIENT, VIP, POD = Address("10.0.1.3", 40000), Address("10.3.241.152", 80), Address("10.0.1.2", 8080)
+LISTENER = Address("10.100.0.2", 10400)
+WEB, DNS = ServicePortName("default", "web", "http"), ServicePortName("default", "dns")
+TCP, UDP = 6, 17
+DNAT, SEEN_REPLY, ASSURED = 0x20, 0x2, 0x4
+TIMEOUTS = {
+    "tcp_timeout_established": 432000,
+    "tcp_timeout_unacknowledged": 300,
+    "udp_timeout": 30,
+    "udp_timeout_stream": 120,
+}
+
+
+def number(kind: int, value: int, size: int = 4) -> bytes:
+    return attribute(kind, value.to_bytes(size, "big"))
+
+
+def packed(source: Address, destination: Address, protocol: int) -> bytes:
+    ips = attribute(1, socket.inet_aton(source.ip)) + attribute(2, socket.inet_aton(destination.ip))
+    ports = number(1, protocol, 1) + number(2, source.port, 2) + number(3, destination.port, 2)
+    return attribute(1, ips) + attribute(2, ports)
+
+
+def entry(
+    *more: bytes, protocol: int = TCP, state: int = 3, status: int = DNAT, left: int = 431_990
+) -> bytes:
+    """An entry as the kernel lists it: a header, then attributes."""
+    info = attribute(4, attribute(1, number(1, state, 1))) if protocol == TCP else b""
+    return b"".join(
+        [
+            bytes(4),
+            attribute(1, packed(CLIENT, VIP, protocol)),
+            attribute(2, packed(POD, CLIENT, protocol)),
+            *(number(3, status), number(7, left), number(12, 4711), info, *more),
+        ]
+    )
+
+
+def test_a_connection_is_read() -> None:
+    assert flow_of(entry(), TIMEOUTS) == Flow(
+        id=4711,
+        client=CLIENT,
+        frontend=Frontend(Protocol.TCP, VIP),
+        source=CLIENT,
+        backend=POD,
+        state="established",
+        started=None,
+        idle=10,
+        bytes_up=0,
+        bytes_down=0,
+    )
+
+
+def test_bytes_and_the_beginning_are_read_where_the_kernel_has_them() -> None:
+    up, down = attribute(9, number(2, 1500, 8)), attribute(10, number(2, 70_000, 8))
+    flow = flow_of(entry(up, down, attribute(20, number(1, 1_700_000_000_500_000_000, 8))), TIMEOUTS)
+    assert flow is not None
+    assert (flow.bytes_up, flow.bytes_down, flow.started) == (1500, 70_000, 1_700_000_000.5)
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [(1, "connecting"), (2, "connecting"), (3, "established"), (4, "half-closed"), (5, "half-closed")],
+)
+def test_tcp_states(state: int, shown: str) -> None:
+    flow = flow_of(entry(state=state), {})
+    assert flow is not None
+    assert flow.state == shown
+
+
+@pytest.mark.parametrize("state", [0, 7, 8])
+def test_a_tcp_connection_that_is_over_is_left_out(state: int) -> None:
+    assert flow_of(entry(state=state), TIMEOUTS) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "left", "shown", "idle"),
+    [(0, 29, "unreplied", 1), (SEEN_REPLY, 20, "replied", 10), (SEEN_REPLY | ASSURED, 90, "assured", 30)],
+)
+def test_udp_states_and_their_timeouts(status: int, left: int, shown: str, idle: int) -> None:
+    flow = flow_of(entry(protocol=UDP, status=DNAT | status, left=left), TIMEOUTS)
+    assert flow is not None
+    assert (flow.state, flow.idle) == (shown, idle)
+
+
+def test_unacknowledged_data_does_not_make_a_connection_look_idle_for_days() -> None:
+    flow = flow_of(entry(left=297), TIMEOUTS)
+    assert flow is not None
+    assert flow.idle == 3
+
+
+def test_what_is_not_translated_is_left_out() -> None:
+    assert flow_of(entry(status=ASSURED), TIMEOUTS) is None
+    assert flow_of(entry(protocol=1), TIMEOUTS) is None
+
+
+def flow(backend: Address = POD, frontend: Address = VIP, protocol: Protocol = Protocol.TCP) -> Flow:
+    return Flow(
+        id=1,
+        client=CLIENT,
+        frontend=Frontend(protocol, frontend),
+        source=CLIENT,
+        backend=backend,
+        state="established",
+        started=None,
+        idle=0,
+        bytes_up=0,
+        bytes_down=0,
+    )
+
+
+class Kernel:
+    """Lists flows, and remembers what it was asked for."""
+
+    def __init__(self, *flows: Flow) -> None:
+        self.flows = flows
+        self.questions: list[set[Frontend]] = []
+        self.refusal = ""
+
+    async def read(self, frontends: Collection[Frontend]) -> list[Flow]:
+        """The flows, filtered or not: a kernel need not know how to."""
+        self.questions.append(set(frontends))
+        if self.refusal:
+            raise NetfilterError(self.refusal)
+        return list(self.flows)
+
+
+class Clock:
+    """Stands still unless told."""
+
+    now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+def table(kernel: Kernel, path: Path = Path.REDIRECT_TO_POD, clock: Clock | None = None) -> FlowTable:
+    made = FlowTable(kernel.read, lambda address: address == LISTENER, clock or Clock())
+    services = {
+        WEB: ServicePort(name=WEB, protocol=Protocol.TCP, frontends=(VIP,)),
+        DNS: ServicePort(name=DNS, protocol=Protocol.UDP, frontends=(VIP,)),
+    }
+    made.observe(services, Wanted(paths={WEB: path, DNS: path}))
+    return made
+
+
+async def rows(made: FlowTable, wanted: ConnectionFilter | None = None) -> list[ConnectionRow]:
+    return [row async for chunk in made.rows(wanted or ConnectionFilter()) for row in chunk]
+
+
+async def test_connections_to_our_frontends_are_shown_with_their_service_port() -> None:
+    stranger = flow(frontend=Address("10.3.0.1", 80))
+    found = await rows(table(Kernel(flow(), flow(protocol=Protocol.UDP), stranger)))
+    assert [(row.service, row.protocol) for row in found] == [
+        ("default/web:http", "TCP"),
+        ("default/dns", "UDP"),
+    ]
+    assert (found[0].id, found[0].listener, found[0].path) == ("ct-1", None, "redirect-to-pod")
+
+
+async def test_what_is_relayed_is_not_shown_a_second_time() -> None:
+    made = table(Kernel(flow(backend=LISTENER), flow()))
+    assert [row.backend for row in await rows(made)] == [str(POD)]
+    await made.count()
+    assert (made.live, made.services[WEB], made.backends[WEB, POD]) == (1, 1, 1)
+
+
+async def test_only_the_wanted_service_is_asked_for() -> None:
+    kernel = Kernel(flow(), flow(protocol=Protocol.UDP))
+    found = await rows(table(kernel), ConnectionFilter(service=DNS))
+    assert kernel.questions == [{Frontend(Protocol.UDP, VIP)}]
+    assert [row.service for row in found] == ["default/dns"]
+    assert await rows(table(kernel), ConnectionFilter(service=ServicePortName("default", "other"))) == []
+    assert len(kernel.questions) == 1
+    assert await rows(table(kernel), ConnectionFilter(client="10.9.0.0/16")) == []
+
+
+async def test_the_kernel_is_not_asked_until_a_service_goes_this_path() -> None:
+    kernel = Kernel(flow())
+    made = table(kernel, Path.REDIRECT_TO_HOST)
+    await made.count()
+    assert (await rows(made), kernel.questions) == ([], [])
+
+
+async def test_a_service_that_went_another_path_still_shows_its_old_connections() -> None:
+    made = table(Kernel(flow()))
+    made.observe(
+        {WEB: ServicePort(name=WEB, protocol=Protocol.TCP, frontends=(VIP,))},
+        Wanted(paths={WEB: Path.REDIRECT_TO_HOST}),
+    )
+    assert [row.service for row in await rows(made)] == ["default/web:http"]
+
+
+async def test_counting_costs_the_kernel_at_most_one_question_a_second() -> None:
+    kernel, clock = Kernel(flow()), Clock()
+    made = table(kernel, clock=clock)
+    for _ in range(3):
+        await made.count()
+    assert len(kernel.questions) == 1
+    clock.now += 1
+    await made.count()
+    assert len(kernel.questions) == 2
+
+
+async def test_a_kernel_that_cannot_be_asked_is_a_trouble_until_it_can() -> None:
+    kernel = Kernel(flow())
+    made = table(kernel)
+    kernel.refusal = "cannot read: load nf_conntrack_netlink"
+    assert (await rows(made), made.trouble) == ([], kernel.refusal)
+    kernel.refusal = ""
+    assert (len(await rows(made)), made.trouble) == (1, "")
+
+
+def test_without_timestamps_the_age_is_what_is_certain() -> None:
+    one = row_of(WEB, replace(flow(), idle=7.0), Clock.now)
+    assert (one.started_at, one.age_seconds, one.idle_seconds) == ("", 7, 7)
+
+
+def test_with_timestamps_a_connection_is_not_idle_for_longer_than_it_is_old() -> None:
+    one = row_of(WEB, replace(flow(), idle=3.0, started=Clock.now - 2.25), Clock.now)
+    assert (one.started_at, one.age_seconds, one.idle_seconds) == (
+        "2023-11-14T22:13:17.750+00:00",
+        2.25,
+        2.25,
+    )

@@ -45,8 +45,9 @@ log = structlog.get_logger("userproxy")
 # Seconds between two looks at whether somebody else has changed our rules.
 _REPAIR_SECONDS = 2.0
 
-# A connection holds two file descriptors, and this share of them all is for connections. The pipes have a
-# smaller one, and the rest is for listeners and the control side.
+# What the control side needs of the file descriptors, however few there are. A connection holds two of them,
+# and this share of the others is for connections. The pipes have a smaller one, the rest is for listeners.
+_RESERVED_FILES = 60
 _CONNECTIONS_SHARE = 0.45
 _PIPES_SHARE = 0.02
 
@@ -94,7 +95,7 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
         config.worker_count,
         Begin(
             index=0,
-            max_connections=max(1, int(files * _CONNECTIONS_SHARE)),
+            max_connections=max(1, int((files - _RESERVED_FILES) * _CONNECTIONS_SHARE)),
             max_pipes=max(1, int(files * _PIPES_SHARE)),
             linger=config.linger_seconds,
             orphan_seconds=config.orphan_seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from userproxy.model.service import ServicePortName
 
 log = structlog.get_logger(__name__)
+
+# Under pressure accepting pauses and resumes many times a second: not every time is worth a line.
+_TELL_SECONDS = 5.0
 
 # A pause in accepting, when the system has run out of something.
 _PAUSE_SECONDS = 0.1
@@ -74,6 +78,9 @@ class DataPlane:
         self._poller.nest(self._acceptors)
         self._poller.attach(loop)
         self._paused = ""
+        self._starved: list[Connection] = []
+        self._told = -_TELL_SECONDS
+        self._retry: asyncio.TimerHandle | None = None
         self._drained = asyncio.Event()
         self._hurried = False
         self._context = Context(
@@ -82,6 +89,7 @@ class DataPlane:
             dialling=Watch(loop, _DIAL_TICK, Connection.look_at_dial),
             half_closed=Watch(loop, min(linger / 4, 1.0), Connection.look_at_half_closed),
             ended=self._ended,
+            starved=self._starve,
             linger=linger,
         )
         self._swept = 0
@@ -165,6 +173,8 @@ class DataPlane:
     def shut(self) -> None:
         """Give everything back to the system. Nothing can be served after this."""
         self._sweeper.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
         self._context.dialling.stop()
         self._context.half_closed.stop()
         self._acceptors.shut()
@@ -182,23 +192,38 @@ class DataPlane:
 
     def _ended(self, connection: Connection) -> None:
         self.connections.remove(connection)
-        if self._paused and len(self.connections.live) < self._max_connections:
-            self._resume()
+        self._resume()
         if not self.connections.live:
             self._drained.set()
 
     def _out_of_resources(self, error: OSError) -> None:
         self._pause(str(error))
-        self._loop.call_later(_PAUSE_SECONDS, self._resume)
+        if self._retry is None:
+            self._retry = self._loop.call_later(_PAUSE_SECONDS, self._try_again)
+
+    def _starve(self, connection: Connection, error: OSError) -> None:
+        self._starved.append(connection)
+        self._out_of_resources(error)
+
+    def _try_again(self) -> None:
+        """First come, first served: those let in already, and then those outside."""
+        self._retry = None
+        starved, self._starved = self._starved, []
+        for connection in starved:
+            connection.open()
+        self._resume()
 
     def _pause(self, reason: str) -> None:
         if not self._paused:
             self._paused = reason
             self._poller.pause(self._acceptors)
-            log.warning("accepting waits", reason=reason, connections=len(self.connections.live))
+            now = monotonic()
+            if now - self._told >= _TELL_SECONDS:
+                self._told = now
+                log.warning("accepting waits", reason=reason, connections=len(self.connections.live))
 
     def _resume(self) -> None:
-        if self._paused and len(self.connections.live) < self._max_connections:
+        if self._paused and self._retry is None and len(self.connections.live) < self._max_connections:
             self._paused = ""
             self._poller.resume(self._acceptors)
 

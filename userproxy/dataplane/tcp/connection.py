@@ -14,7 +14,7 @@ import structlog
 from userproxy.dataplane.poller import ERROR, HANGUP, WRITE
 from userproxy.dataplane.tcp.flow import Command, DialBudget, Event, Flow, Reason, State
 from userproxy.dataplane.tcp.relay import Leg
-from userproxy.dataplane.tcp.sockets import RESET_ON_CLOSE, keep_alive, original_destination
+from userproxy.dataplane.tcp.sockets import OUT_OF_RESOURCES, RESET_ON_CLOSE, keep_alive, original_destination
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Context(NamedTuple):
         dialling: looks after those that wait for a backend to answer.
         half_closed: looks after those of which one side has finished.
         ended: called with each connection when it is over.
+        starved: called with each connection that cannot dial, since the system has no resources for another
+            socket, and why; `open` has it try again.
         linger: seconds without a byte on a half-closed connection before it is given up.
         budget: the time for reaching a backend.
     """
@@ -48,6 +50,7 @@ class Context(NamedTuple):
     dialling: Watch[Connection]
     half_closed: Watch[Connection]
     ended: Callable[[Connection], None]
+    starved: Callable[[Connection, OSError], None]
     linger: float = 60.0
     budget: DialBudget = DialBudget()
 
@@ -144,7 +147,8 @@ class Connection:
 
     def open(self) -> None:
         """Reach a backend. Returns at once; everything further comes as events."""
-        self._run(self._dial())
+        if self._flow.state is State.CONNECTING:
+            self._run(self._dial())
 
     def end(self, event: Event) -> None:
         """End it from outside: `KILLED` or `SHUTDOWN`."""
@@ -197,7 +201,11 @@ class Connection:
         try:
             sock = socket(net.AF_INET6 if backend.address.is_ipv6 else net.AF_INET, _NEW_SOCKET)
         except OSError as error:
-            return self._dial_failed(error.errno)
+            if error.errno not in OUT_OF_RESOURCES:
+                return self._dial_failed(error.errno)
+            self._leave_backend()
+            context.starved(self, error)
+            return None
         self._backend_sock = sock
         sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
         outcome = sock.connect_ex(backend.sockaddr)

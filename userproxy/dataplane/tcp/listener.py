@@ -5,7 +5,6 @@ That they did not connect to the host port itself, but were redirected to it, is
 
 from __future__ import annotations
 
-import errno
 import os
 import socket as net
 from _socket import socket
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.dataplane.poller import READ
-from userproxy.dataplane.tcp.sockets import keep_alive
+from userproxy.dataplane.tcp.sockets import OUT_OF_RESOURCES, keep_alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +29,6 @@ BACKLOG = 65535
 # Clients accepted in one go: others wait for their bytes meanwhile.
 _BURST = 16
 
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _CLIENT_SOCKET = net.SOCK_STREAM | net.SOCK_NONBLOCK
 
 
@@ -108,7 +106,7 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
+                if error.errno in OUT_OF_RESOURCES:
                     self._exhausted(error)
                     return
                 continue  # accept(2): the client is gone already; on with the next one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket as net
 import struct
 from typing import TYPE_CHECKING
@@ -10,6 +11,9 @@ from userproxy.model.address import Address
 
 if TYPE_CHECKING:
     from _socket import socket
+
+# What a call for a new socket says when this process, or the system, can have no more of them for now.
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 # SO_LINGER on, for no time: close() sends a reset and forgets what was not sent (socket(7)).
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)

@@ -1,0 +1,61 @@
+"""Endpoints come and go while clients ask: whoever asks is answered, by a pod that is there."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from integration.redirect_to_pod.servers import ask, ask_udp, hold, lives, serving, udp_client
+from integration.redirect_to_pod.services import Port, put, service
+from userproxy.model.address import Address
+
+if TYPE_CHECKING:
+    from userproxy.lab.deployment import Lab
+
+NAME, IP = "churning", "10.3.242.6"
+PORTS = [Port(80, 7000, "TCP"), Port(80, 7000, "UDP")]
+FRONTEND = Address(IP, 80)
+SECONDS = 8.0
+
+
+def test_no_request_fails_while_endpoints_come_and_go(lab: Lab) -> None:
+    failures: list[str] = []
+    answered = Counter[str]()
+    over = threading.Event()
+
+    def ask_on(member: str) -> None:
+        while not over.is_set():
+            try:
+                answered[f"TCP {ask(lab, member, FRONTEND)[0]}"] += 1
+                with udp_client(lab, member, FRONTEND) as client:
+                    answered[f"UDP {ask_udp(client)[0]}"] += 1
+            except OSError as error:
+                failures.append(f"{member}: {error!r}")
+
+    chosen = random.Random(5)  # noqa: S311 - the same churn in each run
+    with serving(lab, ["server1", "server2"], 7000), service(lab, NAME, IP, PORTS, ["server1"]):
+        steady = [hold(lab, member, FRONTEND)[0] for member in ("client", "host1", "server1")]
+        askers = [
+            threading.Thread(target=ask_on, args=(member,)) for member in ("client", "host1", "server1")
+        ]
+        for asker in askers:
+            asker.start()
+        changes = 0
+        began = time.monotonic()
+        while time.monotonic() - began < SECONDS:
+            # server1 or server2 or both; the pods stay, so that any refusal is of our making.
+            pods = chosen.choice([["server1"], ["server2"], ["server1", "server2"]])
+            put(lab, NAME, IP, PORTS, pods)
+            changes += 1
+        over.set()
+        for asker in askers:
+            asker.join()
+        assert all(map(lives, steady)), "whoever was connected before it all still is"
+        for each in steady:
+            each.close()
+    print(f"{changes} changes, {answered.total()} requests, {len(failures)} failed: {dict(answered)}")
+    assert not failures, failures[:5]
+    assert len(answered) == 4

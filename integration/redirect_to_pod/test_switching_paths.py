@@ -1,0 +1,79 @@
+"""A Service that goes over to the other path, and back, loses no connection: neither a live nor a new one."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.redirect_to_pod.servers import ask, hold, lives, serving
+from integration.redirect_to_pod.services import Port, put, service
+from userproxy.model.address import Address
+
+if TYPE_CHECKING:
+    from userproxy.lab.deployment import Lab
+
+NAME, IP = "switching", "10.3.242.4"
+TCP = Port(80, 7000)
+FRONTEND = Address(IP, 80)
+PODS = ("server1", "server2")
+TO_POD, TO_HOST = "redirect-to-pod", "redirect-to-host"
+SECONDS = 6.0
+
+
+def paths(lab: Lab) -> Counter[str]:
+    rows = lab.rows("host1", "connections", "--service", f"default/{NAME}")
+    return Counter(row["path"] for row in rows)
+
+
+@pytest.mark.parametrize(("before", "after"), [(TO_POD, TO_HOST), (TO_HOST, TO_POD)])
+def test_live_connections_outlive_a_switch(lab: Lab, before: str, after: str) -> None:
+    with serving(lab, PODS, 7000), service(lab, NAME, IP, [TCP], PODS, path=before):
+        old = [hold(lab, member, FRONTEND)[0] for member in ("client", "host1", "server1") * 4]
+        assert paths(lab) == {before: 12}
+        put(lab, NAME, IP, [TCP], PODS, path=after)
+        new = [hold(lab, member, FRONTEND)[0] for member in ("client", "host1", "server1") * 4]
+        assert paths(lab) == {before: 12, after: 12}
+        assert all(map(lives, old))
+        put(lab, NAME, IP, [TCP], PODS, path=before)
+        assert all(map(lives, old + new))
+        print(f"{before} -> {after} -> {before}: 24 connections, all live: {dict(paths(lab))}")
+        for each in old + new:
+            each.close()
+
+
+def test_new_connections_meet_no_gap_while_it_switches_to_and_fro(lab: Lab) -> None:
+    failures: list[str] = []
+    answered = Counter[str]()
+    over = threading.Event()
+
+    def ask_on(member: str) -> None:
+        while not over.is_set():
+            try:
+                answered[ask(lab, member, FRONTEND)[0]] += 1
+            except OSError as error:
+                failures.append(f"{member}: {error!r}")
+
+    with serving(lab, PODS, 7000), service(lab, NAME, IP, [TCP], PODS, path=TO_POD):
+        askers = [
+            threading.Thread(target=ask_on, args=(member,)) for member in ("client", "host1", "server1")
+        ]
+        for asker in askers:
+            asker.start()
+        switches = 0
+        began = time.monotonic()
+        for path in itertools.cycle((TO_HOST, TO_POD)):
+            put(lab, NAME, IP, [TCP], PODS, path=path)
+            switches += 1
+            if time.monotonic() - began > SECONDS:
+                break
+        over.set()
+        for asker in askers:
+            asker.join()
+    print(f"{switches} switches, {answered.total()} connections, {len(failures)} failed")
+    assert not failures, failures[:5]
+    assert answered.total() > 100

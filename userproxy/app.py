@@ -15,7 +15,7 @@ import uvloop
 
 from userproxy import __version__
 from userproxy.config import ConfigError
-from userproxy.control import Control, Ports
+from userproxy.control import Control, Operator, Ports
 from userproxy.logs import configure_logging
 from userproxy.model.messages import Begin
 from userproxy.model.plan import CaptureChange, Refuse
@@ -107,7 +107,8 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
     view = View(config, crew, kernel, lambda: _source_status(source), time.time)
     control = Control(config, crew, kernel, _ports(config), view)
     daemon = Daemon(config, control, crew, kernel, view, source)
-    async with serve_admin(config.admin_socket, view):
+    operator = Operator(control, crew, view, daemon.notify)
+    async with serve_admin(config.admin_socket, view, operator):
         return await daemon.run(check)
 
 
@@ -219,6 +220,10 @@ class Daemon:
         else:
             await self._shut_down()
         return self._renewing
+
+    def notify(self) -> None:
+        """Have the state carried out soon: something has changed."""
+        self._reconciler.notify()
 
     def _renew(self, check: Callable[[], object]) -> None:
         try:

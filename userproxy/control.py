@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from userproxy.model.address import Address
+from userproxy.model.filter import is_backend
 from userproxy.model.plan import Plan, Wanted
 from userproxy.model.snapshot import Node, Problem, Snapshot
+from userproxy.ops.admin import OperatorError
+from userproxy.planner.drained import Drained
 from userproxy.planner.plan import plan
 from userproxy.planner.wanted import Planner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from userproxy.config import Config
+    from userproxy.model.filter import ConnectionFilter
     from userproxy.model.service import ServicePortName
     from userproxy.netfilter.kernel import Kernel
     from userproxy.ops.portfile import PortFile
@@ -32,6 +37,9 @@ _TOLD_BY_SOURCE = frozenset({"BadManifest", "ManifestsMissing"})
 
 # Planning again because a host port turned out to be occupied, or had to be freed first.
 _MAX_ROUNDS = 100
+
+# How long an operator waits to hear that it is done.
+_PATIENCE_SECONDS = 8.0
 
 
 class CarryOutError(Exception):
@@ -85,6 +93,13 @@ class Control:
         self._actual = Wanted()
         self._problems: frozenset[Problem] = frozenset()
         self._occupied: set[int] = set()
+        self._drained = Drained()
+        self._waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def drained(self) -> Drained:
+        """What an operator has taken out by hand; `reconcile` carries a change out."""
+        return self._drained
 
     @property
     def actual(self) -> Wanted:
@@ -118,9 +133,24 @@ class Control:
             CarryOutError: not all of it could be done.
             NetfilterError: the kernel refused; its captures are those of before.
         """
-        snapshot = self._snapshot
-        if snapshot is None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            await self._reconcile()
+        finally:
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    async def settled(self) -> None:
+        """Wait for the end of a `reconcile` that has yet to begin, however it ends."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+    async def _reconcile(self) -> None:
+        if self._snapshot is None:
             return
+        snapshot = self._drained.mark(self._snapshot)
         problems: tuple[Problem, ...] = ()
         failures: dict[ServicePortName, OSError] = {}
         for _ in range(_MAX_ROUNDS):
@@ -134,7 +164,7 @@ class Control:
                 failures |= self._still_failing(failed)
                 continue
             await self._carry_out(steps, wanted)
-        self._tell(frozenset({*snapshot.problems, *problems}))
+        self._tell(frozenset({*snapshot.problems, *problems, *self._drained.idle(snapshot)}))
         self._view.observe(snapshot, self._actual, tuple(sorted(self._problems)))
         if failures:
             name, error = next(iter(failures.items()))
@@ -196,6 +226,60 @@ class Control:
             else:
                 others[name] = error
         return others
+
+
+class Operator:
+    """What a person does by hand: ends connections, takes pods out and brings them back.
+
+    Args:
+        control: carries it out.
+        crew: the data side.
+        view: knows the backends.
+        notify: has `Control.reconcile` called soon.
+    """
+
+    def __init__(self, control: Control, crew: Crew, view: View, notify: Callable[[], None]) -> None:
+        self._control = control
+        self._crew = crew
+        self._view = view
+        self._notify = notify
+
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
+        """Reset the connections with these ids (None: any) that match; returns how many.
+
+        Raises:
+            OperatorError: nothing in particular is asked for.
+        """
+        if ids is None and not wanted:
+            raise OperatorError("kill what? name connections, a Service, a client or a backend")
+        count = await self._crew.kill(ids, wanted)
+        log.info("connections were killed by hand", connections=count)
+        return count
+
+    async def drain(self, backend: Address, *, undo: bool) -> tuple[int, int]:
+        """Take a pod out, or bring it back; returns how many backends, and their connections.
+
+        Raises:
+            OperatorError: there is no such backend, or it was not taken out.
+        """
+        rows = [row for row in self._view.backends() if is_backend(backend, Address.parse(row.backend))]
+        shown = str(backend) if backend.port else backend.ip
+        drained = self._control.drained
+        if undo and not drained.remove(backend):
+            known = ", ".join(str(one) if one.port else one.ip for one in drained.addresses)
+            raise OperatorError(f"{shown} is not drained by hand; what is: {known or 'nothing'}")
+        if not undo:
+            if not rows:
+                raise OperatorError(f"no backend is at {shown}: see `userproxy backends`")
+            drained.add(backend)
+        log.info("a pod was brought back by hand" if undo else "a pod was drained by hand", backend=shown)
+        self._notify()
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._control.settled()
+        except TimeoutError:
+            raise OperatorError("noted, but not carried out yet: see `userproxy status`") from None
+        return len(rows), sum(row.connections for row in rows)
 
 
 def _without(wanted: Wanted, failures: Mapping[ServicePortName, OSError]) -> Wanted:

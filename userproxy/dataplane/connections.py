@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from userproxy.dataplane.tcp.flow import Event
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import Path, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from userproxy.dataplane.tcp.connection import Connection
     from userproxy.dataplane.tcp.flow import Reason
@@ -75,10 +76,29 @@ class Connections:
 
     def rows(self, wanted: ConnectionFilter) -> Iterator[list[ConnectionRow]]:
         """The matching connections, in chunks: whoever sends them on yields to the loop in between."""
-        numbers = iter(list(self.live))
-        while chunk := list(islice(numbers, _CHUNK)):
+        for chunk in self._chunks(None, wanted):
+            yield [_row(one) for one in chunk]
+
+    def kill(self, numbers: Iterable[int] | None, wanted: ConnectionFilter) -> Iterator[int]:
+        """Reset the matching connections, in chunks: whoever wants them dead yields to the loop in between.
+
+        Args:
+            numbers: of the connections to look at; None for all.
+            wanted: what they must have.
+
+        Yields:
+            How many were reset.
+        """
+        for chunk in self._chunks(numbers, wanted):
+            for one in chunk:
+                one.end(Event.KILLED)
+            yield len(chunk)
+
+    def _chunks(self, numbers: Iterable[int] | None, wanted: ConnectionFilter) -> Iterator[list[Connection]]:
+        looked_at = iter(list(self.live) if numbers is None else numbers)
+        while chunk := list(islice(looked_at, _CHUNK)):
             found = (self.live.get(number) for number in chunk)
-            yield [_row(one) for one in found if one is not None and _matches(wanted, one)]
+            yield [one for one in found if one is not None and _matches(wanted, one)]
 
 
 def _matches(wanted: ConnectionFilter, connection: Connection) -> bool:

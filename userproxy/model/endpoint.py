@@ -19,6 +19,7 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, kw_only=True):
         terminating: it is being deleted.
         hint_zones: the zones whose clients should use it (EndpointSlice hints), sorted.
         hint_nodes: the nodes whose clients should use it, sorted.
+        drained: an operator has taken it out by hand: it gets no new connections.
     """
 
     address: Address
@@ -29,3 +30,4 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, kw_only=True):
     terminating: bool = False
     hint_zones: tuple[str, ...] = ()
     hint_nodes: tuple[str, ...] = ()
+    drained: bool = False

@@ -42,7 +42,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
         """Whether a connection from client, to a Service port, served by backend, is meant."""
         return (
             (self.service is None or _is_service(self.service, service))
-            and (self.backend is None or _is_backend(self.backend, backend))
+            and (self.backend is None or is_backend(self.backend, backend))
             and (self.client is None or ipaddress.ip_address(client.ip) in _network(self.client))
         )
 
@@ -105,5 +105,6 @@ def _is_service(wanted: ServicePortName, service: ServicePortName) -> bool:
     )
 
 
-def _is_backend(wanted: Address, backend: Address | None) -> bool:
+def is_backend(wanted: Address, backend: Address | None) -> bool:
+    """Whether a backend is the one that is wanted, or has its IP if any port is."""
     return backend is not None and wanted.ip == backend.ip and wanted.port in (ANY_PORT, backend.port)

@@ -67,6 +67,18 @@ class ListConnections(Order, frozen=True, kw_only=True):
     wanted: ConnectionFilter
 
 
+class Kill(Order, frozen=True, kw_only=True):
+    """Reset connections. Answered by `Killed`.
+
+    Attributes:
+        numbers: of the connections to reset, whichever the filter leaves of them; None for all.
+        wanted: what they must have.
+    """
+
+    numbers: tuple[int, ...] | None = None
+    wanted: ConnectionFilter = ConnectionFilter()
+
+
 class Count(Order, frozen=True, kw_only=True):
     """Answered by `ServiceCounts` and one `Totals`."""
 
@@ -118,19 +130,37 @@ class BackendCount(msgspec.Struct, frozen=True, kw_only=True):
         address: the backend's.
         connections: live ones on it.
         latency: seconds that connecting to it took last; None before the first time.
+        state: `up`, `down` (by checks) or `ejected` (by clients' dials).
+        reason: why; empty where there is nothing to say.
+        seconds: since when it is in that state, counted from now.
     """
 
     address: Address
     connections: int
     latency: float | None
+    state: str = "up"
+    reason: str = ""
+    seconds: float = 0.0
 
 
 class ServiceCount(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker knows of one Service port; only those that ever had a connection are told."""
+    """What a worker knows of one Service port; only those that ever had a connection or a check are told.
+
+    Attributes:
+        service: its name.
+        connections: live ones.
+        backends: of which there is something to tell.
+        failed_dials: by kind (`refused`, `timeout`, `reset`, `unreachable`, `other`), ever.
+        retried_dials: those of them that were followed by another attempt.
+        changes: how often a backend has become `up`, `down` and `ejected`.
+    """
 
     service: ServicePortName
     connections: int
     backends: tuple[BackendCount, ...]
+    failed_dials: dict[str, int] = {}
+    retried_dials: dict[str, int] = {}
+    changes: dict[str, int] = {}
 
 
 class ServiceCounts(Part, frozen=True, kw_only=True):
@@ -161,6 +191,12 @@ class Drained(Part, frozen=True, kw_only=True):
     cut: int
 
 
+class Killed(Part, frozen=True, kw_only=True):
+    """How many connections were reset."""
+
+    count: int
+
+
 class Done(Part, frozen=True, kw_only=True):
     """The order has been carried out; no further part follows.
 
@@ -171,5 +207,5 @@ class Done(Part, frozen=True, kw_only=True):
     error: str = ""
 
 
-Orders = Begin | Apply | ListConnections | Count | Retire | Drain
-Parts = Hello | Holds | Connections | ServiceCounts | Totals | Drained | Done
+Orders = Begin | Apply | ListConnections | Kill | Count | Retire | Drain
+Parts = Hello | Holds | Connections | ServiceCounts | Totals | Drained | Killed | Done

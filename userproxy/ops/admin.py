@@ -26,6 +26,7 @@ from userproxy.ops import protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from userproxy.model.address import Address
     from userproxy.model.filter import ConnectionFilter
     from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, StatusRow
 
@@ -52,6 +53,28 @@ class View(Protocol):
         """The daemon itself."""
 
 
+class OperatorError(Exception):
+    """What the operator asks for cannot be done. One line, with the remedy."""
+
+
+class Operator(Protocol):
+    """What the daemon does when told to, beside what its sources say."""
+
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, /) -> int:
+        """Reset the connections with these ids (None: any) that match; returns how many.
+
+        Raises:
+            OperatorError: nothing in particular is asked for.
+        """
+
+    async def drain(self, backend: Address, /, *, undo: bool) -> tuple[int, int]:
+        """Take a pod out, or bring it back; returns how many backends, and their connections.
+
+        Raises:
+            OperatorError: there is no such backend, or it was not taken out.
+        """
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one client, and all of them together, may cost.
 
@@ -73,7 +96,9 @@ class AdminSocketError(Exception):
 
 
 @contextlib.asynccontextmanager
-async def serve_admin(path: Path, view: View, limits: Limits | None = None) -> AsyncIterator[None]:
+async def serve_admin(
+    path: Path, view: View, operator: Operator, limits: Limits | None = None
+) -> AsyncIterator[None]:
     """Answer on path while the context lasts; then hang up on all clients and remove the socket.
 
     Raises:
@@ -84,7 +109,7 @@ async def serve_admin(path: Path, view: View, limits: Limits | None = None) -> A
     failure: Exception | None = None
     try:
         async with asyncio.TaskGroup() as tasks:
-            desk = _Desk(tasks, view, limits or Limits())
+            desk = _Desk(tasks, view, operator, limits or Limits())
             server = await asyncio.start_unix_server(desk.accept, sock=listener, limit=protocol.MAX_REQUEST)
             try:
                 yield
@@ -161,9 +186,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
 class _Desk:
     """Takes clients in, one task each, and knows which are there."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, view: View, limits: Limits) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, view: View, operator: Operator, limits: Limits) -> None:
         self._tasks = tasks
         self._view = view
+        self._operator = operator
         self._limits = limits
         self._clients: set[asyncio.Task[None]] = set()
         self._open = True
@@ -177,7 +203,7 @@ class _Desk:
             writer.write(protocol.answer_frame(protocol.Error(busy)))
             writer.close()
         else:
-            client = _Client(reader, writer, self._view, self._limits)
+            client = _Client(reader, writer, self._view, self._operator, self._limits)
             task = self._tasks.create_task(client.serve(), name="admin client")
             self._clients.add(task)
             task.add_done_callback(self._clients.discard)
@@ -193,11 +219,17 @@ class _Client:
     """One client of the admin socket, from its greeting to its end."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, view: View, limits: Limits
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        view: View,
+        operator: Operator,
+        limits: Limits,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._view = view
+        self._operator = operator
         self._limits = limits
         writer.transport.set_write_buffer_limits(high=0)  # so that drain() waits until the kernel has it all
 
@@ -212,6 +244,8 @@ class _Client:
                 f"the daemon, userproxy {__version__}, does not understand the request ({error}): "
                 "use the same version on both sides"
             )
+        except OperatorError as error:
+            await self._refuse(str(error))
         except (OSError, EOFError, TimeoutError):
             pass  # it left, or it is too slow: nobody is there to tell
         except Exception:  # noqa: BLE001 - logged; whatever it is, it costs only this client its answer
@@ -237,6 +271,12 @@ class _Client:
                 await self._send_rows(map(protocol.BackendRows, self._batches(self._view.backends())))
             case protocol.Status():
                 await self._send(protocol.answer_frame(protocol.StatusAnswer(self._view.status())))
+            case protocol.Kill(ids=ids, filter=wanted):
+                count = await self._operator.kill(ids, wanted)
+                await self._send(protocol.answer_frame(protocol.Killed(count)))
+            case protocol.Drain(backend=backend, undo=undo):
+                answer = protocol.DrainAnswer(*await self._operator.drain(backend, undo=undo))
+                await self._send(protocol.answer_frame(answer))
         await self._send(protocol.answer_frame(protocol.End()))
 
     async def _send_connections(self, chunks: AsyncIterator[list[ConnectionRow]]) -> None:

@@ -12,12 +12,19 @@ from userproxy.model.filter import ConnectionFilter
 from userproxy.ops import protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from userproxy.model.address import Address
     from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, StatusRow
 
 _Wanted = TypeVar(
-    "_Wanted", protocol.ConnectionRows, protocol.ServiceRows, protocol.BackendRows, protocol.StatusAnswer
+    "_Wanted",
+    protocol.ConnectionRows,
+    protocol.ServiceRows,
+    protocol.BackendRows,
+    protocol.StatusAnswer,
+    protocol.Killed,
+    protocol.DrainAnswer,
 )
 
 
@@ -80,10 +87,27 @@ class AdminClient:
 
     def status(self) -> StatusRow:
         """The daemon itself."""
-        rows = [answer.row for answer in self._ask(protocol.Status(), protocol.StatusAnswer)]
-        if len(rows) != 1:
-            raise self._confused(f"{len(rows)} answers where one was expected")
-        return rows[0]
+        return self._ask_one(protocol.Status(), protocol.StatusAnswer).row
+
+    def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter | None = None) -> int:
+        """Reset connections; returns how many.
+
+        Args:
+            ids: of the connections, or None: whichever match.
+            wanted: what they must have.
+        """
+        chosen = None if ids is None else tuple(ids)
+        return self._ask_one(protocol.Kill(chosen, wanted or ConnectionFilter()), protocol.Killed).count
+
+    def drain(self, backend: Address, *, undo: bool = False) -> protocol.DrainAnswer:
+        """Take a pod out by hand, or bring it back; once this returns, the data side has been told."""
+        return self._ask_one(protocol.Drain(backend, undo), protocol.DrainAnswer)
+
+    def _ask_one(self, request: protocol.Request, wanted: type[_Wanted]) -> _Wanted:
+        answers = list(self._ask(request, wanted))
+        if len(answers) != 1:
+            raise self._confused(f"{len(answers)} answers where one was expected")
+        return answers[0]
 
     def _connect(self) -> None:
         try:

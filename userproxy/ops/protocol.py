@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from userproxy.model.address import Address
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, StatusRow
 
@@ -55,7 +56,31 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
     """Asks for the daemon's state; answered by one `StatusAnswer`."""
 
 
-Request = Connections | Services | Backends | Status
+class Kill(msgspec.Struct, frozen=True, tag="kill"):
+    """Has connections reset; answered by one `Killed`. One that asks for nothing in particular is refused.
+
+    Attributes:
+        ids: of the connections, or None: whichever match the filter.
+        filter: what they must have.
+    """
+
+    ids: tuple[str, ...] | None = None
+    filter: ConnectionFilter = ConnectionFilter()
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Takes a pod out by hand, or undoes that; answered by one `DrainAnswer`.
+
+    Attributes:
+        backend: the pod; with port `ANY_PORT`, all of its ports.
+        undo: bring it back.
+    """
+
+    backend: Address
+    undo: bool = False
+
+
+Request = Connections | Services | Backends | Status | Kill | Drain
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -89,6 +114,19 @@ class StatusAnswer(msgspec.Struct, frozen=True, tag="status-answer"):
     row: StatusRow
 
 
+class Killed(msgspec.Struct, frozen=True, tag="killed"):
+    """How many connections were reset."""
+
+    count: int
+
+
+class DrainAnswer(msgspec.Struct, frozen=True, tag="drain-answer"):
+    """What a drain means: for how many backends, and how many connections go on at them."""
+
+    backends: int
+    connections: int
+
+
 class End(msgspec.Struct, frozen=True, tag="end"):
     """The answer is complete."""
 
@@ -100,7 +138,9 @@ class Error(msgspec.Struct, frozen=True, tag="error"):
 
 
 Rows = ConnectionRows | ServiceRows | BackendRows
-Answer = Hello | ConnectionRows | ServiceRows | BackendRows | StatusAnswer | End | Error
+Answer = (
+    Hello | ConnectionRows | ServiceRows | BackendRows | StatusAnswer | Killed | DrainAnswer | End | Error
+)
 
 _Message = TypeVar("_Message")
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

@@ -23,6 +23,9 @@ class Tally:
         services: connections by Service port.
         ended: connections that ended, by reason.
         paused: why accepting waits, a line for each worker where it does.
+        failed_dials: ever, by kind.
+        retried_dials: those of them that were followed by another attempt.
+        changes: how often a backend has become `up`, `down` and `ejected`, as each worker sees it.
     """
 
     def __init__(self, parts: Iterable[Parts]) -> None:
@@ -30,6 +33,9 @@ class Tally:
         self.services: Counter[ServicePortName] = Counter()
         self.ended: Counter[str] = Counter()
         self.paused: list[str] = []
+        self.failed_dials: Counter[str] = Counter()
+        self.retried_dials: Counter[str] = Counter()
+        self.changes: Counter[str] = Counter()
         self._backends: dict[tuple[ServicePortName, Address], BackendCount] = {}
         for part in parts:
             match part:
@@ -54,10 +60,26 @@ class Tally:
     def _add_services(self, part: ServiceCounts) -> None:
         for service in part.services:
             self.services[service.service] += service.connections
+            self.failed_dials.update(service.failed_dials)
+            self.retried_dials.update(service.retried_dials)
+            self.changes.update(service.changes)
             for count in service.backends:
-                known = self.backend(service.service, count.address)
-                self._backends[service.service, count.address] = BackendCount(
-                    address=count.address,
-                    connections=known.connections + count.connections,
-                    latency=known.latency if count.latency is None else count.latency,
-                )
+                key = service.service, count.address
+                known = self._backends.get(key)
+                self._backends[key] = _together(known, count) if known else count
+
+
+_WORST_LAST = ("up", "ejected", "down")
+
+
+def _together(one: BackendCount, other: BackendCount) -> BackendCount:
+    """What two workers know of a backend; of their judgements, the worse one."""
+    worse = max(one, other, key=lambda count: _WORST_LAST.index(count.state))
+    return BackendCount(
+        address=one.address,
+        connections=one.connections + other.connections,
+        latency=one.latency if other.latency is None else other.latency,
+        state=worse.state,
+        reason=worse.reason,
+        seconds=worse.seconds,
+    )

@@ -186,14 +186,23 @@ class View:
             path=self._wanted.paths.get(name, self._config.mode).value,
             frontends=tuple(str(frontend) for frontend in service.frontends),
             listener=str(serve.listener) if serve else None,
-            backends_up=sum(1 for condition in conditions.values() if condition.state == "up"),
+            backends_up=sum(self._condition(name, address).state == "up" for address in conditions),
             backends=len(conditions),
             connections=self._tally.services[name] + self._flows.services[name],
             problems=tuple(mine),
         )
 
+    def _condition(self, name: ServicePortName, address: Address) -> Condition:
+        """How a backend is, by what the control side wants of it and by what the workers have seen."""
+        condition = self._conditions[name][address]
+        count = self._tally.backend(name, address)
+        if condition.state != "up" or (count.state == "up" and not count.seconds):
+            return condition
+        since = max(condition.since, self._clock() - count.seconds)
+        return Condition(count.state, count.reason or condition.reason, since)
+
     def _backend_row(self, name: ServicePortName, endpoint: Endpoint) -> BackendRow:
-        condition = self._conditions[name][endpoint.address]
+        condition = self._condition(name, endpoint.address)
         count = self._tally.backend(name, endpoint.address)
         return BackendRow(
             service=str(name),
@@ -219,6 +228,8 @@ def _target_of(service: ServicePort, wanted: Wanted) -> Target | None:
 
 
 def _state(endpoint: Endpoint, *, picked: bool) -> tuple[str, str]:
+    if endpoint.drained:
+        return "draining", "by hand"
     if picked:
         return "up", "terminating, and nothing else is ready" if not endpoint.ready else ""
     if endpoint.terminating:

@@ -66,8 +66,9 @@ def select(
 
 def _usable(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
     """Those that are ready; while there are none, those that still serve while they terminate."""
-    ready = [endpoint for endpoint in endpoints if endpoint.ready]
-    return ready or [endpoint for endpoint in endpoints if endpoint.serving and endpoint.terminating]
+    wanted = [endpoint for endpoint in endpoints if not endpoint.drained]
+    ready = [endpoint for endpoint in wanted if endpoint.ready]
+    return ready or [endpoint for endpoint in wanted if endpoint.serving and endpoint.terminating]
 
 
 def _near(usable: list[Endpoint], node: Node) -> list[Endpoint]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from userproxy.model import messages
 
 if TYPE_CHECKING:
+    from userproxy.dataplane.health.backend import LiveBackend
     from userproxy.dataplane.plane import DataPlane
     from userproxy.dataplane.services import LiveService
 
 
 def services(plane: DataPlane) -> list[messages.ServiceCount]:
-    """The Service ports that ever had a connection."""
+    """The Service ports that ever had a connection or a check."""
     found = (_service(live) for live in plane.services.values())
-    return [count for count in found if count.backends]
+    return [count for count in found if count.backends or count.failed_dials]
 
 
 def totals(plane: DataPlane, serial: int) -> messages.Totals:
@@ -29,14 +31,28 @@ def totals(plane: DataPlane, serial: int) -> messages.Totals:
 
 
 def _service(live: LiveService) -> messages.ServiceCount:
+    now = monotonic()
     return messages.ServiceCount(
         service=live.serve.service,
         connections=live.connections,
         backends=tuple(
-            messages.BackendCount(
-                address=backend.address, connections=backend.connections, latency=backend.latency
-            )
-            for backend in live.balancer.candidates
-            if backend.connections or backend.latency is not None
+            _backend(backend, now)
+            for backend in live.backends
+            if backend.connections or backend.latency is not None or backend.down or backend.ejected
         ),
+        failed_dials=dict(live.failed_dials),
+        retried_dials=dict(live.retried_dials),
+        changes=dict(live.changes),
+    )
+
+
+def _backend(live: LiveBackend, now: float) -> messages.BackendCount:
+    condition = live.condition(now)
+    return messages.BackendCount(
+        address=live.address,
+        connections=live.connections,
+        latency=live.latency,
+        state=condition.state,
+        reason=condition.reason,
+        seconds=now - condition.since,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ _RESPAWN_SECONDS = 0.5
 
 # Service ports in one message; each may bring a listening socket.
 _CHUNK = min(100, MAX_FDS)
+
+# More than the number of a connection has.
+_DIGITS = 19
 
 
 class Crew:
@@ -135,6 +139,26 @@ class Crew:
             for part in parts:
                 if isinstance(part, messages.Connections):
                     yield [_named(row, member) for row in part.rows]
+
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
+        """Reset connections.
+
+        Args:
+            ids: of the connections to reset, whichever the filter leaves of them; None for all.
+            wanted: what they must have.
+
+        Returns:
+            How many there were.
+        """
+        chosen = None if ids is None else frozenset(ids)
+        count = 0
+        for member in self._everybody():
+            numbers = None if chosen is None else _numbers(chosen, member)
+            if numbers is None or numbers:
+                with contextlib.suppress(WorkerGoneError):  # its connections went with it
+                    parts = await member.ask(messages.Kill(numbers=numbers, wanted=wanted))
+                    count += sum(part.count for part in parts if isinstance(part, messages.Killed))
+        return count
 
     async def count(self) -> list[messages.Parts]:
         """`ServiceCounts` and `Totals` of all workers; those that do not answer are missing."""
@@ -246,6 +270,16 @@ class Crew:
 
 def _listen(serve: Serve) -> socket.socket:
     return socket.socket(fileno=listen(serve.listener).detach())
+
+
+def _numbers(ids: Iterable[str], member: Member) -> tuple[int, ...]:
+    """Those of the ids that name connections of this worker, as it calls them itself."""
+    split = (one.split("-", 1) for one in ids if one.count("-") == 1)
+    return tuple(int(number) for pid, number in split if pid == str(member.pid) and _is_number(number))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < _DIGITS
 
 
 def _named(row: ConnectionRow, member: Member) -> ConnectionRow:

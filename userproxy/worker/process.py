@@ -116,6 +116,9 @@ class Worker:
             case messages.ListConnections():
                 self._tasks.create_task(self._list(order))
                 return True
+            case messages.Kill():
+                self._tasks.create_task(self._kill(order))
+                return True
             case messages.Count():
                 self._count(order)
             case messages.Retire():
@@ -155,6 +158,15 @@ class Worker:
             for rows in self._plane.connections.rows(order.wanted):
                 self._say(messages.Connections(serial=order.serial, rows=tuple(rows)))
                 await asyncio.sleep(0)
+        self._say(messages.Done(serial=order.serial))
+
+    async def _kill(self, order: messages.Kill) -> None:
+        count = 0
+        if self._plane is not None:
+            for killed in self._plane.connections.kill(order.numbers, order.wanted):
+                count += killed
+                await asyncio.sleep(0)
+        self._say(messages.Killed(serial=order.serial, count=count))
         self._say(messages.Done(serial=order.serial))
 
     def _count(self, order: messages.Count) -> None:

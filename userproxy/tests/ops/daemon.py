@@ -12,10 +12,10 @@ import uvloop
 from userproxy.model.address import Address
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
 from userproxy.model.service import ServicePortName
-from userproxy.ops.admin import Limits, View, serve_admin
+from userproxy.ops.admin import Limits, OperatorError, View, serve_admin
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
     from userproxy.model.filter import ConnectionFilter
@@ -139,15 +139,40 @@ class MadeUpView:
         return STATUS
 
 
+class MadeUpOperator:
+    """What the made-up daemon is told to do; it notes that, and kills and drains nothing."""
+
+    def __init__(self) -> None:
+        self.killed: list[tuple[tuple[str, ...] | None, ConnectionFilter]] = []
+        self.drained: list[tuple[Address, bool]] = []
+
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, /) -> int:
+        """As many as ids were given; three otherwise."""
+        self.killed.append((None if ids is None else tuple(ids), wanted))
+        return 3 if ids is None else len([one for one in ids if one != "unknown"])
+
+    async def drain(self, backend: Address, /, *, undo: bool) -> tuple[int, int]:
+        """Two backends with five connections; 10.9.9.9 is none."""
+        if backend.ip == "10.9.9.9":
+            raise OperatorError("no backend is at 10.9.9.9: see `userproxy backends`")
+        self.drained.append((backend, undo))
+        return 2, 5
+
+
 @contextlib.contextmanager
-def running(path: Path, view: View | None = None, limits: Limits | None = None) -> Iterator[None]:
+def running(
+    path: Path,
+    view: View | None = None,
+    limits: Limits | None = None,
+    operator: MadeUpOperator | None = None,
+) -> Iterator[None]:
     """A daemon that answers on path meanwhile."""
     ready: threading.Event = threading.Event()
     stops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     async def serve() -> None:
         stop = asyncio.Event()
-        async with serve_admin(path, view or MadeUpView(), limits):
+        async with serve_admin(path, view or MadeUpView(), operator or MadeUpOperator(), limits):
             stops.append((asyncio.get_running_loop(), stop))
             ready.set()
             await stop.wait()

@@ -21,6 +21,7 @@ from userproxy.tests.ops.daemon import (
     SERVICE,
     STATUS,
     UP,
+    MadeUpOperator,
     MadeUpView,
     connection,
     running,
@@ -156,14 +157,14 @@ def test_the_socket_goes_with_the_daemon_but_a_successors_stays(tmp_path: Path) 
 
 async def test_what_fails_beside_it_is_raised_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(LookupError, match="beside"):
-        async with serve_admin(tmp_path / "s", MadeUpView()):
+        async with serve_admin(tmp_path / "s", MadeUpView(), MadeUpOperator()):
             raise LookupError("beside")
     assert not (tmp_path / "s").exists()
 
 
 async def test_it_ends_though_a_client_is_in_the_middle(tmp_path: Path) -> None:
     async with asyncio.timeout(10):
-        async with serve_admin(tmp_path / "s", MadeUpView(), Limits(request_seconds=60)):
+        async with serve_admin(tmp_path / "s", MadeUpView(), MadeUpOperator(), Limits(request_seconds=60)):
             reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
             await reader.readexactly(protocol.LENGTH.size)
         assert await reader.read()  # the rest of the greeting, and the end

@@ -90,7 +90,7 @@ def test_and_no_longer(tmp_path: Path) -> None:
         (b"\0\0\0\0", "0 bytes"),
         (b"GET / HTTP/1.1\r\n\r\n", "1195725856 bytes"),
         (b"\0\0\0\x03abc", "malformed"),
-        (b'\0\0\0\x0f{"type":"kill"}', "'kill'"),
+        (b'\0\0\0\x0f{"type":"jump"}', "'jump'"),
         (b'\0\0\0\x35{"type":"connections","filter":{"client":"elsewhere"}}', "'elsewhere' is not an IP"),
     ],
 )

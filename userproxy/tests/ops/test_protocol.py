@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from userproxy.model.address import Address
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.service import ServicePortName
 from userproxy.ops import protocol
@@ -18,6 +19,8 @@ ANSWERS = [
     protocol.ServiceRows([]),
     protocol.BackendRows([UP]),
     protocol.StatusAnswer(STATUS),
+    protocol.Killed(7),
+    protocol.DrainAnswer(2, 5),
     protocol.End(),
     protocol.Error("why, and what to do"),
 ]
@@ -27,6 +30,9 @@ REQUESTS = [
     protocol.Services(),
     protocol.Backends(),
     protocol.Status(),
+    protocol.Kill(("4711-1",)),
+    protocol.Kill(None, ConnectionFilter(client="10.0.1.0/24")),
+    protocol.Drain(Address("10.0.1.2", 0), undo=True),
 ]
 
 

@@ -1,0 +1,123 @@
+"""What these scenarios are made of: Services with annotations, silent pods, and clients with a watch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from integration.services import PATIENCE_SECONDS, manifest
+from integration.sockets import inside
+from userproxy.lab.processes import wait_until
+from userproxy.model.address import Address
+from userproxy.ops.client import AdminClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from userproxy.lab.deployment import Lab
+    from userproxy.model.rows import BackendRow
+
+REQUEST = b"GET / HTTP/1.0\r\nHost: x\r\n\r\n"
+
+
+def publish(lab: Lab, name: str, ip: str, backends: Sequence[Address], **annotations: str) -> Address:
+    """Create or change a Service, and wait until the daemon on host1 serves it so; returns its frontend.
+
+    Args:
+        lab: with a daemon on host1.
+        name: of the Service, in the namespace `default`.
+        ip: its cluster IP; the port is 80.
+        backends: its pods.
+        annotations: `userproxy.dev/...`, with an underscore for each dash.
+    """
+    frontend = Address(ip, 80)
+    service, *slices = manifest(name, frontend, backends).split("---\n")
+    wanted = json.loads(service)
+    wanted["metadata"]["annotations"] = {
+        f"userproxy.dev/{key.replace('_', '-')}": value for key, value in annotations.items()
+    }
+    lab.write_manifest(f"{name}.yaml", "---\n".join([json.dumps(wanted) + "\n", *slices]))
+    known = sorted(map(str, backends))
+    wait_until(
+        f"{name} is served",
+        lambda: sorted(row.backend for row in backend_rows(lab, name)) == known,
+        PATIENCE_SECONDS,
+    )
+    with AdminClient(lab.admin_socket("host1")) as admin:
+        assert [row for row in admin.services() if row.service == f"default/{name}"][0].problems == ()  # noqa: RUF015
+    return frontend
+
+
+def backend_rows(lab: Lab, name: str) -> list[BackendRow]:
+    """The backends of a Service, as host1's daemon sees them."""
+    with AdminClient(lab.admin_socket("host1")) as admin:
+        return [row for row in admin.backends() if row.service == f"default/{name}"]
+
+
+def states(lab: Lab, name: str) -> dict[str, str]:
+    """Their states, by address."""
+    return {row.backend: row.state for row in backend_rows(lab, name)}
+
+
+@contextlib.contextmanager
+def server(lab: Lab, member: str, port: int) -> Iterator[Address]:
+    """A web server more in a pod, for the time of the block."""
+    name = f"{member}-{port}"
+    process = lab.start(name, member, sys.executable, "-m", "userproxy.lab.webserver", name, str(port))
+    try:
+        wait_until(f"{name} serves", lambda: process.listens(port), PATIENCE_SECONDS)
+        yield Address(next(pod.ip for pod in lab.deployment.pods if pod.name == member), port)
+    finally:
+        process.kill()
+
+
+@contextlib.contextmanager
+def silent(lab: Lab, member: str, *ports: int) -> Iterator[None]:
+    """A pod drops every packet to these ports, for the time of the block, as one behind a broken network."""
+    listed = ",".join(map(str, ports))
+    rule = f"type filter hook input priority 0; tcp dport {{ {listed} }} drop;"
+    lab.exec(member, "nft", f"table ip silence {{ chain in {{ {rule} }}; }}")
+    try:
+        yield
+    finally:
+        lab.exec(member, "nft", "delete table ip silence")
+
+
+def ask(frontend: Address, timeout: float = 10.0) -> float:
+    """Seconds from connecting to the answer's first byte. Called inside of the client's namespace.
+
+    Raises:
+        OSError: the connection failed, or was cut before any answer.
+    """
+    began = time.perf_counter()
+    with socket.create_connection((frontend.ip, frontend.port), timeout) as client:
+        client.sendall(REQUEST)
+        if not client.recv(65536):
+            raise ConnectionResetError("the connection ended without an answer")
+    return time.perf_counter() - began
+
+
+def ask_often(lab: Lab, frontend: Address, count: int) -> tuple[list[float], int]:
+    """Ask one after another; how long each took, and how many failed."""
+    took, failed = [], 0
+    with inside(lab, "client"):
+        for _ in range(count):
+            try:
+                took.append(ask(frontend))
+            except OSError:
+                failed += 1
+    return took, failed
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that so many of all do not exceed."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def told(values: Sequence[float]) -> str:
+    """The median and the 99th percentile, in milliseconds."""
+    return f"p50 {percentile(values, 0.5) * 1000:.2f} ms, p99 {percentile(values, 0.99) * 1000:.2f} ms"

@@ -1,0 +1,67 @@
+"""`userproxy kill` and `userproxy drain`: what a person does by hand, and what it came to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from userproxy.cli.connections import BACKEND, filter_options
+from userproxy.cli.daemon import admin_socket_option, daemon_at
+
+if TYPE_CHECKING:
+    from userproxy.model.address import Address
+    from userproxy.model.filter import ConnectionFilter
+
+
+@click.command()
+@click.argument("ids", nargs=-1, metavar="ID...")
+@admin_socket_option
+@filter_options
+def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter) -> None:
+    """Reset connections: those with these IDs, or all that match the options.
+
+    The IDs are those of `userproxy connections`. Both sides of a connection get a reset, at once.
+    """
+    if not ids and not wanted:
+        raise click.UsageError("name connections by ID, or give --service, --client or --backend")
+    if ids and wanted:
+        raise click.UsageError("give either IDs or options, not both")
+    with daemon_at(admin_socket) as daemon:
+        count = daemon.kill(tuple(dict.fromkeys(ids)) or None, wanted)
+    click.echo(f"killed {_counted(count, 'connection')}")
+    missing = len(set(ids)) - count
+    if missing > 0:
+        raise click.ClickException(
+            f"{missing} of the IDs {'is' if missing == 1 else 'are'} no relayed connection (any more): "
+            "see `userproxy connections`"
+        )
+
+
+@click.command()
+@click.argument("backend", type=BACKEND, metavar="IP[:PORT]")
+@click.option("--undo", is_flag=True, help="Bring it back.")
+@admin_socket_option
+def drain(*, backend: Address, undo: bool, admin_socket: str) -> None:
+    """Give a pod no new connections, of any Service, until that is undone or the daemon ends.
+
+    Its live connections go on; `userproxy kill --backend` ends them.
+    """
+    with daemon_at(admin_socket) as daemon:
+        answer = daemon.drain(backend, undo=undo)
+    backends = _counted(answer.backends, "backend")
+    if undo:
+        click.echo(f"{_shown(backend)} may be picked again: {backends}")
+        return
+    click.echo(f"{_shown(backend)} gets no new connections: {backends}")
+    if answer.connections:
+        going_on = _counted(answer.connections, "connection")
+        click.echo(f"{going_on} may go on; to end them: userproxy kill --backend {_shown(backend)}")
+
+
+def _shown(backend: Address) -> str:
+    return str(backend) if backend.port else backend.ip
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -1,0 +1,93 @@
+"""`userproxy kill` and `userproxy drain`: what is asked of the daemon, and what a person is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner, Result
+
+from userproxy.cli.main import cli
+from userproxy.model.address import Address
+from userproxy.model.filter import ConnectionFilter
+from userproxy.model.service import ServicePortName
+from userproxy.tests.ops.daemon import MadeUpOperator, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Shell:
+    """Runs commands against a made-up daemon."""
+
+    def __init__(self, admin_socket: Path) -> None:
+        self.operator = MadeUpOperator()
+        self._socket = admin_socket
+
+    def run(self, command: str, *arguments: str) -> Result:
+        """One command."""
+        return CliRunner().invoke(cli, [command, "--admin-socket", str(self._socket), *arguments])
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    made = Shell(tmp_path / "s")
+    with running(tmp_path / "s", operator=made.operator):
+        yield made
+
+
+def test_kill_by_id_says_how_many(shell: Shell) -> None:
+    done = shell.run("kill", "4711-1", "4711-2", "4711-1")
+    assert (done.exit_code, done.stdout) == (0, "killed 2 connections\n")
+    assert shell.operator.killed == [(("4711-1", "4711-2"), ConnectionFilter())]
+
+
+def test_kill_by_what_connections_have(shell: Shell) -> None:
+    done = shell.run("kill", "--service", "default/web", "--client", "10.0.1.0/24", "--backend", "10.0.1.2")
+    assert (done.exit_code, done.stdout) == (0, "killed 3 connections\n")
+    wanted = ConnectionFilter(
+        service=ServicePortName("default", "web"), client="10.0.1.0/24", backend=Address("10.0.1.2", 0)
+    )
+    assert shell.operator.killed == [(None, wanted)]
+
+
+def test_an_id_that_is_not_there_is_told(shell: Shell) -> None:
+    done = shell.run("kill", "4711-1", "unknown")
+    assert (done.exit_code, done.stdout) == (1, "killed 1 connection\n")
+    assert done.stderr.startswith("userproxy: 1 of the IDs is no relayed connection (any more)")
+
+
+@pytest.mark.parametrize("arguments", [(), ("4711-1", "--client", "10.0.1.3")])
+def test_kill_must_be_told_what_and_in_one_way(shell: Shell, arguments: tuple[str, ...]) -> None:
+    done = shell.run("kill", *arguments)
+    assert done.exit_code == 2
+    assert shell.operator.killed == []
+
+
+def test_drain_says_what_it_means_and_what_goes_on(shell: Shell) -> None:
+    done = shell.run("drain", "10.0.1.2:8080")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        "10.0.1.2:8080 gets no new connections: 2 backends",
+        "5 connections may go on; to end them: userproxy kill --backend 10.0.1.2:8080",
+    ]
+    assert shell.operator.drained == [(Address("10.0.1.2", 8080), False)]
+
+
+def test_drain_is_undone(shell: Shell) -> None:
+    done = shell.run("drain", "--undo", "10.0.1.2")
+    assert (done.exit_code, done.stdout) == (0, "10.0.1.2 may be picked again: 2 backends\n")
+    assert shell.operator.drained == [(Address("10.0.1.2", 0), True)]
+
+
+def test_what_the_daemon_refuses_is_told_in_one_line(shell: Shell) -> None:
+    done = shell.run("drain", "10.9.9.9")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "userproxy: no backend is at 10.9.9.9: see `userproxy backends`\n",
+    )
+
+
+def test_a_backend_is_an_address(shell: Shell) -> None:
+    assert shell.run("drain", "server1").exit_code == 2

@@ -1,0 +1,33 @@
+"""What several workers know, as one."""
+
+from __future__ import annotations
+
+from userproxy.model.address import Address
+from userproxy.model.messages import BackendCount, ServiceCount, ServiceCounts
+from userproxy.model.service import ServicePortName
+from userproxy.ops.tally import Tally
+
+WEB = ServicePortName("default", "web")
+POD = Address("10.0.1.2", 8080)
+
+
+def told(state: str, connections: int, latency: float | None, refused: int = 0) -> ServiceCounts:
+    backend = BackendCount(
+        address=POD, connections=connections, latency=latency, state=state, reason=f"is {state}", seconds=9.0
+    )
+    count = ServiceCount(
+        service=WEB, connections=connections, backends=(backend,), failed_dials={"refused": refused}
+    )
+    return ServiceCounts(services=(count,))
+
+
+def test_counts_add_up_and_the_worse_judgement_is_shown() -> None:
+    tally = Tally([told("up", 2, 0.001, 3), told("ejected", 1, None, 4)])
+    backend = tally.backend(WEB, POD)
+    assert (backend.connections, backend.latency, backend.state) == (3, 0.001, "ejected")
+    assert backend.reason == "is ejected"
+    assert tally.failed_dials == {"refused": 7}
+
+
+def test_of_a_backend_that_nobody_has_used_nothing_is_known() -> None:
+    assert Tally(()).backend(WEB, POD) == BackendCount(address=POD, connections=0, latency=None)

@@ -94,8 +94,11 @@ class Listener:
 
     def close(self) -> None:
         """Serve those who had been let in already, and accept no more."""
-        self._accept(BACKLOG)
-        self._poller.close(self._sock)
+        try:
+            self._accept(BACKLOG)
+        finally:
+            self._poller.unregister(self._sock.fileno())  # another process may have the socket too
+            self._poller.close(self._sock)
 
     def _accept(self, most: int) -> None:
         # What socket.accept() calls itself; it makes no object that we would only take apart again.

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import select
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from userproxy.dataplane.poller import READ, WRITE, Poller, Ready, Watch
-from userproxy.tests.dataplane.rig import Clock, Sockets, VirtualTimers, open_fds
+from userproxy.tests.dataplane.rig.sockets import Clock, Sockets, VirtualTimers
 
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 class Owner:
@@ -34,14 +33,6 @@ class Owner:
     def abort(self) -> None:
         """Of `Ready`."""
         self.aborted += 1
-
-
-@pytest.fixture
-def sockets() -> Iterator[Sockets]:
-    before = open_fds()
-    with ExitStack() as stack:
-        yield Sockets(stack)
-    assert open_fds() == before
 
 
 @pytest.fixture

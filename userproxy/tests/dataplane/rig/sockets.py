@@ -1,4 +1,4 @@
-"""What the tests of the data side stand on: real sockets, no real time."""
+"""Sockets that are given back, and time that a test sets."""
 
 from __future__ import annotations
 
@@ -59,10 +59,17 @@ class Sockets:
         near, far = net.socketpair()
         return self._plain(near), self._plain(far)
 
+    def tcp_pair(self) -> tuple[socket, socket]:
+        """Two sockets connected over loopback; the second one is the accepted one."""
+        with net.create_server(("127.0.0.1", 0)) as server:
+            near = net.create_connection(server.getsockname())
+            far, _ = server.accept()
+        return self._plain(near), self._plain(far)
+
     def _plain(self, sock: net.socket) -> socket:
-        fd = sock.detach()
+        family, fd = sock.family, sock.detach()
         os.set_blocking(fd, False)
-        return self.keep(socket(net.AF_UNIX, net.SOCK_STREAM | net.SOCK_NONBLOCK, 0, fd))
+        return self.keep(socket(family, net.SOCK_STREAM | net.SOCK_NONBLOCK, 0, fd))
 
 
 class VirtualTimers:

@@ -1,0 +1,160 @@
+"""The data side around connections: a table, a Service with backends, clients; no listeners."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket as net
+from _socket import socket
+from typing import TYPE_CHECKING
+
+from userproxy.dataplane.connections import Connections
+from userproxy.dataplane.poller import Watch
+from userproxy.dataplane.services import LiveService
+from userproxy.dataplane.tcp.connection import Connection, Context
+from userproxy.dataplane.tcp.flow import State
+from userproxy.dataplane.tcp.pipes import PipePool
+from userproxy.dataplane.tcp.sockets import RESET_ON_CLOSE
+from userproxy.model.address import Address
+from userproxy.model.plan import Backend, Serve
+from userproxy.model.service import ServicePortName
+from userproxy.tests.dataplane.rig.sockets import Clock, VirtualTimers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from userproxy.tests.dataplane.rig.sockets import Sockets
+
+PATIENCE = 20.0
+LISTENER = Address("127.0.0.1", 10400)
+
+
+class Proxy:
+    """The data side around connections, without its listeners."""
+
+    def __init__(self, sockets: Sockets) -> None:
+        self._sockets = sockets
+        self.clock = Clock()
+        self.timers = VirtualTimers()
+        self.poller = sockets.poller(self.clock)
+        self.pipes = PipePool(4)
+        self.table = Connections(trace=False)
+        self.starved: list[OSError] = []
+        self.context = Context(
+            poller=self.poller,
+            pipes=self.pipes,
+            dialling=Watch(self.timers.loop, 0.05, Connection.look_at_dial),
+            half_closed=Watch(self.timers.loop, 1.0, Connection.look_at_half_closed),
+            ended=self.table.remove,
+            starved=lambda _, error: self.starved.append(error),
+        )
+        self.service = LiveService(
+            Serve(service=ServicePortName("shop", "cart", "http"), listener=LISTENER, frontends=())
+        )
+
+    def serve(self, *backends: socket) -> None:
+        """Serve with these backends: sockets that are bound to their addresses."""
+        known = tuple(Backend(Address(*backend.getsockname())) for backend in backends)
+        self.service.update(
+            Serve(service=self.service.serve.service, listener=LISTENER, frontends=(), backends=known)
+        )
+
+    def accept(self) -> tuple[Connection, socket]:
+        """A new connection, and its client."""
+        client, accepted = self._sockets.tcp_pair()
+        connection = Connection(
+            self.table.next_number(), self.context, self.service, accepted, client.getsockname()
+        )
+        self.table.add(connection)
+        connection.open()
+        return connection, client
+
+    def listening(self, backlog: int = 8) -> socket:
+        """A backend."""
+        sock = self.bound()
+        sock.listen(backlog)
+        return sock
+
+    def bound(self) -> socket:
+        """A backend that refuses: it has its address, and does not listen."""
+        sock = self._sockets.keep(socket(net.AF_INET, net.SOCK_STREAM | net.SOCK_NONBLOCK))
+        sock.bind(("127.0.0.1", 0))
+        return sock
+
+    def silent(self) -> socket:
+        """A backend that does not answer: its queue is full."""
+        sock = self.listening(0)
+        for _ in range(2):
+            filler = self._sockets.keep(socket(net.AF_INET, net.SOCK_STREAM | net.SOCK_NONBLOCK))
+            filler.connect_ex(sock.getsockname())
+        return sock
+
+    def taken(self, backend: socket) -> socket:
+        """The connection that a backend got."""
+        self.until(lambda: select.select([backend], [], [], 0)[0])
+        fd, _ = backend._accept()  # type: ignore[attr-defined]  # what socket.accept() calls
+        os.set_blocking(fd, False)
+        return self._sockets.keep(socket(net.AF_INET, net.SOCK_STREAM | net.SOCK_NONBLOCK, 0, fd))
+
+    def until(self, happened: Callable[[], object]) -> None:
+        """Serve what is ready until something has happened."""
+        for _ in range(100_000):
+            if happened():
+                return
+            self.poller.dispatch()
+        raise AssertionError("it does not happen")
+
+    def received(self, sock: socket) -> bytes:
+        """The next bytes to arrive; empty for the end."""
+        self.until(lambda: select.select([sock], [], [], 0)[0])
+        return sock.recv(1 << 16)
+
+    def established(self) -> tuple[Connection, socket, socket]:
+        """A connection, its client, and its backend's end."""
+        backend = self.listening()
+        self.serve(backend)
+        connection, client = self.accept()
+        there = self.taken(backend)
+        assert connection.state is State.ESTABLISHED
+        return connection, client, there
+
+    def reaches(self, connection: Connection, state: State) -> bool:
+        """Whether it gets into a state; if not, the test fails."""
+        self.until(lambda: connection.state is state)
+        return True
+
+    def nothing_is_left(self) -> bool:
+        """Whether nothing of any connection is kept or counted."""
+        return (
+            not self.table.live
+            and self.service.connections == 0
+            and all(live.connections == 0 for live in self.service.backends)
+            and not self.context.dialling.members
+            and not self.context.half_closed.members
+            and not self.poller._handlers
+            and self.pipes.lent == 0
+        )
+
+
+def reset(sock: socket) -> None:
+    """Close with a reset."""
+    sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
+    sock.close()
+
+
+def is_reset(proxy: Proxy, sock: socket) -> bool:
+    """Whether it ends with a reset rather than in order."""
+    try:
+        return not proxy.received(sock) and False
+    except ConnectionResetError:
+        return True
+
+
+class Slow(socket):
+    """A socket whose handshake is not over before connect() returns, as with a backend on another node."""
+
+    def connect_ex(self, address: object) -> int:
+        """Of `socket`."""
+        super().connect_ex(address)  # type: ignore[arg-type]
+        return errno.EALREADY

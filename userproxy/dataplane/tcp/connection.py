@@ -6,7 +6,6 @@ import errno
 import os
 import socket as net
 from _socket import socket
-from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -90,7 +89,7 @@ class Connection:
         self.service = service
         self.peer = peer
         self.backend: LiveBackend | None = None
-        self.opened = context.poller.now
+        self.opened = context.poller.clock()  # not `now`: a listener that closes accepts outside of a round
         self.client_leg: Leg | None = None
         self.backend_leg: Leg | None = None
         self._context = context
@@ -147,8 +146,14 @@ class Connection:
 
     def open(self) -> None:
         """Reach a backend. Returns at once; everything further comes as events."""
-        if self._flow.state is State.CONNECTING:
+        if self._flow.state is not State.CONNECTING:  # it may be over, if it had to wait for a socket
+            return
+        try:
             self._run(self._dial())
+        except Exception:
+            # The poller, which would give it up, does not know it yet.
+            log.exception("a connection is given up: dialling failed")
+            self.abort()
 
     def end(self, event: Event) -> None:
         """End it from outside: `KILLED` or `SHUTDOWN`."""
@@ -168,12 +173,12 @@ class Connection:
 
     def look_at_dial(self) -> None:
         """Give the backend up if it has had its time."""
-        if monotonic() >= self._attempt_ends:
+        if self._context.poller.clock() >= self._attempt_ends:
             self._run(self._dial_failed(errno.ETIMEDOUT))
 
     def look_at_half_closed(self) -> None:
         """Give it up if the open direction carries nothing any more."""
-        if monotonic() - self.last_active >= self._context.linger:
+        if self._context.poller.clock() - self.last_active >= self._context.linger:
             self._run(Event.LINGER_EXPIRED)
 
     def keep_alive(self) -> None:
@@ -190,13 +195,13 @@ class Connection:
 
     def _dial(self) -> Event | None:
         context = self._context
-        seconds = context.budget.next_attempt(monotonic() - self.opened)
+        seconds = context.budget.next_attempt(context.poller.clock() - self.opened)
         backend = self.service.pick(self.peer[0], self._tried) if seconds > 0 else None
         if backend is None:
             return Event.BACKENDS_EXHAUSTED
         self.backend = backend
         backend.connections += 1
-        self._attempt_began = monotonic()
+        self._attempt_began = context.poller.clock()
         self._attempt_ends = self._attempt_began + seconds
         try:
             sock = socket(net.AF_INET6 if backend.address.is_ipv6 else net.AF_INET, _NEW_SOCKET)
@@ -259,7 +264,7 @@ class Connection:
         backend = self.backend_leg = Leg(backend_sock, self, context.poller, context.pipes)
         client.other, backend.other = backend, client
         if self.backend is not None:
-            self.service.dial_answered(self.backend, max(0.0, monotonic() - self._attempt_began))
+            self.service.dial_answered(self.backend, context.poller.clock() - self._attempt_began)
         dialling = context.dialling.members.pop(self.number, None)
         backend.start(registered=dialling is not None)
         client.start(registered=False)
@@ -289,10 +294,12 @@ class Connection:
         context.dialling.members.pop(self.number, None)
         context.half_closed.members.pop(self.number, None)
         self.service.leave(self.peer[0])
-        context.ended(self)
-        context.poller.close(self._client_sock)
-        self._leave_backend()
-        self.client_leg = self.backend_leg = None  # no cycles: reference counts free it all, at once
+        try:
+            context.ended(self)
+        finally:
+            context.poller.close(self._client_sock)
+            self._leave_backend()
+            self.client_leg = self.backend_leg = None  # no cycles: reference counts free it all, at once
 
     def _reset(self) -> None:
         for sock in (self._client_sock, self._backend_sock):

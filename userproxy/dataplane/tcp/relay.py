@@ -166,9 +166,8 @@ class Leg:
         self.want(self.interest | _INCOMING)
 
     def _end(self) -> None:
-        self.last_received = (
-            self._poller.now
-        )  # an end is news too: whoever waits for it has its time from here
+        # An end is news too: whatever is left to wait for has its time from here.
+        self.last_received = self._poller.now
         self._ends.finished(self)
         if self.interest:  # the connection lives on, half-closed
             self.want(self.interest & ~_INCOMING)

@@ -1,0 +1,214 @@
+"""What carries the bytes: the same promises from a pipe and from a buffer, and a pool that loses neither."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket as net
+from typing import TYPE_CHECKING
+
+import pytest
+
+from userproxy.dataplane.tcp import pipes
+from userproxy.dataplane.tcp.pipes import Carrier, Copy, Pipe, PipePool
+from userproxy.tests.dataplane.rig.sockets import open_fds
+
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Iterator
+
+    from userproxy.tests.dataplane.rig.sockets import Sockets
+
+
+@pytest.fixture(params=[Pipe, Copy])
+def carrier(request: pytest.FixtureRequest) -> Iterator[Carrier]:
+    carrier = request.param()
+    yield carrier
+    if isinstance(carrier, Pipe):
+        carrier.close()
+
+
+def fill_up(sock: socket) -> int:
+    """Send until no more is taken; returns how many bytes were."""
+    taken = 0
+    try:
+        while True:
+            taken += sock.send(bytes(65536))
+    except BlockingIOError:
+        return taken
+
+
+def empty(sock: socket) -> bytes:
+    """Receive until there is no more."""
+    parts = []
+    try:
+        while part := sock.recv(1 << 20):
+            parts.append(part)
+    except BlockingIOError:
+        pass
+    return b"".join(parts)
+
+
+def test_bytes_pass_unchanged(sockets: Sockets, carrier: Carrier) -> None:
+    (source, near), (there, far) = sockets.pair(), sockets.pair()
+    source.send(b"ab\0cd")
+    assert carrier.fill(near.fileno()) == carrier.held == 5
+    assert carrier.drain(there.fileno()) == carrier.held == 0
+    assert far.recv(100) == b"ab\0cd"
+
+
+def test_filling_tells_nothing_yet_from_the_end(sockets: Sockets, carrier: Carrier) -> None:
+    source, near = sockets.pair()
+    with pytest.raises(BlockingIOError):
+        carrier.fill(near.fileno())
+    assert carrier.held == 0
+    source.close()
+    assert carrier.fill(near.fileno()) == 0
+    assert carrier.held == 0
+
+
+def test_a_full_socket_takes_none_and_what_is_held_stays(sockets: Sockets, carrier: Carrier) -> None:
+    (source, near), (there, far) = sockets.pair(), sockets.pair()
+    source.send(b"held")
+    carrier.fill(near.fileno())
+    fill_up(there)
+    with pytest.raises(BlockingIOError):
+        carrier.drain(there.fileno())
+    assert carrier.held == 4
+    empty(far)
+    assert carrier.drain(there.fileno()) == 0
+    assert far.recv(100) == b"held"
+
+
+def test_what_a_socket_takes_in_part_arrives_in_order(sockets: Sockets, carrier: Carrier) -> None:
+    (source, near), (there, far) = sockets.pair(), sockets.pair()
+    there.setsockopt(net.SOL_SOCKET, net.SO_SNDBUF, 4096)
+    data = os.urandom(150_000)
+    sent = source.send(data)
+    received, in_part = b"", 0
+    while len(received) < sent:
+        if not carrier.held:
+            carrier.fill(near.fileno())
+        in_part += carrier.drain(there.fileno()) > 0
+        received += empty(far)
+    assert in_part > 0
+    assert received == data[:sent]
+
+
+def test_a_broken_socket_is_told_from_a_full_one(sockets: Sockets, carrier: Carrier) -> None:
+    (source, near), (there, far) = sockets.pair(), sockets.pair()
+    source.send(b"x")
+    carrier.fill(near.fileno())
+    far.close()
+    with pytest.raises(BrokenPipeError):
+        carrier.drain(there.fileno())
+    assert carrier.held == 1
+
+
+def test_a_pipe_takes_a_megabyte_where_the_system_allows_it() -> None:
+    before = open_fds()
+    pipe = Pipe()
+    capacity = os.write(pipe._write_fd, bytes(2 * pipes.PIPE_BYTES))
+    assert capacity in (pipes.PIPE_BYTES, 1 << 16)
+    pipe.close()
+    assert open_fds() == before
+
+
+# --- the pool
+
+
+@pytest.fixture
+def pool(sockets: Sockets) -> Iterator[PipePool]:
+    del sockets  # looks for what is left open
+    pool = PipePool(2)
+    yield pool
+    pool.trim(0)
+
+
+def test_the_pipe_used_last_is_lent_first(pool: PipePool) -> None:
+    first, second = pool.acquire(), pool.acquire()
+    pool.release(first)
+    pool.release(second)
+    assert pool.acquire() is second
+    assert pool.acquire() is first
+    pool.release(first)
+    pool.release(second)
+
+
+def test_over_its_limit_the_pool_lends_buffers_and_takes_pipes_back(pool: PipePool) -> None:
+    lent = [pool.acquire() for _ in range(3)]
+    assert [type(one) for one in lent] == [Pipe, Pipe, Copy]
+    assert pool.lent == 2
+    for one in lent:
+        pool.release(one)
+    assert pool.lent == 0
+    assert {type(pool.acquire()), type(again := pool.acquire())} == {Pipe}
+    assert type(pool.acquire()) is Copy
+    for one in lent[:2]:
+        pool.release(one)
+    assert again in lent
+
+
+def test_no_byte_of_one_connection_reaches_another(sockets: Sockets, pool: PipePool) -> None:
+    source, near = sockets.pair()
+    source.send(b"secret")
+    used = pool.acquire()
+    used.fill(near.fileno())
+    pool.release(used)
+    assert pool.lent == 0
+    following = pool.acquire()
+    assert following is not used
+    assert following.held == 0
+    with pytest.raises(BlockingIOError):
+        os.read(following._read_fd, 1)  # type: ignore[attr-defined]  # a pipe
+    second = pool.acquire()
+    assert isinstance(second, Pipe), "the one that was thrown away counts no more"
+    pool.release(following)
+    pool.release(second)
+
+
+def test_trimming_closes_only_what_nobody_uses(pool: PipePool) -> None:
+    lent, spare = pool.acquire(), pool.acquire()
+    pool.release(spare)
+    held = len(open_fds())
+    pool.trim(1)
+    assert len(open_fds()) == held
+    pool.trim(0)
+    assert len(open_fds()) == held - 2
+    assert pool.lent == 1
+    pool.release(lent)
+    assert pool.acquire() is lent
+    pool.release(lent)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_without_a_file_descriptor_left_bytes_are_copied(
+    pool: PipePool, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def pipe2(_flags: int) -> tuple[int, int]:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pipe2", pipe2)
+        assert isinstance(pool.acquire(), Copy)
+    pipe = pool.acquire()
+    assert isinstance(pipe, Pipe)
+    assert pool.lent == 1
+    pool.release(pipe)
+
+
+def test_a_pipe_that_may_not_grow_works_at_its_size(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_fd: int, _command: int, _size: int) -> int:
+        raise PermissionError(errno.EPERM, "over pipe-user-pages-soft")
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    pipe = Pipe()
+    (source, near), (there, far) = sockets.pair(), sockets.pair()
+    source.send(b"x")
+    pipe.fill(near.fileno())
+    assert pipe.drain(there.fileno()) == 0
+    assert far.recv(9) == b"x"
+    pipe.close()

@@ -1,0 +1,183 @@
+"""What breaks in the middle of a conversation is told once, of the right side, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket as net
+from typing import TYPE_CHECKING
+
+import pytest
+
+from userproxy.dataplane.tcp.pipes import PIPE_BYTES
+from userproxy.dataplane.tcp.sockets import RESET_ON_CLOSE
+from userproxy.tests.dataplane.rig.relay import MAX_PIPES, PATIENCE, block, give
+
+if TYPE_CHECKING:
+    from _socket import socket
+
+    from userproxy.dataplane.tcp.relay import Leg
+    from userproxy.tests.dataplane.rig.relay import Relay
+
+SIDES = pytest.mark.parametrize("side", ["client", "backend"])
+
+
+def reset(sock: socket) -> None:
+    """Close with a reset, as a process does that dies with bytes unread."""
+    sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
+    sock.close()
+
+
+def leg_of(relay: Relay, side: str) -> Leg:
+    return relay.client_leg if side == "client" else relay.backend_leg
+
+
+@MAX_PIPES
+@SIDES
+def test_a_reset_of_a_silent_side_is_told_at_once(tcp_relay: Relay, side: str) -> None:
+    reset(getattr(tcp_relay, side))
+    tcp_relay.until(lambda: tcp_relay.over)
+    assert tcp_relay.ends == [f"{side} failed"]
+
+
+@MAX_PIPES
+@SIDES
+def test_a_reset_of_a_side_that_had_finished_is_told(tcp_relay: Relay, side: str) -> None:
+    sock = getattr(tcp_relay, side)
+    sock.shutdown(net.SHUT_WR)
+    tcp_relay.until(lambda: tcp_relay.ends)
+    reset(sock)
+    tcp_relay.until(lambda: tcp_relay.over)
+    assert tcp_relay.ends == [f"{side} finished", f"{side} failed"]
+
+
+@MAX_PIPES
+def test_a_reader_that_dies_with_bytes_held_for_it_loses_only_its_own(tcp_relay: Relay) -> None:
+    relay = tcp_relay
+    relay.backend_leg.sock.setsockopt(net.SOL_SOCKET, net.SO_SNDBUF, 1 << 14)
+    relay.backend.setsockopt(net.SOL_SOCKET, net.SO_RCVBUF, 1 << 14)
+    while relay.client_leg._carrier is None:
+        give(relay.client, bytes(1 << 16))
+        assert any(select.select([relay.poller._epoll], [relay.client], [], PATIENCE))
+        relay.poller.dispatch()
+    lent = relay.pipes.lent
+    reset(relay.backend)
+    relay.until(lambda: relay.over)
+    assert relay.ends == ["backend failed"]
+    assert lent == (1 if relay.pipes._limit else 0)
+    assert relay.pipes.lent == 0
+    assert all(pipe.held == 0 for pipe in relay.pipes._spare)
+
+
+@MAX_PIPES
+def test_what_was_received_before_a_reset_is_handed_on_first(tcp_relay: Relay) -> None:
+    relay = tcp_relay
+    relay.backend.send(b"too large")
+    reset(relay.backend)
+    relay.until(lambda: relay.over)
+    assert relay.ends == ["backend failed"]
+    assert relay.client.recv(99) == b"too large"
+
+
+class Failing:
+    """A carrier whose next call fails with a certain error, or that is any other carrier."""
+
+    def __init__(self, number: int, when: str) -> None:
+        self.held = 0
+        self._error = OSError(number, os.strerror(number))
+        self._when = when
+
+    def fill(self, fd: int) -> int:
+        """Of `Carrier`."""
+        if self._when == "fill":
+            raise self._error
+        self.held = len(os.read(fd, 100))
+        return self.held
+
+    def drain(self, fd: int, *, more: bool = False) -> int:
+        """Of `Carrier`."""
+        if self._when == "drain":
+            raise self._error
+        del more
+        os.write(fd, bytes(self.held))
+        self.held = 0
+        return 0
+
+
+class Pool:
+    """Lends the same failing carrier once, and notes what it gets back."""
+
+    def __init__(self, relay: Relay, carrier: Failing) -> None:
+        self.lent: list[object] = []
+        self.back: list[object] = []
+        self._carrier = carrier
+        relay.client_leg._pipes = self  # type: ignore[assignment]
+
+    def acquire(self) -> Failing:
+        """Of `PipePool`."""
+        self.lent.append(self._carrier)
+        return self._carrier
+
+    def release(self, carrier: object) -> None:
+        """Of `PipePool`."""
+        self.back.append(carrier)
+
+
+@pytest.mark.parametrize("max_pipes", [0])
+@pytest.mark.parametrize(
+    "number", [errno.ECONNRESET, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EPIPE, errno.ENOMEM]
+)
+@pytest.mark.parametrize(("when", "side"), [("fill", "client"), ("drain", "backend")])
+def test_every_error_ends_the_connection_once_and_names_the_side(
+    relay: Relay, number: int, when: str, side: str
+) -> None:
+    pool = Pool(relay, Failing(number, when))
+    relay.client.send(b"x")
+    relay.settle()
+    assert relay.ends == [f"{side} failed"]
+    assert len(pool.back) == len(pool.lent) == 1
+
+
+@pytest.mark.parametrize("max_pipes", [0])
+def test_a_call_in_vain_is_not_an_end(relay: Relay) -> None:
+    relay.client_leg.on_ready(select.EPOLLIN)
+    relay.client_leg.on_ready(select.EPOLLOUT)
+    assert relay.ends == []
+    assert relay.pipes.lent == 0
+    pool = Pool(relay, Failing(errno.EAGAIN, "fill"))
+    relay.client_leg.on_ready(select.EPOLLIN)
+    assert relay.ends == []
+    assert len(pool.back) == len(pool.lent) == 1
+
+
+@MAX_PIPES
+def test_a_reader_that_still_has_no_room_is_waited_for(relay: Relay) -> None:
+    block(relay, bytes(8 * PIPE_BYTES))
+    carrier = relay.client_leg._carrier
+    assert carrier is not None
+    held = carrier.held
+    relay.backend_leg.on_ready(select.EPOLLOUT)
+    assert relay.client_leg._carrier is carrier
+    assert carrier.held == held
+    assert relay.ends == []
+
+
+@pytest.mark.parametrize("max_pipes", [4])
+def test_a_leg_that_has_gone_wrong_gives_its_connection_up(relay: Relay) -> None:
+    def acquire() -> None:
+        raise ZeroDivisionError
+
+    relay.pipes.acquire = acquire  # type: ignore[method-assign, assignment]
+    relay.client.send(b"x")
+    relay.settle()
+    assert relay.ends == ["aborted"]
+
+
+@MAX_PIPES
+def test_events_of_the_same_round_do_not_reach_a_connection_that_is_over(tcp_relay: Relay) -> None:
+    for side in ("client", "backend"):
+        reset(getattr(tcp_relay, side))
+    tcp_relay.until(lambda: tcp_relay.over)
+    tcp_relay.settle()
+    assert len(tcp_relay.ends) == 1

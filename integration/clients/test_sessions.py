@@ -1,0 +1,70 @@
+"""iperf3, with its control connection beside the data, and SSH, with its prompts, through a Service."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.services import publish, withdraw
+from userproxy.lab.processes import wait_until
+from userproxy.lab.topology import SERVER2
+from userproxy.model.address import Address
+
+if TYPE_CHECKING:
+    from userproxy.lab.deployment import Lab
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_iperf3(lab: Lab, direction: str) -> None:
+    server = lab.start("iperf3", "server2", "iperf3", "-4", "-s", "-p", "5201")
+    try:
+        wait_until("iperf3 serves", lambda: server.listens(5201), 10.0)
+        frontend = publish(lab, "iperf3", "10.3.241.93", [Address(SERVER2.ip, 5201)], port=5201)
+        options = ("-c", frontend.ip, "-t", "3", "-P", "2", "-J", *(("-R",) if direction == "down" else ()))
+        result = json.loads(lab.exec("client", "iperf3", *options).stdout)
+        assert "error" not in result
+        rate = result["end"]["sum_received"]["bits_per_second"] / 1e9
+        print(f"iperf3, 2 streams {direction}: {rate:.1f} Gbit/s")
+        assert rate > 0.1
+    finally:
+        server.stop()
+    withdraw(lab, "iperf3")
+
+
+@pytest.fixture
+def ssh_directory(tmp_path: Path) -> Path:
+    """Keys of a host and of a user, and the configuration of an sshd that takes nothing else."""
+    if not shutil.which("sshd") or not shutil.which("ssh"):
+        pytest.skip("sshd and ssh are not on PATH: apt-get install openssh-server openssh-client")
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
+    (tmp_path / "config").write_text(
+        f"Port 2222\nHostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/user.pub\nStrictModes no\n"
+        f"UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nPidFile {tmp_path}/pid\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    return tmp_path
+
+
+def test_an_ssh_session(lab: Lab, ssh_directory: Path) -> None:
+    sshd = lab.start("sshd", "server2", "/usr/sbin/sshd", "-D", "-e", "-f", str(ssh_directory / "config"))
+    try:
+        wait_until("sshd serves", lambda: sshd.listens(2222), 10.0)
+        frontend = publish(lab, "ssh", "10.3.241.94", [Address(SERVER2.ip, 2222)], port=22)
+        options = ("-i", str(ssh_directory / "user"), "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes")
+        known = ("-o", f"UserKnownHostsFile={ssh_directory}/known", "-o", "LogLevel=ERROR")
+        ssh = ("ssh", *options, *known, f"root@{frontend.ip}")
+        text = "a line\n" * 2_000_000
+        told = lab.exec("client", *ssh, "sha256sum; exit 7", stdin=text, check=False)
+        assert told.returncode == 7, told.stderr
+        assert told.stdout.split()[0] == hashlib.sha256(text.encode()).hexdigest()
+        assert lab.exec("client", *ssh, "echo $SSH_CLIENT").stdout.split()[0] == "10.100.0.2"
+    finally:
+        sshd.stop()
+    withdraw(lab, "ssh")

@@ -1,0 +1,126 @@
+"""A reset is passed on as a reset: nobody may take half an answer for the whole."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.services import live_connections, publish, withdraw
+from integration.sockets import echoes, listen, pair, read_all, reset
+from userproxy.lab.processes import wait_until
+from userproxy.lab.topology import SERVER2
+from userproxy.model.address import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from userproxy.lab.deployment import Lab
+
+NAME = "resets"
+
+Ends = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def ends(lab: Lab) -> Iterator[Ends]:
+    with listen(lab, "server2", 7000) as listener:
+        frontend = publish(lab, NAME, "10.3.241.12", [Address(SERVER2.ip, 7000)])
+        client, server = pair(lab, frontend, listener)
+        with client, server:
+            assert echoes(client, server)
+            yield client, server
+    wait_until("the connection is over", lambda: live_connections(lab, NAME) == 0, 5.0)
+    withdraw(lab, NAME)
+
+
+def chosen(ends: Ends, who: str) -> Ends:
+    """The named one first."""
+    return ends if who == "client" else (ends[1], ends[0])
+
+
+def assert_reset(sock: socket.socket) -> None:
+    """It has failed with ECONNRESET (or EPIPE, which the kernel says after we have sent a FIN)."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    assert poll.poll(2000), "nothing was passed on within 2 s"
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (errno.ECONNRESET, errno.EPIPE)
+
+
+@pytest.mark.parametrize("resetter", ["client", "server"])
+def test_a_reset_of_an_idle_connection(ends: Ends, resetter: str) -> None:
+    one, other = chosen(ends, resetter)
+    reset(one)
+    assert_reset(other)
+
+
+@pytest.mark.parametrize("resetter", ["client", "server"])
+def test_a_reset_behind_data_that_was_not_read(ends: Ends, resetter: str) -> None:
+    # Closing a socket that has unread bytes makes the kernel send an RST.
+    one, other = chosen(ends, resetter)
+    other.sendall(b"nobody reads this")
+    time.sleep(0.1)
+    one.close()
+    assert_reset(other)
+
+
+@pytest.mark.parametrize("resetter", ["client", "server"])
+def test_a_reset_after_the_others_fin(ends: Ends, resetter: str) -> None:
+    one, other = chosen(ends, resetter)
+    other.shutdown(socket.SHUT_WR)
+    assert one.recv(1) == b""
+    reset(one)
+    assert_reset(other)
+
+
+@pytest.mark.parametrize("resetter", ["client", "server"])
+def test_a_reset_after_the_own_fin(ends: Ends, resetter: str) -> None:
+    one, other = chosen(ends, resetter)
+    one.shutdown(socket.SHUT_WR)
+    assert other.recv(1) == b""
+    reset(one)
+    # A socket in CLOSE-WAIT: the reset shows as soon as it sends, at the latest.
+    assert_reset(other)
+
+
+@pytest.mark.parametrize("resetter", ["client", "server"])
+def test_a_reset_in_the_middle_of_a_transfer_that_nobody_reads(ends: Ends, resetter: str) -> None:
+    one, other = chosen(ends, resetter)
+    failure: list[OSError] = []
+
+    def send() -> None:
+        try:
+            while True:
+                other.sendall(bytes(1 << 20))
+        except OSError as error:
+            failure.append(error)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    time.sleep(0.5)  # every buffer on the way is full
+    reset(one)
+    sender.join(5)
+    assert [error.errno for error in failure] in ([errno.ECONNRESET], [errno.EPIPE])
+
+
+@pytest.mark.parametrize("resetter", ["client", "server"])
+def test_a_sender_that_resets_while_its_bytes_are_held(lab: Lab, ends: Ends, resetter: str) -> None:
+    one, other = chosen(ends, resetter)
+    one.settimeout(0)
+    sent = 0
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        try:
+            sent += one.send(bytes(1 << 20))
+        except BlockingIOError:
+            time.sleep(0.05)
+    assert sent > 1 << 20
+    reset(one)
+    wait_until("the connection is over", lambda: live_connections(lab, NAME) == 0, 2.0)
+    with pytest.raises(ConnectionResetError):
+        read_all(other)

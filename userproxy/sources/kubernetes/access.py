@@ -232,6 +232,9 @@ async def _load(kubeconfig: Path | None) -> Client:
             kube_config._cleanup_temp_files()  # noqa: SLF001 - there is no public way
     except TimeoutError:
         raise KubeconfigError(f"{where}: its exec plugin is not done after {_PLUGIN_SECONDS:g} s") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise KubeconfigError(f"{where}: cannot be read: {line}{error.problem}") from None
     except (ssl.SSLError, yaml.YAMLError) as error:
         raise KubeconfigError(f"{where}: cannot be read: {_one_line(error)}") from None
     except OSError as error:

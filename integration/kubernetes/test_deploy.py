@@ -1,0 +1,69 @@
+"""`scripts/deploy` is what a real API server takes, and gives the daemon no right that it does not need."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from integration.kubernetes.cluster import KubectlError
+
+if TYPE_CHECKING:
+    from integration.kubernetes.cluster import Cluster
+
+DEPLOY = Path(__file__).parents[2] / "scripts" / "deploy"
+NEEDED = {
+    ("list", "services"),
+    ("watch", "services"),
+    ("list", "nodes"),
+    ("watch", "nodes"),
+    ("list", "endpointslices.discovery.k8s.io"),
+    ("watch", "endpointslices.discovery.k8s.io"),
+    ("create", "events.events.k8s.io"),
+}
+
+
+def test_the_api_server_takes_it_all(cluster: Cluster) -> None:
+    said = cluster.kubectl("apply", "--kustomize", str(DEPLOY), "--dry-run=server", "--validate=strict")
+    print(said)
+    kinds = [line.partition("/")[0] for line in said.splitlines()]
+    assert kinds == [
+        "serviceaccount",
+        "clusterrole.rbac.authorization.k8s.io",
+        "clusterrolebinding.rbac.authorization.k8s.io",
+        "configmap",
+        "daemonset.apps",
+    ]
+    with pytest.raises(KubectlError, match="NotFound"):
+        cluster.kubectl("get", "--namespace=kube-system", "daemonset", "userproxy")
+
+
+def test_the_role_grants_what_is_needed_and_no_more(cluster: Cluster) -> None:
+    granted = {
+        (verb, ".".join(filter(None, (resource, group))))
+        for rule in dry_run(cluster, "ClusterRole")["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == NEEDED
+
+
+def test_the_container_has_few_privileges(cluster: Cluster) -> None:
+    pod = dry_run(cluster, "DaemonSet")["spec"]["template"]["spec"]
+    context = pod["containers"][0]["securityContext"]
+    assert context["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_RESOURCE"]}
+    assert context["readOnlyRootFilesystem"]
+    assert not context["allowPrivilegeEscalation"]
+    assert not context.get("privileged")
+    assert pod["hostNetwork"]
+    assert not pod.get("hostPID")
+
+
+def dry_run(cluster: Cluster, kind: str) -> dict[str, Any]:
+    """What the API server would make of the only object of a kind."""
+    said = cluster.kubectl("apply", "--kustomize", str(DEPLOY), "--dry-run=server", "--output=json")
+    (found,) = (each for each in json.loads(said)["items"] if each["kind"] == kind)
+    return dict(found)

@@ -37,12 +37,14 @@ class Connections:
         live: the connections, oldest first.
         opened: how many there ever were.
         ended: how many ended, by reason.
+        turned_away: how many clients were reset at once, having as many connections as one may.
     """
 
     def __init__(self, *, trace: bool) -> None:
         self.live: dict[int, Connection] = {}
         self.opened = 0
         self.ended: Counter[Reason] = Counter()
+        self.turned_away = 0
         self._trace = trace
 
     def next_number(self) -> int:

@@ -14,8 +14,10 @@ from userproxy.dataplane.poller import Poller, Watch
 from userproxy.dataplane.services import LiveService
 from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.flow import Event
+from userproxy.dataplane.tcp.lifetimes import Lifetimes
 from userproxy.dataplane.tcp.listener import Listener
 from userproxy.dataplane.tcp.pipes import PipePool
+from userproxy.dataplane.tcp.sockets import turn_away
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -49,7 +51,8 @@ class DataPlane:
         max_connections: over this many, accepting waits until one ends.
         max_pipes: over this many, bytes are copied instead of spliced.
         linger: seconds without a byte on a half-closed connection before it is given up.
-        offset: the place in each rotation of backends to begin at, so that several planes spread their load.
+        place: of this plane among all, from 0, and their number: each begins elsewhere in a rotation of
+            backends, and has its part of a Service's limit.
         trace: log each connection that ends, at debug level.
 
     Attributes:
@@ -64,14 +67,14 @@ class DataPlane:
         max_connections: int,
         max_pipes: int,
         linger: float = 60.0,
-        offset: int = 0,
+        place: tuple[int, int] = (0, 1),
         trace: bool = False,
     ) -> None:
         self.connections = Connections(trace=trace)
         self.services: dict[ServicePortName, LiveService] = {}
         self._loop = loop
         self._max_connections = max_connections
-        self._offset = offset
+        self._place = place
         self._listeners: dict[ServicePortName, Listener] = {}
         self._poller = Poller()
         self._acceptors = Poller()
@@ -92,6 +95,7 @@ class DataPlane:
             starved=self._starve,
             linger=linger,
         )
+        self._lifetimes = Lifetimes(loop, self.connections.live, monotonic)
         self._swept = 0
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
 
@@ -116,14 +120,16 @@ class DataPlane:
         for serve in serves:
             service = self.services.get(serve.service)
             if service is None:
-                service = self.services[serve.service] = LiveService(serve)
-                for _ in range(self._offset):
+                service = self.services[serve.service] = LiveService(serve, self._place)
+                for _ in range(self._place[0]):
                     service.balancer.pick()
             else:
                 service.update(serve)
             sock = opened.get(serve.service)
             if sock is not None:
                 self._open(service, sock)
+            self._lifetimes.watch(service)
+            self._heed_limit(service)
 
     def _open(self, service: LiveService, sock: socket) -> None:
         def admit(client: socket, peer: tuple[str, int]) -> bool:
@@ -140,10 +146,16 @@ class DataPlane:
     def close(self, names: Iterable[ServicePortName]) -> None:
         """Stop accepting for these Service ports. Their connections live on."""
         for name in names:
-            listener = self._listeners.pop(name, None)
-            if listener is not None:
-                listener.close()
-            self.services.pop(name, None)
+            service = self.services.get(name)
+            self._stop_accepting(name)
+            if service is not None:
+                service.retire()
+
+    def _stop_accepting(self, name: ServicePortName) -> None:
+        listener = self._listeners.pop(name, None)
+        if listener is not None:
+            listener.close()
+        self.services.pop(name, None)
 
     async def drain(self, seconds: float | None) -> int:
         """Stop accepting for all, and wait for the connections to end.
@@ -154,7 +166,8 @@ class DataPlane:
         Returns:
             How many were left after that time, and have been reset.
         """
-        self.close(tuple(self._listeners))
+        for name in tuple(self._listeners):
+            self._stop_accepting(name)
         if self.connections.live and not self._hurried:
             self._drained.clear()
             with contextlib.suppress(TimeoutError):
@@ -177,21 +190,37 @@ class DataPlane:
             self._retry.cancel()
         self._context.dialling.stop()
         self._context.half_closed.stop()
+        self._lifetimes.stop()
         self._acceptors.shut()
         self._poller.shut()
         self._context.pipes.trim(0)
 
     def _admit(self, service: LiveService, client: socket, peer: tuple[str, int]) -> bool:
         connections = self.connections
+        if service.is_full_for(peer[0]):
+            turn_away(client)
+            connections.turned_away += 1
+            return True
         connection = Connection(connections.next_number(), self._context, service, client, peer)
         connections.add(connection)
         connection.open()
         if len(connections.live) >= self._max_connections:
             self._pause("as many connections as the limit allows")
+        if service.is_full:
+            self._heed_limit(service)
+            return False
         return not self._paused
+
+    def _heed_limit(self, service: LiveService) -> None:
+        """Have clients wait while a Service port has as many connections as it may. Others notice nothing."""
+        listener = self._listeners.get(service.serve.service)
+        if listener is not None:
+            listener.wait(service.is_full)
 
     def _ended(self, connection: Connection) -> None:
         self.connections.remove(connection)
+        if connection.service.serve.settings.max_connections is not None:
+            self._heed_limit(connection.service)
         self._resume()
         if not self.connections.live:
             self._drained.set()

@@ -45,6 +45,7 @@ class LiveService:
 
     Args:
         serve: what is wanted of it.
+        place: of this process among those that serve it, from 0, and their number.
         draw: a number at random, at least 0 and below 1.
         clock: monotonic seconds.
 
@@ -53,6 +54,7 @@ class LiveService:
         balancer: whose turn it is.
         rotation: who may be picked, and who is tried last.
         connections: how many live connections it has.
+        retired: it is served no longer; there may still be connections.
         used: when a backend was picked last, in monotonic time.
         failed_dials: by kind: `refused`, `timeout`, `reset`, `unreachable`, `other`.
         retried_dials: those of them that were followed by another attempt.
@@ -62,6 +64,7 @@ class LiveService:
     def __init__(
         self,
         serve: Serve,
+        place: tuple[int, int] = (0, 1),
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -72,6 +75,8 @@ class LiveService:
         self.retried_dials: Counter[str] = Counter()
         self.changes: Counter[str] = Counter()
         self._clients: dict[str, int] = {}
+        self.retired = False
+        self._place = place
         self._draw = draw
         self._clock = clock
         self._near: tuple[LiveBackend, ...] = ()
@@ -90,9 +95,12 @@ class LiveService:
 
     @property
     def is_full(self) -> bool:
-        """Whether it has as many connections as its author allows."""
+        """Whether it has as many connections as its author allows: each process has its part of them."""
         most = self.serve.settings.max_connections
-        return most is not None and self.connections >= most
+        if most is None:
+            return False
+        index, count = self._place
+        return self.connections >= most // count + (index < most % count)
 
     def is_full_for(self, client: str) -> bool:
         """Whether a client IP has as many connections as the author allows each."""
@@ -125,6 +133,7 @@ class LiveService:
 
     def retire(self) -> None:
         """It is served no longer: all of its backends are gone."""
+        self.retired = True
         now = self._clock()
         for live in self.backends:
             live.removed = now

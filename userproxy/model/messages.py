@@ -30,6 +30,7 @@ class Begin(Order, frozen=True, kw_only=True):
 
     Attributes:
         index: the place among the workers, from 0; where in the rotation of backends it begins.
+        workers: how many there are; each has its part of the limits that Services set.
         max_connections: over this many, accepting waits until one ends.
         max_pipes: over this many, bytes are copied instead of spliced.
         linger: seconds without a byte on a half-closed connection before it is given up.
@@ -45,6 +46,7 @@ class Begin(Order, frozen=True, kw_only=True):
     orphan_seconds: float | None
     log_format: str
     log_level: str
+    workers: int = 1
 
 
 class Apply(Order, frozen=True, kw_only=True):
@@ -177,12 +179,14 @@ class Totals(Part, frozen=True, kw_only=True):
         opened: how many there ever were.
         ended: how many ended, by reason.
         paused: why accepting waits, or empty.
+        turned_away: how many clients were reset at once, having as many connections as one may.
     """
 
     connections: int
     opened: int
     ended: dict[str, int]
     paused: str
+    turned_away: int = 0
 
 
 class Drained(Part, frozen=True, kw_only=True):

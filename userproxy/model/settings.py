@@ -14,7 +14,7 @@
 | `hedged-dial` | duration, `off` | `off` | dial a second backend too if the first has not answered by then; the winner is taken |
 | `max-connection-age` | duration, `off` | `off` | reset connections of this age, give or take 10 % |
 | `max-connections` | 1 or more, `off` | `off` | of the Service on this node; over it, accepting waits |
-| `max-connections-per-client` | 1 or more, `off` | `off` | of one client address; one more is reset |
+| `max-connections-per-client` | 1 or more, `off` | `off` | of one client IP, as each worker counts; one more is reset |
 | `close-on-removal` | duration, `off` | `off` | reset a connection so long after its pod is gone; `off`: it may go on |
 
 A duration is a number with a unit, `250ms`, `30s`, `5m` or `1h`.
@@ -91,7 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         hedged_dial: how long the first dial has the field to itself.
         max_connection_age: after which a connection is reset, give or take `AGE_JITTER`.
         max_connections: live ones of the Service port on this node; over it, accepting waits.
-        max_connections_per_client: live ones of one client IP; one more is reset.
+        max_connections_per_client: live ones of one client IP at each worker; one more is reset.
         close_on_removal: how long a connection may go on after its backend was removed.
     """
 

@@ -27,6 +27,7 @@ def totals(plane: DataPlane, serial: int) -> messages.Totals:
         opened=plane.connections.opened,
         ended={reason.value: count for reason, count in plane.connections.ended.items()},
         paused=plane.paused,
+        turned_away=plane.connections.turned_away,
     )
 
 

@@ -214,7 +214,7 @@ class Crew:
     async def _hire(self, index: int) -> None:
         member = Member(start_worker(), self._on_gone)
         await member.ready()
-        await member.ask(msgspec.structs.replace(self._begin, index=index))
+        await member.ask(msgspec.structs.replace(self._begin, index=index, workers=self._count))
         self._members[index] = member
         await self._tell(member, list(self._serves.values()), self._sockets.keys())
 

@@ -137,7 +137,7 @@ class Worker:
             max_connections=order.max_connections,
             max_pipes=order.max_pipes,
             linger=order.linger,
-            offset=order.index,
+            place=(order.index, order.workers),
             trace=order.log_level == "debug",
         )
         # What lives now lives as long as the process: the garbage collector need not look at it again.

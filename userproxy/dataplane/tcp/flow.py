@@ -41,6 +41,10 @@ class Event(enum.StrEnum):
     BACKEND_RESET = "backend-reset"
     LINGER_EXPIRED = "linger-expired"
     """A half-closed connection carried no byte for the linger time."""
+    AGED = "aged"
+    """It has reached the age that its Service allows."""
+    BACKEND_REMOVED = "backend-removed"
+    """Its pod is gone, and so is the time that its Service gives connections then."""
     KILLED = "killed"
     SHUTDOWN = "shutdown"
     """The daemon stops, and the time for draining is over."""
@@ -76,6 +80,8 @@ class Reason(enum.StrEnum):
     NO_BACKEND = "no-backend"
     """No backend could be reached, or there is none."""
     LINGER = "linger"
+    AGED = "aged"
+    BACKEND_REMOVED = "backend-removed"
     KILLED = "killed"
     SHUTDOWN = "shutdown"
 
@@ -95,6 +101,8 @@ def _ends(reason: Reason, command: Command = Command.RESET) -> Transition:
 _CUT_SHORT = {
     Event.CLIENT_RESET: _ends(Reason.CLIENT_RESET),
     Event.BACKEND_RESET: _ends(Reason.BACKEND_RESET),
+    Event.AGED: _ends(Reason.AGED),
+    Event.BACKEND_REMOVED: _ends(Reason.BACKEND_REMOVED),
     Event.KILLED: _ends(Reason.KILLED),
     Event.SHUTDOWN: _ends(Reason.SHUTDOWN),
 }

@@ -79,6 +79,7 @@ class Listener:
         self._poller = poller
         self._admit = admit
         self._exhausted = exhausted
+        self._waits = False
         poller.register(sock.fileno(), READ, self)
 
     def fileno(self) -> int:
@@ -91,6 +92,17 @@ class Listener:
 
     def abort(self) -> None:
         """The poller's call: accepting one client failed; the others are not to suffer from it."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether clients have to wait."""
+        return self._waits
+
+    def wait(self, waits: bool) -> None:
+        """Let clients wait in the kernel's queue, or accept them again."""
+        if waits != self._waits:
+            self._waits = waits
+            self._poller.modify(self._sock.fileno(), 0 if waits else READ)
 
     def close(self) -> None:
         """Serve those who had been let in already, and accept no more."""

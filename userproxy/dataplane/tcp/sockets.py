@@ -34,6 +34,12 @@ def keep_alive(sock: socket) -> None:
     sock.setsockopt(net.IPPROTO_TCP, net.TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
 
 
+def turn_away(client: socket) -> None:
+    """Reset a connection that was only just accepted."""
+    client.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
+    client.close()
+
+
 def original_destination(sock: socket) -> Address | None:
     """What the client of an accepted socket had connected to, before netfilter rewrote it.
 

@@ -30,7 +30,9 @@ class Bench:
     def __init__(self, count: int, settings: Settings | None = None, far: int = 0) -> None:
         self.now = 1000.0
         self.draw = random.Random(1)  # noqa: S311 - repeatable
-        self.service = LiveService(serve(range(count), settings, far), self.draw.random, lambda: self.now)
+        self.service = LiveService(
+            serve(range(count), settings, far), draw=self.draw.random, clock=lambda: self.now
+        )
 
     def backend(self, number: int) -> LiveBackend:
         """By its number."""
@@ -278,3 +280,14 @@ def test_whatever_happens_a_connection_tries_every_backend_there_is_once(
         elif live is not None and what == "check":
             bench.service.take_check(live, "refused" if detail else "", 0.001)
         assert sorted(bench.order()) == present
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7])
+def test_processes_share_a_services_limit_and_each_has_its_part(limit: int) -> None:
+    allowed = 0
+    for index in range(3):
+        service = LiveService(serve([0], Settings(max_connections=limit)), (index, 3))
+        while not service.is_full:
+            service.enter(CLIENT)
+            allowed += 1
+    assert allowed == limit

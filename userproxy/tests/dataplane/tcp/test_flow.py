@@ -36,6 +36,8 @@ RESET: tuple[Command, ...] = (Command.RESET,)
 CUT_SHORT = {
     Event.CLIENT_RESET: Reason.CLIENT_RESET,
     Event.BACKEND_RESET: Reason.BACKEND_RESET,
+    Event.AGED: Reason.AGED,
+    Event.BACKEND_REMOVED: Reason.BACKEND_REMOVED,
     Event.KILLED: Reason.KILLED,
     Event.SHUTDOWN: Reason.SHUTDOWN,
 }

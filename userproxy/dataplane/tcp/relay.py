@@ -7,6 +7,7 @@ it holds bytes that the other side does not take, nothing more is read, and the 
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Protocol
 
 from userproxy.dataplane.poller import ERROR, HANGUP, PEER_FINISHED, READ, WRITE
@@ -135,7 +136,7 @@ class Leg:
                 held = count
             except OSError:
                 self._pipes.release(carrier)
-                self._ends.failed(other)
+                other.broke()
                 return
             if held:
                 self._carrier = carrier
@@ -154,7 +155,7 @@ class Leg:
         except BlockingIOError:
             return
         except OSError:
-            self._ends.failed(other)
+            other.broke()
             return
         # An open direction is idle only when nothing leaves on it either: a slow reader is not a dead one.
         self.last_received = self._poller.now
@@ -164,6 +165,19 @@ class Leg:
         self._pipes.release(carrier)
         other.want(other.interest & ~WRITE)
         self.want(self.interest | _INCOMING)
+
+    def broke(self) -> None:
+        """Sending here failed. What its peer had sent before goes on first: an early reply tells why."""
+        if self.interest & READ:
+            carrier = self._pipes.acquire()
+            with contextlib.suppress(OSError):
+                for _ in range(_LAST_ROUNDS):
+                    count = carrier.fill(self.fd)
+                    self.received += count
+                    if count == 0 or carrier.drain(self.other.fd):
+                        break
+            self._pipes.release(carrier)
+        self._ends.failed(self)
 
     def _end(self) -> None:
         # An end is news too: whatever is left to wait for has its time from here.

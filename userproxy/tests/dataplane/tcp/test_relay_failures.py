@@ -17,7 +17,6 @@ from userproxy.tests.dataplane.rig.relay import MAX_PIPES, PATIENCE, block, give
 if TYPE_CHECKING:
     from _socket import socket
 
-    from userproxy.dataplane.tcp.relay import Leg
     from userproxy.tests.dataplane.rig.relay import Relay
 
 SIDES = pytest.mark.parametrize("side", ["client", "backend"])
@@ -29,8 +28,14 @@ def reset(sock: socket) -> None:
     sock.close()
 
 
-def leg_of(relay: Relay, side: str) -> Leg:
-    return relay.client_leg if side == "client" else relay.backend_leg
+def fill_up(relay: Relay) -> None:
+    """Send to a backend that does not read until bytes are held for it."""
+    relay.backend_leg.sock.setsockopt(net.SOL_SOCKET, net.SO_SNDBUF, 1 << 14)
+    relay.backend.setsockopt(net.SOL_SOCKET, net.SO_RCVBUF, 1 << 14)
+    while relay.client_leg._carrier is None:
+        give(relay.client, bytes(1 << 16))
+        assert any(select.select([relay.poller._epoll], [relay.client], [], PATIENCE))
+        relay.poller.dispatch()
 
 
 @MAX_PIPES
@@ -55,12 +60,7 @@ def test_a_reset_of_a_side_that_had_finished_is_told(tcp_relay: Relay, side: str
 @MAX_PIPES
 def test_a_reader_that_dies_with_bytes_held_for_it_loses_only_its_own(tcp_relay: Relay) -> None:
     relay = tcp_relay
-    relay.backend_leg.sock.setsockopt(net.SOL_SOCKET, net.SO_SNDBUF, 1 << 14)
-    relay.backend.setsockopt(net.SOL_SOCKET, net.SO_RCVBUF, 1 << 14)
-    while relay.client_leg._carrier is None:
-        give(relay.client, bytes(1 << 16))
-        assert any(select.select([relay.poller._epoll], [relay.client], [], PATIENCE))
-        relay.poller.dispatch()
+    fill_up(relay)
     lent = relay.pipes.lent
     reset(relay.backend)
     relay.until(lambda: relay.over)
@@ -78,6 +78,33 @@ def test_what_was_received_before_a_reset_is_handed_on_first(tcp_relay: Relay) -
     relay.until(lambda: relay.over)
     assert relay.ends == ["backend failed"]
     assert relay.client.recv(99) == b"too large"
+
+
+@MAX_PIPES
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_reply_that_came_before_the_reset_is_handed_on_though_sending_finds_it_first(
+    tcp_relay: Relay, blocked: bool
+) -> None:
+    # A server that refuses an upload says why and closes with most of it unread: its reset follows its reply.
+    relay = tcp_relay
+    if blocked:
+        fill_up(relay)
+    relay.backend.send(b"too large")
+    reset(relay.backend)
+    backend_side, client_side = relay.backend_leg.sock, relay.client_leg.sock
+    broken = select.poll()
+    broken.register(backend_side, 0)
+    assert broken.poll(PATIENCE * 1000)
+    if blocked:
+        relay.client_leg.flush()
+    else:
+        relay.client.send(b"more of the upload")
+        assert select.select([client_side], [], [], PATIENCE)[0]
+        relay.client_leg.on_ready(select.EPOLLIN)
+    assert relay.ends == ["backend failed"]
+    assert relay.client.recv(99) == b"too large"
+    assert relay.backend_leg.received == 9
+    assert all(pipe.held == 0 for pipe in relay.pipes._spare)
 
 
 class Failing:

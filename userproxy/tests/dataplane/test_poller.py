@@ -128,6 +128,7 @@ def test_a_number_closed_in_a_round_reaches_no_new_owner_in_that_round(
     assert newcomer.aborted == 0
     assert numbers.isdisjoint(near.fileno() for near in opened)
     assert [one.fileno() for one in ones] == [-1, -1]
+    assert poller._closing == []
 
 
 def test_outside_of_a_round_a_socket_is_closed_at_once(sockets: Sockets, poller: Poller) -> None:

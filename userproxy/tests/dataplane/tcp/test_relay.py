@@ -103,13 +103,29 @@ def test_a_connection_that_waits_for_a_reader_is_not_called(relay: Relay) -> Non
 
 
 @MAX_PIPES
+def test_nor_is_one_whose_reader_has_caught_up(relay: Relay) -> None:
+    block(relay, PATTERN * 4)
+    for _ in range(100):
+        while take(relay.backend):
+            pass
+        relay.settle()
+    assert relay.client_leg._carrier is None
+    relay.client.send(b"x")
+    relay.settle()
+    assert relay.backend.recv(9) == b"x"
+    assert not select.select([relay.poller._epoll], [], [], 0)[0]
+
+
+@MAX_PIPES
 def test_a_slow_reader_counts_as_activity(relay: Relay) -> None:
     block(relay, bytes(8 * PIPE_BYTES))
-    relay.clock.now += 50
+    relay.poller.now += 50
+    received = relay.client_leg.received
     while take(relay.backend):
         pass
-    relay.settle()
-    assert relay.client_leg.last_received == relay.clock.now
+    relay.client_leg.flush()
+    assert relay.client_leg.received == received
+    assert relay.client_leg.last_received == relay.poller.now
 
 
 @MAX_PIPES

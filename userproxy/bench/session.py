@@ -154,7 +154,11 @@ class Session:
 
     def _measure(self, steps: Sequence[Step], began: float) -> None:
         total, done = len(steps) * len(self._live), 0
+        begun: set[str] = set()
         for step in steps:
+            if step.workload.name not in begun:
+                begun.add(step.workload.name)
+                step.workload.begin(self._live)
             for path in step.order(self._live):
                 self._watcher(done, total, f"{step.workload.title}: {path.title}")
                 self._measure_one(step, path, began)
@@ -175,7 +179,7 @@ class Session:
             path.site.flush()
             outcomes = step.workload.measure(path, step.size, self._settings)
         except _FAILURES as error:
-            self._miss(path.name, what, str(error))
+            self._miss(path.name, what, "; ".join(filter(None, (str(error), path.fate()))))
             return
         self._samples += [
             Sample(

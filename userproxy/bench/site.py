@@ -38,7 +38,7 @@ _SYSCTLS = (
     "net.ipv4.tcp_max_syn_backlog=16384",
     "net.ipv4.tcp_tw_reuse=1",
 )
-# The host's range leaves room for the listeners: those of userproxy begin at 10400.
+# The host's range leaves room for the listeners of many Services.
 _PORTS = {
     CLIENT.name: "net.ipv4.ip_local_port_range=10000 65000",
     HOST.name: "net.ipv4.ip_local_port_range=19000 65000",

@@ -13,6 +13,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -38,6 +39,8 @@ _READY_SECONDS = 90.0
 _REQUEST_SECONDS = 60.0
 _NOT_FOUND, _FIRST_ERROR = 404, 300
 _WRITERS = 4
+_IDLE_SECONDS = 20.0
+"""After which a connection is made anew, since the API server closes those that are idle."""
 
 # A bridge without a port has no carrier, so even a lab for one server has a host and a pod.
 _DEPLOYMENT = Deployment(
@@ -200,6 +203,7 @@ class _Session:
         self._tls = ssl.create_default_context(cadata=certificate)
         self._headers = {"Authorization": f"Bearer {token}"}
         self._http: HTTPConnection | None = None
+        self._used = 0.0
 
     def succeeds(self, path: str) -> bool:
         try:
@@ -210,6 +214,8 @@ class _Session:
 
     def ask(self, method: str, path: str, body: Object | None, fine: tuple[int, ...] = ()) -> None:
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        if time.monotonic() - self._used > _IDLE_SECONDS:
+            self._http = None
         try:
             http = self._http = self._http or self._connect()
             http.request(
@@ -217,6 +223,7 @@ class _Session:
             )
             answer = http.getresponse()
             text = answer.read().decode(errors="replace")
+            self._used = time.monotonic()
         except (OSError, HTTPException) as error:
             self._http = None
             raise LabError(f"the API server does not answer {method} {path}: {error}") from None

@@ -28,12 +28,14 @@ class Path(ABC):
         title: as in the report.
         note: what a reader of its figures should know.
         relays: whether a process of its own carries the bytes, and not the kernel alone.
+        most_held: open connections that it can take at a time, where that is few.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     note: ClassVar[str] = ""
     relays: ClassVar[bool] = False
+    most_held: ClassVar[int | None] = None
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -70,6 +72,14 @@ class Path(ABC):
         """End its processes; rules may stay."""
         if self._process:
             self._process.stop()
+
+    def fate(self) -> str:
+        """How its process has ended, with what it said; empty while it runs, or if it has none."""
+        if self._process is None or self._process.alive:
+            return ""
+        lines = self._process.output().strip().splitlines() or ["nothing"]
+        said = next((line for line in lines if line.startswith("panic:")), lines[-1])
+        return f"its process has ended with {self._process.exit_code}, and said: {said}"
 
     def processes(self) -> list[int]:
         """The pids of all its processes."""

@@ -150,7 +150,8 @@ class KubeProxyUserspacePath(KubeProxyPath):
 
     name = "kube-proxy-userspace"
     title = "kube-proxy, userspace (original)"
-    note = "a Go program whose runtime uses every core"
+    note = "a Go program whose runtime uses every core; its memory is that with 3,000 connections"
+    most_held = 3000  # six files for each; when it runs out of files, it ends
     relays = True
     mode = "userspace"
     most_services = 100

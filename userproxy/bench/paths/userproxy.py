@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from userproxy.bench.services import Service
 
+_PORT_RANGE = "2000-18399"  # room for the listeners of 10,000 Services, below the ephemeral ports
 _START_SECONDS = 15.0
 
 
@@ -64,8 +65,12 @@ class UserproxyPath(ScalablePath):
         self.site.lab.remove_manifest(f"{service.name}.yaml")
 
     def _start_daemon(self, patience: float) -> None:
-        flags = ("--mode", self.mode.value, "--drain-seconds", "0", "--log-level", "warning")
-        self._process = self.site.lab.start_daemon(HOST.name, *flags, wait=False)
+        self._process = self.site.lab.start_daemon(
+            HOST.name,
+            *("--mode", self.mode.value, "--port-range", _PORT_RANGE),
+            *("--drain-seconds", "0", "--log-level", "warning"),
+            wait=False,
+        )
         self.site.lab.wait_for_daemon(HOST.name, patience)
 
     def _await(self, services: Sequence[Service], patience: float) -> None:

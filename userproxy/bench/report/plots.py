@@ -190,7 +190,7 @@ def _lines(plot: Plot, record: Record, results: Results) -> Any:  # noqa: ANN401
     axis.set_yscale("log")
     axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter(lambda value, _: number(value))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axis.minorticks_off()
     axis.grid(axis="y", color="#e8e8e8", linewidth=0.8)
     axis.set_axisbelow(True)
@@ -239,7 +239,7 @@ def _dress(axis: Any, shown: Sequence[PathRecord], title: str) -> None:  # noqa:
     axis.set_ylim(len(shown) - 0.4, -0.6)
     axis.set_xlim(0, axis.get_xlim()[1] * 1.42)  # room for the labels
     axis.xaxis.set_major_locator(_few_ticks())
-    axis.xaxis.set_major_formatter(lambda value, _: number(value))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axis.tick_params(axis="x", labelsize=8, labelcolor=_GREY)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x", color="#e8e8e8", linewidth=0.8)

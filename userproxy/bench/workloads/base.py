@@ -10,7 +10,7 @@ import msgspec
 from userproxy.bench.paths.base import ScalablePath
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from userproxy.bench.paths.base import Path
 
@@ -44,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sizes: tuple[int, ...] = (1, 100, 1000, 10_000)
     answers: int = 200
     changes: int = 5
-    patience: float = 120.0
+    patience: float = 240.0
     budget: float | None = None
 
 
@@ -80,6 +80,9 @@ class Workload(ABC):
     def why_not(self, path: Path, step: int) -> str | None:  # noqa: ARG002 - for those that have a reason
         """Why it is not measured over a path, where that is so by nature; empty if it goes without saying."""
         return None
+
+    def begin(self, paths: Sequence[Path]) -> None:  # noqa: B027 - most need nothing
+        """Bring all paths into the state that it needs, before its first step."""
 
     @abstractmethod
     def measure(self, path: Path, step: int, settings: Settings) -> list[Outcome]:

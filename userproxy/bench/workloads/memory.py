@@ -36,9 +36,10 @@ class Memory(Workload):
         path.site.answers(_WARM_CONNECTIONS, [path.http])
         settle(_SETTLE_SECONDS)
         before = usage.resident_bytes(path.processes())
-        with path.site.holding(settings.held, path.http):
+        count = min(settings.held, path.most_held or settings.held)
+        with path.site.holding(count, path.http):
             settle(_SETTLE_SECONDS)
             grown = usage.resident_bytes(path.processes()) - before
         if grown < 0 or not before:
             raise MeasurementError(f"the proxy's processes were {before} bytes, and grew by {grown}")
-        return [Outcome("memory", grown / 1024 / settings.held)]
+        return [Outcome("memory", grown / 1024 / count)]

@@ -12,6 +12,8 @@ from userproxy.bench.site import settle
 from userproxy.bench.workloads.base import Outcome, Settings, Workload, scalable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from userproxy.bench.paths.base import Path, ScalablePath
 
 _PAUSE_SECONDS = 2.0
@@ -43,10 +45,21 @@ class Scale(Workload):
             return f"not tried with more than {able.most_services:,} Services: {able.why_no_more}"
         return None
 
+    def begin(self, paths: Sequence[Path]) -> None:
+        """Stop them all: each would take part in every change, and take CPU from the one that is measured."""
+        for path in paths:
+            path.stop()
+
     def measure(self, path: Path, step: int, settings: Settings) -> list[Outcome]:
-        """Start with that many, ask them, and then change them."""
+        """Start with that many, ask them, then change them, and stop."""
         able = scalable(path)
         assert able is not None  # noqa: S101 - see why_not
+        try:
+            return self._measure(able, step, settings)
+        finally:
+            able.stop()
+
+    def _measure(self, able: ScalablePath, step: int, settings: Settings) -> list[Outcome]:
         others = fillers(step - 1)
         able.load(others, settings.patience)
         # Any of them, since a chain of rules is walked from its beginning. The first connection is a warm-up.

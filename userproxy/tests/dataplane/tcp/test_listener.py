@@ -185,6 +185,15 @@ def test_when_the_others_must_wait_they_do(port: Port) -> None:
     port.until(3)
 
 
+def test_clients_wait_in_the_queue_of_the_kernel_until_they_may_come_in(port: Port) -> None:
+    port.listener.wait(waits=True)
+    port.clients(3)
+    assert select.select([port.sock], [], [], PATIENCE)[0]
+    assert not port.waits()
+    port.listener.wait(waits=False)
+    port.until(3)
+
+
 def test_one_that_cannot_be_let_in_does_not_keep_out_the_others(port: Port) -> None:
     port.failing = True
     port.clients(2)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.dataplane.tcp.pipes import PIPE_BYTES
-from userproxy.tests.dataplane.rig.relay import MAX_PIPES, Relay, block, give, receive_all, take
+from userproxy.tests.dataplane.rig.relay import MAX_PIPES, PATIENCE, Relay, block, give, receive_all, take
 from userproxy.tests.dataplane.rig.sockets import Sockets
 
 if TYPE_CHECKING:
@@ -60,6 +60,19 @@ def test_a_side_that_has_finished_still_receives(relay: Relay) -> None:
     relay.settle()
     assert relay.client.recv(99) == b""
     assert relay.ends == ["client finished", "backend finished"]
+
+
+@MAX_PIPES
+@pytest.mark.parametrize("size", [1, 1449, 100_000])
+def test_last_bytes_and_the_end_arrive_together_over_tcp(tcp_relay: Relay, size: int) -> None:
+    assert give(tcp_relay.backend, PATTERN[:size]) == size
+    tcp_relay.backend.shutdown(net.SHUT_WR)
+    tcp_relay.until(lambda: tcp_relay.ends)
+    received = b""
+    while select.select([tcp_relay.client], [], [], PATIENCE)[0] and (part := tcp_relay.client.recv(1 << 20)):
+        received += part
+    assert received == PATTERN[:size]
+    assert tcp_relay.ends == ["backend finished"]
 
 
 @MAX_PIPES

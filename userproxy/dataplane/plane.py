@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.dataplane.connections import Connections
+from userproxy.dataplane.health.checker import Checker
 from userproxy.dataplane.poller import Poller, Watch
 from userproxy.dataplane.services import LiveService
 from userproxy.dataplane.tcp.connection import Connection, Context
@@ -58,6 +59,7 @@ class DataPlane:
     Attributes:
         connections: the table of live connections.
         services: by Service port, what is served now.
+        checker: makes the active checks.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class DataPlane:
             starved=self._starve,
             linger=linger,
         )
+        self.checker = Checker(loop, self._poller, self.services, share=1 / place[1])
         self._lifetimes = Lifetimes(loop, self.connections.live, monotonic)
         self._swept = 0
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
@@ -121,6 +124,7 @@ class DataPlane:
             service = self.services.get(serve.service)
             if service is None:
                 service = self.services[serve.service] = LiveService(serve, self._place)
+                service.on_failure = self.checker.hasten
                 for _ in range(self._place[0]):
                     service.balancer.pick()
             else:
@@ -191,6 +195,7 @@ class DataPlane:
         self._context.dialling.stop()
         self._context.half_closed.stop()
         self._lifetimes.stop()
+        self.checker.stop()
         self._acceptors.shut()
         self._poller.shut()
         self._context.pipes.trim(0)

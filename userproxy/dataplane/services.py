@@ -51,6 +51,7 @@ class LiveService:
 
     Attributes:
         serve: what is wanted of it, as told last.
+        on_failure: called with itself and a backend that a client could not reach.
         balancer: whose turn it is.
         rotation: who may be picked, and who is tried last.
         connections: how many live connections it has.
@@ -76,6 +77,7 @@ class LiveService:
         self.changes: Counter[str] = Counter()
         self._clients: dict[str, int] = {}
         self.retired = False
+        self.on_failure: Callable[[LiveService, LiveBackend], object] | None = None
         self._place = place
         self._draw = draw
         self._clock = clock
@@ -125,6 +127,10 @@ class LiveService:
         """The backend at an address, if the Service has it."""
         return next((live for live in self.backends if live.address == address), None)
 
+    def uses(self, live: LiveBackend) -> bool:
+        """Whether connections go to a backend, or would if it were well."""
+        return live in self._near or live in self.rotation.first or live.in_doubt
+
     def update(self, serve: Serve) -> None:
         """Take over new backends and settings; backends that stay keep what is known of them."""
         if serve.settings.balance is not self.serve.settings.balance:
@@ -171,6 +177,8 @@ class LiveService:
             self._changed(live, now)
         elif live.outlier.until != was_probe_until:
             self._rearrange()
+        if self.on_failure is not None:
+            self.on_failure(self, live)
 
     def dial_answered(self, live: LiveBackend, seconds: float) -> None:
         """A client's dial of a backend was answered after so many seconds."""

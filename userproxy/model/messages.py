@@ -180,6 +180,7 @@ class Totals(Part, frozen=True, kw_only=True):
         ended: how many ended, by reason.
         paused: why accepting waits, or empty.
         turned_away: how many clients were reset at once, having as many connections as one may.
+        checks: how many active checks there were, `passed` and `failed`.
     """
 
     connections: int
@@ -187,6 +188,7 @@ class Totals(Part, frozen=True, kw_only=True):
     ended: dict[str, int]
     paused: str
     turned_away: int = 0
+    checks: dict[str, int] = {}
 
 
 class Drained(Part, frozen=True, kw_only=True):

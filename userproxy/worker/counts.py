@@ -28,6 +28,7 @@ def totals(plane: DataPlane, serial: int) -> messages.Totals:
         ended={reason.value: count for reason, count in plane.connections.ended.items()},
         paused=plane.paused,
         turned_away=plane.connections.turned_away,
+        checks=dict(plane.checker.made),
     )
 
 

@@ -9,7 +9,7 @@ import msgspec
 MAX_PORT = 65535
 
 
-class Address(msgspec.Struct, frozen=True, order=True, array_like=True):
+class Address(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
     """An IP address and a port.
 
     Attributes:

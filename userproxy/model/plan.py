@@ -41,7 +41,7 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings = Settings()
 
 
-class Frontend(msgspec.Struct, frozen=True, order=True, array_like=True):
+class Frontend(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
     """The key of a capture: what a packet must be addressed to."""
 
     protocol: Protocol

@@ -34,7 +34,7 @@ class TrafficPolicy(enum.StrEnum):
     LOCAL = "Local"
 
 
-class ServicePortName(msgspec.Struct, frozen=True, order=True, array_like=True):
+class ServicePortName(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
     """The name of a Service port, stable over updates.
 
     Attributes:

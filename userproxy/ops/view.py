@@ -15,6 +15,7 @@ from userproxy.model.snapshot import EMPTY, Problem, Snapshot
 from userproxy.netfilter.conntrack.table import FlowTable
 from userproxy.ops.http.metrics import Figures
 from userproxy.ops.tally import Tally
+from userproxy.planner.difference import dropped, touched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -75,18 +76,11 @@ class View:
         last, self._wanted = self._wanted, wanted
         self._problems = problems
         self._flows.observe(snapshot.services, wanted)
-        for name in self._conditions.keys() - snapshot.services.keys():
-            del self._conditions[name]
-        for name, service in snapshot.services.items():
-            endpoints = snapshot.endpoints.get(name, ())
-            served = wanted.serves.get(name)
-            if (
-                name not in self._conditions
-                or endpoints is not before.endpoints.get(name, ())
-                or served is not last.serves.get(name)
-                or _target_of(service, wanted) is not _target_of(service, last)
-            ):
-                self._conditions[name] = self._judge(name, endpoints)
+        for name in dropped(snapshot.services, before.services):
+            self._conditions.pop(name, None)
+        for name in _to_judge(snapshot, before, wanted, last):
+            if name in snapshot.services:
+                self._conditions[name] = self._judge(name, snapshot.endpoints.get(name, ()))
 
     def report(self, trouble: str) -> None:
         """Show a trouble of the daemon itself in `status`; empty when it is over."""
@@ -215,6 +209,27 @@ class View:
             latency_ms=None if count.latency is None else round(count.latency * 1000, 3),
             connections=count.connections + self._flows.backends[name, endpoint.address],
         )
+
+
+def _to_judge(
+    snapshot: Snapshot, before: Snapshot, wanted: Wanted, last: Wanted
+) -> dict[ServicePortName, None]:
+    """Whose backends may stand otherwise than before: told by what they are made of, or by the targets."""
+    names = [
+        *touched(snapshot.services, before.services),
+        *touched(snapshot.endpoints, before.endpoints),
+        *dropped(snapshot.endpoints, before.endpoints),
+        *touched(wanted.serves, last.serves),
+        *dropped(wanted.serves, last.serves),
+    ]
+    moved = {key.address for key in touched(wanted.captures, last.captures)}
+    for name in names:
+        if name in snapshot.services:
+            moved.difference_update(snapshot.services[name].frontends)
+    if moved:  # for another reason than what the source says
+        services = snapshot.services.items()
+        names += [name for name, service in services if not moved.isdisjoint(service.frontends)]
+    return dict.fromkeys(names)
 
 
 def _target_of(service: ServicePort, wanted: Wanted) -> Target | None:

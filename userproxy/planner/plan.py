@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from userproxy.model.plan import CaptureChange, Frontend, Plan, ToListener, ToPods
 from userproxy.model.service import Protocol
+from userproxy.planner.difference import dropped, touched
 
 if TYPE_CHECKING:
     from userproxy.model.address import Address
@@ -53,16 +54,8 @@ def plan(wanted: Wanted, actual: Wanted) -> Plan:
 
 def _difference(wanted: dict[K, V], actual: dict[K, V]) -> tuple[dict[K, V], list[K]]:
     """What to put into `actual` for it to become `wanted`, and which keys to take out."""
-    if wanted is actual:
-        return {}, []
-    put = {}
-    known = 0
-    for (key, value), current in zip(wanted.items(), map(actual.get, wanted), strict=True):
-        if current is not None:
-            known += 1
-        if value is not current and value != current:
-            put[key] = value
-    return put, [] if known == len(actual) else [key for key in actual if key not in wanted]
+    put = {key: wanted[key] for key in touched(wanted, actual) if wanted[key] != actual.get(key)}
+    return put, dropped(wanted, actual)
 
 
 def _leads_to(target: Target | None) -> tuple[Address, ...]:

@@ -14,9 +14,12 @@ import msgspec
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.plan import Frontend, Serve, Target, Wanted
 from userproxy.model.service import Path, ServicePort, ServicePortName
+from userproxy.planner.difference import dropped, touched
 from userproxy.planner.outcome import Outcome, Place, needs_host_port, outcome_of, without_conflicts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from userproxy.model.snapshot import Node, Problem, Snapshot
     from userproxy.planner.ports import PortBook
 
@@ -50,6 +53,10 @@ class Planner:
         self._mode = mode
         self._place: Place | None = None
         self._made: dict[ServicePortName, _Made] = {}
+        self._ports: dict[ServicePortName, int] = {}  # of `_made`, those that have one
+        self._troubled: dict[ServicePortName, tuple[Problem, ...]] = {}  # likewise, problems
+        self._claims = 0  # on frontends, in all of `_made`
+        self._seen: Snapshot | None = None  # None while all must be looked at
         self._wanted = Wanted()
         self._problems: tuple[Problem, ...] = ()
 
@@ -71,40 +78,66 @@ class Planner:
         place = Place(node, self._host_ip, self._mode, self._book.range)
         if place != self._place:
             self._place = place
-            self._made = {}
+            self._made, self._ports, self._troubled, self._claims, self._seen = {}, {}, {}, 0, None
             self._wanted = Wanted()
-        stale, without_port = self._changed(snapshot, place)
-        stale.update(dict.fromkeys(self._book.assign(sorted(without_port))))
+        stale, without_port = self._changed(snapshot, self._candidates(snapshot), place)
+        assigned = self._book.assign(sorted(without_port))
+        stale.update(dict.fromkeys(assigned))
         new = {name: self._make(name, snapshot, place) for name in stale}
         old = [self._made[name].outcome for name in stale if name in self._made]
-        self._made.update(new)
+        self._keep(new)
         if len(self._made) != len(snapshot.services):
-            gone = self._made.keys() - snapshot.services.keys()
-            old += [self._made.pop(name).outcome for name in gone]
+            gone = dropped(snapshot.services, self._made)
+            old += [self._made[name].outcome for name in gone]
+            self._drop(gone)
         if old or new:
             self._merge(snapshot, old, [made.outcome for made in new.values()])
+        # Whoever waits for a host port is looked at in each round.
+        self._seen = snapshot if len(assigned) == len(without_port) else None
         return self._wanted, self._problems
+
+    def _keep(self, new: dict[ServicePortName, _Made]) -> None:
+        self._made.update(new)
+        for name, made in new.items():
+            self._ports.pop(name, None)
+            self._troubled.pop(name, None)
+            if made.port is not None:
+                self._ports[name] = made.port
+            if made.outcome.problems:
+                self._troubled[name] = made.outcome.problems
+
+    def _drop(self, gone: Iterable[ServicePortName]) -> None:
+        for name in gone:
+            del self._made[name]
+            self._ports.pop(name, None)
+            self._troubled.pop(name, None)
 
     def _release_closed(self, actual: Wanted) -> None:
         """Give up the host ports that were not wanted in the last round, once their listeners are closed."""
-        if len(self._book.live) == sum(1 for made in self._made.values() if made.port is not None):
+        if len(self._book.live) == len(self._ports):
             return
         self._book.release(
-            sorted(
-                name
-                for name in self._book.live
-                if ((made := self._made.get(name)) is None or made.port is None) and name not in actual.serves
-            )
+            sorted(name for name in self._book.live if name not in self._ports and name not in actual.serves)
         )
 
+    def _candidates(self, snapshot: Snapshot) -> Iterable[ServicePortName]:
+        """Whom to look at: those that the source has touched, or all if host ports were shuffled."""
+        seen = self._seen
+        if seen is None or self._book.live != self._ports:
+            return snapshot.services
+        services = touched(snapshot.services, seen.services)
+        endpoints = touched(snapshot.endpoints, seen.endpoints) + dropped(snapshot.endpoints, seen.endpoints)
+        return dict.fromkeys([*services, *(name for name in endpoints if name in snapshot.services)])
+
     def _changed(
-        self, snapshot: Snapshot, place: Place
+        self, snapshot: Snapshot, names: Iterable[ServicePortName], place: Place
     ) -> tuple[dict[ServicePortName, None], list[ServicePortName]]:
         """Whose outcome is to be made (anew), and who lacks a host port."""
         stale: dict[ServicePortName, None] = {}
         without_port: list[ServicePortName] = []
         live = self._book.live
-        for name, service in snapshot.services.items():
+        for name in names:
+            service = snapshot.services[name]
             made = self._made.get(name)
             if made is None or made.service is not service:
                 made = None
@@ -127,14 +160,15 @@ class Planner:
 
     def _merge(self, snapshot: Snapshot, old: list[Outcome], new: list[Outcome]) -> None:
         """Put new outcomes in the place of old ones; start from nothing while a frontend is claimed twice."""
-        outcomes = [made.outcome for made in self._made.values()]
-        claims = sum(len(outcome.captures) for outcome in outcomes)
+        self._claims += sum(len(one.captures) for one in new) - sum(len(one.captures) for one in old)
         wanted = _replaced(self._wanted, old, new)
-        if len(wanted.captures) != claims:
+        problems: Iterable[tuple[Problem, ...]] = self._troubled.values()
+        if len(wanted.captures) != self._claims:
             outcomes = without_conflicts([self._made[name].outcome for name in snapshot.services])
             wanted = _replaced(Wanted(), [], outcomes)
+            problems = [outcome.problems for outcome in outcomes]
         self._wanted = wanted
-        self._problems = tuple(sorted(chain.from_iterable(outcome.problems for outcome in outcomes)))
+        self._problems = tuple(sorted(chain.from_iterable(problems)))
 
 
 def _replaced(wanted: Wanted, old: list[Outcome], new: list[Outcome]) -> Wanted:

@@ -46,7 +46,7 @@ class Kind(enum.StrEnum):
     ENDPOINT_SLICE = "EndpointSlice"
 
 
-class ObjectKey(msgspec.Struct, frozen=True, order=True, array_like=True):
+class ObjectKey(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
     """What tells one API object from another."""
 
     kind: Kind

@@ -29,7 +29,7 @@ from userproxy.sources.watch import DirectoryWatch
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
-    from userproxy.sources.decode import ObjectKey
+    from userproxy.sources.decode import DecodedObject, ObjectKey
 
 log = structlog.get_logger()
 
@@ -66,7 +66,7 @@ class ManifestSource:
         Args:
             path: a file, or a directory, which may be missing for now.
             service_proxy_name: as for `decode.decode_service`.
-            debounce: seconds to wait after a change for more of them.
+            debounce: seconds from one look at the files to the next, however fast they change.
             rescan: seconds after which to look even if nothing told of a change.
             clock: monotonic, in seconds.
             sleep: waits so many seconds.
@@ -86,6 +86,8 @@ class ManifestSource:
         self._sleep = sleep
         self._files: dict[Path, _File] = {}
         self._index = ObjectIndex()
+        self._indexed: dict[Path, Manifest] = {}  # what the index knows of each file
+        self._claims: dict[ObjectKey, dict[Path, tuple[DecodedObject, int]]] = {}
         self._path_problem: Problem | None = None
         self._unsettled = False
         self._in_step_at = clock()
@@ -110,6 +112,7 @@ class ManifestSource:
         published: Snapshot | None = None
         while True:
             snapshot = await asyncio.to_thread(self.reload, watch.take())
+            looked_at = self._clock()
             if snapshot is not published:
                 publish(snapshot)
                 published = snapshot
@@ -117,7 +120,8 @@ class ManifestSource:
             if self._unsettled:
                 watch.note()
             if await watch.changed(within=self._rescan):
-                await self._sleep(self._debounce)
+                # The first change after a quiet time is read at once, those on its heels together.
+                await self._sleep(max(0.0, looked_at + self._debounce - self._clock()))
 
     def _watch(self, watch: DirectoryWatch) -> None:
         links = [path for path in (self._path, *self._files) if path.is_symlink()]
@@ -196,32 +200,62 @@ class ManifestSource:
             file.signature = signature
 
     def _reindex(self) -> None:
-        """Put into the index what differs; of objects in two files, that of the first file counts."""
-        owners: dict[ObjectKey, Path] = {}
-        for path in sorted(self._files):
-            file = self._files[path]
-            problems = [*file.good.problems, *([file.problem] if file.problem else [])]
-            for position, found in enumerate(file.good.objects):
-                owner = owners.setdefault(found.key, path)
-                if owner is path:
-                    self._index.put(found, (str(path), position))
-                else:
-                    problems.append(_duplicate(found.key, owner, path))
-            self._index.report(str(path), problems)
-        for key in self._index.keys() - owners.keys():
-            self._index.remove(key)
+        """Put into the index what differs; of objects in two files, that of the first file counts.
+
+        Only the objects of files that changed are looked at, whoever else has them too.
+        """
+        for path in [*self._files, *(self._indexed.keys() - self._files.keys())]:
+            good = self._files[path].good if path in self._files else Manifest()
+            before = self._indexed.get(path, Manifest())
+            if good is not before:
+                self._indexed[path] = good
+                self._reindex_file(path, before, good)
+        for path in self._indexed.keys() - self._files.keys():
+            del self._indexed[path]
+        for path, file in self._files.items():
+            duplicates = [_duplicate(key, min(self._claims[key]), path) for key in file.second]
+            self._index.report(str(path), [*file.problems, *duplicates])
         self._index.report("", [self._path_problem] if self._path_problem else [])
+
+    def _reindex_file(self, path: Path, before: Manifest, good: Manifest) -> None:
+        for found in before.objects:
+            del self._claims[found.key][path]
+        for position, found in enumerate(good.objects):
+            self._claims.setdefault(found.key, {})[path] = found, position
+        for key in {found.key for manifest in (before, good) for found in manifest.objects}:
+            claims = self._claims[key]
+            if not claims:
+                del self._claims[key]
+                self._index.remove(key)
+                continue
+            owner = min(claims)
+            found, position = claims[owner]
+            self._index.put(found, (str(owner), position))
+            for claimant in {*claims, path} & self._files.keys():
+                second = self._files[claimant].second
+                if claimant in claims and claimant != owner:
+                    second.add(key)
+                else:
+                    second.discard(key)
+        if path in self._files:
+            self._files[path].second &= {found.key for found in good.objects}
 
 
 class _File:
     """What is known of one file."""
 
     def __init__(self) -> None:
+        self.second: set[ObjectKey] = set()  # its objects that count for nothing, as another file has them
         self.signature: _Signature | None = None
         self.good = Manifest()
         self.problem: Problem | None = None
         self._digest = b""
         self._was_good = False
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What its author should know of it."""
+        return (*self.good.problems, self.problem) if self.problem else self.good.problems
 
     def take(self, path: Path, data: bytes, service_proxy_name: str | None) -> None:
         """Decode new content; what cannot be decoded leaves the good content as it was."""

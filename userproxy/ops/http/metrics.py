@@ -16,12 +16,14 @@ from prometheus_client.registry import Collector
 
 from userproxy import __version__
 from userproxy.model.rows import SourceStatus
+from userproxy.planner.difference import dropped, touched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client.metrics_core import Metric
 
+    from userproxy.model.service import ServicePortName
     from userproxy.model.snapshot import Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -158,7 +160,6 @@ class _FiguresCollector(Collector):
         yield problems
 
 
-def _differences(before: Mapping[Any, object], after: Mapping[Any, object]) -> int:
+def _differences(before: dict[ServicePortName, Any], after: dict[ServicePortName, Any]) -> int:
     """How many values differ; those that did not change keep their identity."""
-    changed = sum(1 for key, value in after.items() if before.get(key) is not value)
-    return changed + sum(1 for key in before if key not in after)
+    return len(touched(after, before)) + len(dropped(after, before))

@@ -54,8 +54,7 @@ def plan(wanted: Wanted, actual: Wanted) -> Plan:
 
 def _difference(wanted: dict[K, V], actual: dict[K, V]) -> tuple[dict[K, V], list[K]]:
     """What to put into `actual` for it to become `wanted`, and which keys to take out."""
-    put = {key: wanted[key] for key in touched(wanted, actual) if wanted[key] != actual.get(key)}
-    return put, dropped(wanted, actual)
+    return {key: wanted[key] for key in touched(wanted, actual)}, dropped(wanted, actual)
 
 
 def _leads_to(target: Target | None) -> tuple[Address, ...]:

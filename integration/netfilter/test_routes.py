@@ -102,10 +102,28 @@ def test_removed_routes_and_rule_are_put_back(node: Node, routes: Routes) -> Non
     assert node.run("host", "ip", "rule").count("10110") == 1
 
 
-def test_five_thousand_routes(node: Node, routes: Routes) -> None:
-    addresses = [str(Address(f"10.3.{number // 250}.{number % 250 + 1}", 0).ip) for number in range(5000)]
+def test_one_more_and_one_less_leave_the_others_alone(node: Node, routes: Routes) -> None:
+    routes.ensure([VIP.ip], HOST_IP)
+    for _ in range(2):
+        routes.add(["10.3.0.1", "fd00::1"], HOST_IP)
+        assert len(ours(node)) == 2
+    for _ in range(2):
+        routes.discard([VIP.ip, "fd00::1"], HOST_IP)
+        assert ours(node) == [f"10.3.0.1 dev lo table 10110 scope link src {HOST_IP} "]
+    routes.ensure(["10.3.0.1"], HOST_IP)
+    assert node.run("host", "ip", "rule").count("10110") == 1
+
+
+def test_ten_thousand_routes(node: Node, routes: Routes) -> None:
+    addresses = [str(Address(f"10.3.{number // 250}.{number % 250 + 1}", 0).ip) for number in range(10_000)]
     for what, wanted in (("added", addresses), ("kept", addresses), ("removed", [])):
         begun = time.perf_counter()
         routes.ensure(wanted, HOST_IP)
-        print(f"5,000 routes {what}: {(time.perf_counter() - begun) * 1000:.1f} ms")
+        print(f"10,000 routes {what}: {(time.perf_counter() - begun) * 1000:.1f} ms")
         assert len(ours(node)) == len(wanted)
+    routes.ensure(addresses, HOST_IP)
+    for what, change in (("added", routes.add), ("removed", routes.discard)):
+        begun = time.perf_counter()
+        change(["10.4.0.1"], HOST_IP)
+        print(f"one {what} among them: {(time.perf_counter() - begun) * 1000:.1f} ms")
+    assert len(ours(node)) == len(addresses)

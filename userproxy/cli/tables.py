@@ -29,6 +29,8 @@ _STYLES = {
     "connecting": "yellow",
     "client-finished": "yellow",
     "backend-finished": "yellow",
+    "half-closed": "yellow",
+    "closing": "yellow",
     "draining": "yellow",
     "terminating": "yellow",
     "down": "red",

@@ -29,7 +29,7 @@ class Cadence(msgspec.Struct, frozen=True, kw_only=True):
         resync: from the last reconcile to one without any change, to repair what others did to the kernel.
     """
 
-    window: float = 0.01
+    window: float = 0.005
     min_interval: float = 0.1
     first_retry: float = 0.5
     max_retry: float = 30.0

@@ -178,7 +178,7 @@ async def test_a_success_ends_the_backoff() -> None:
 
 
 async def test_the_kernel_is_looked_after_without_changes() -> None:
-    async with running(Cadence(resync=60)) as daemon:
+    async with running(Cadence(window=0.01, resync=60)) as daemon:
         await daemon.time.advance(30)
         daemon.reconciler.notify()
         await daemon.time.advance(130)

@@ -59,6 +59,7 @@ class LiveService:
         used: when a backend was picked last, in monotonic time.
         failed_dials: by kind: `refused`, `timeout`, `reset`, `unreachable`, `other`.
         retried_dials: those of them that were followed by another attempt.
+        hedged_dials: how often a second backend was dialled beside a first one.
         changes: how often a backend has become `up`, `down` and `ejected`.
     """
 
@@ -74,6 +75,7 @@ class LiveService:
         self.used = -math.inf
         self.failed_dials: Counter[str] = Counter()
         self.retried_dials: Counter[str] = Counter()
+        self.hedged_dials = 0
         self.changes: Counter[str] = Counter()
         self._clients: dict[str, int] = {}
         self.retired = False
@@ -160,9 +162,11 @@ class LiveService:
             found = self.balancer.pick(tried, client, weigh)
         if found is None:
             found = next((live for live in self.rotation.last if live not in tried), None)
-        if tried and found is not None:
-            self.retried_dials[_kind(tried[-1].error)] += 1
         return found
+
+    def retry(self, live: LiveBackend) -> None:
+        """A client that could not reach a backend tries another one."""
+        self.retried_dials[_kind(live.error)] += 1
 
     def dial_failed(self, live: LiveBackend, error: int) -> None:
         """A client's dial of a backend failed, with this errno."""

@@ -153,7 +153,8 @@ class ServiceCount(msgspec.Struct, frozen=True, kw_only=True):
         connections: live ones.
         backends: of which there is something to tell.
         failed_dials: by kind (`refused`, `timeout`, `reset`, `unreachable`, `other`), ever.
-        retried_dials: those of them that were followed by another attempt.
+        retried_dials: those of them that were followed by another attempt, and as `hedged` the second dials
+            beside a first one that took long.
         changes: how often a backend has become `up`, `down` and `ejected`.
     """
 

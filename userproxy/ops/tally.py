@@ -24,7 +24,8 @@ class Tally:
         ended: connections that ended, by reason.
         paused: why accepting waits, a line for each worker where it does.
         failed_dials: ever, by kind.
-        retried_dials: those of them that were followed by another attempt.
+        retried_dials: those of them that were followed by another attempt; `hedged`: second dials beside a
+            first one that took long.
         changes: how often a backend has become `up`, `down` and `ejected`, as each worker sees it.
     """
 

@@ -43,7 +43,7 @@ def _service(live: LiveService) -> messages.ServiceCount:
             if backend.connections or backend.latency is not None or backend.down or backend.ejected
         ),
         failed_dials=dict(live.failed_dials),
-        retried_dials=dict(live.retried_dials),
+        retried_dials={**live.retried_dials, "hedged": live.hedged_dials},
         changes=dict(live.changes),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket as net
 from _socket import socket
@@ -12,6 +13,7 @@ import structlog
 
 from userproxy.dataplane.poller import ERROR, HANGUP, WRITE
 from userproxy.dataplane.tcp.flow import Command, DialBudget, Event, Flow, Reason, State
+from userproxy.dataplane.tcp.hedge import Hedge
 from userproxy.dataplane.tcp.relay import Leg
 from userproxy.dataplane.tcp.sockets import OUT_OF_RESOURCES, RESET_ON_CLOSE, keep_alive, original_destination
 from userproxy.model.address import Address
@@ -72,6 +74,8 @@ class Connection:
         "_client_sock",
         "_context",
         "_flow",
+        "_hedge",
+        "_hedge_at",
         "_tried",
         "backend",
         "backend_leg",
@@ -98,6 +102,8 @@ class Connection:
         self._backend_sock: socket | None = None
         self._attempt_began = self._attempt_ends = 0.0
         self._tried: tuple[LiveBackend, ...] = ()
+        self._hedge: Hedge | None = None
+        self._hedge_at = math.inf
         service.enter(peer[0])
 
     @property
@@ -172,9 +178,15 @@ class Connection:
         self._run(Event.KILLED)
 
     def look_at_dial(self) -> None:
-        """Give the backend up if it has had its time."""
-        if self._context.poller.clock() >= self._attempt_ends:
+        """Give a backend up that has had its time, and dial another one beside one that takes long."""
+        now, hedge = self._context.poller.clock(), self._hedge
+        if hedge is not None and now >= hedge.ends:
+            self.hedge_failed(errno.ETIMEDOUT)
+        if now >= self._attempt_ends:
             self._run(self._dial_failed(errno.ETIMEDOUT))
+        elif now >= self._hedge_at:
+            self._hedge_at = math.inf
+            self._dial_beside()
 
     def look_at_half_closed(self) -> None:
         """Give it up if the open direction carries nothing any more."""
@@ -199,6 +211,8 @@ class Connection:
         backend = self.service.pick(self.peer[0], self._tried) if seconds > 0 else None
         if backend is None:
             return Event.BACKENDS_EXHAUSTED
+        if self._tried:
+            self.service.retry(self._tried[-1])
         self.backend = backend
         backend.connections += 1
         self._attempt_began = context.poller.clock()
@@ -221,6 +235,8 @@ class Connection:
         if outcome == errno.EALREADY:
             context.poller.register(sock.fileno(), WRITE, self)
             context.dialling.add(self.number, self)
+            patience = self.service.serve.settings.hedged_dial
+            self._hedge_at = math.inf if patience is None else self._attempt_began + patience
             return None
         return Event.CONNECTED if outcome == 0 else self._dial_failed(outcome)
 
@@ -233,7 +249,44 @@ class Connection:
         else:
             self._run(Event.CONNECTED)
 
-    def _dial_failed(self, error: int | None) -> Event:
+    def _dial_beside(self) -> None:
+        context, first = self._context, self.backend
+        seconds = context.budget.next_attempt(context.poller.clock() - self.opened)
+        tried = self._tried if first is None else (*self._tried, first)
+        backend = self.service.pick(self.peer[0], tried) if seconds > 0 else None
+        if backend is None:
+            return
+        try:
+            self._hedge = Hedge(context.poller, self, backend, seconds)
+        except OSError:  # no socket for it: the first dial goes on, and may be answered yet
+            return
+        self.service.hedged_dials += 1
+        error = self._hedge.dial()
+        if error:
+            self.hedge_failed(error)
+
+    def hedge_answered(self) -> None:
+        """The second dial's report: it is faster than the first."""
+        self._leave_backend()
+        self._promote_hedge()
+        self._run(Event.CONNECTED)
+
+    def hedge_failed(self, error: int) -> None:
+        """The second dial's report: nobody is there."""
+        hedge, self._hedge = self._hedge, None
+        if hedge is not None:
+            self._tried = (*self._tried, hedge.backend)
+            self.service.dial_failed(hedge.backend, error)
+            hedge.leave()
+
+    def _promote_hedge(self) -> None:
+        hedge, self._hedge = self._hedge, None
+        assert hedge is not None  # noqa: S101 (asked before)
+        self.backend, self._backend_sock = hedge.backend, hedge.sock
+        self._attempt_began, self._attempt_ends = hedge.began, hedge.ends
+        self._context.poller.hand_over(hedge.sock.fileno(), WRITE, self)
+
+    def _dial_failed(self, error: int | None) -> Event | None:
         backend = self.backend
         if backend is not None:
             log.debug(
@@ -244,9 +297,17 @@ class Connection:
             )
             self._tried = (*self._tried, backend)
             self.service.dial_failed(backend, error or 0)
-        self._context.dialling.members.pop(self.number, None)
         self._leave_backend()
+        if self._hedge is not None:
+            self._promote_hedge()
+            return None
+        self._context.dialling.members.pop(self.number, None)
         return Event.DIAL_FAILED
+
+    def _leave_hedge(self) -> None:
+        if self._hedge is not None:
+            self._hedge.leave()
+            self._hedge = None
 
     def _leave_backend(self) -> None:
         if self._backend_sock is not None:
@@ -263,6 +324,7 @@ class Connection:
         client = self.client_leg = Leg(self._client_sock, self, context.poller, context.pipes)
         backend = self.backend_leg = Leg(backend_sock, self, context.poller, context.pipes)
         client.other, backend.other = backend, client
+        self._leave_hedge()
         if self.backend is not None:
             self.service.dial_answered(self.backend, context.poller.clock() - self._attempt_began)
         dialling = context.dialling.members.pop(self.number, None)
@@ -293,6 +355,7 @@ class Connection:
         context = self._context
         context.dialling.members.pop(self.number, None)
         context.half_closed.members.pop(self.number, None)
+        self._leave_hedge()
         self.service.leave(self.peer[0])
         try:
             context.ended(self)

@@ -244,7 +244,7 @@ def test_limits_count_connections_and_give_them_back() -> None:
 def test_dials_that_fail_are_counted_and_those_that_are_tried_elsewhere_too() -> None:
     bench = Bench(2)
     bench.fail(0, times=1)
-    bench.service.pick(CLIENT, (bench.backend(0),))
+    bench.service.retry(bench.backend(0))
     bench.fail(1, SILENT, times=1)
     assert bench.service.failed_dials == {"refused": 1, "timeout": 1}
     assert bench.service.retried_dials == {"refused": 1}

@@ -1,30 +1,47 @@
 """Messages, and file descriptors with them, between two processes on this node.
 
-The socket is of type SOCK_SEQPACKET: the kernel keeps messages, and what comes with them, apart.
+The socket is of type SOCK_SEQPACKET: the kernel keeps packets, and what comes with them, apart. A message is
+one packet or several: the kernel takes none that the send buffer cannot hold, and how large that may be is
+not ours to say. The first byte of a packet tells whether more of the message follows.
 """
 
 from __future__ import annotations
 
 import array
+import errno
 import os
 import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
+import structlog
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-MAX_MESSAGE = 1 << 19
-"""Bytes in one message; senders split what is larger."""
+log = structlog.get_logger(__name__)
+
+MAX_MESSAGE = 1 << 26
+"""Bytes in one message. A Service port with 100,000 backends takes an eighth of it."""
 
 MAX_FDS = 200
 """File descriptors with one message; the kernel's own limit is 253 (SCM_MAX_FD)."""
 
+PACKET = 1 << 16
+"""Bytes of a message in one packet."""
+
+_SEND_BUFFER = 1 << 21
 _SO_SNDBUFFORCE = 32
 
-# Messages read in one go: connections' bytes wait meanwhile.
+_LAST, _MORE = b"\0", b"\1"
+
+# Packets read in one go: connections' bytes wait meanwhile.
 _BURST = 16
+
+# These pass, and no event tells when: too many descriptors are on their way (unix(7)), or memory is short.
+_PASSING = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
+_RETRY_SECONDS = 0.02
 
 
 class Channel:
@@ -48,12 +65,14 @@ class Channel:
         self._loop = loop
         self._receive = receive
         self._closed = closed
-        self._queue: deque[tuple[bytes, list[int]]] = deque()
+        self._queue: deque[tuple[bytes, bytes | memoryview, list[int]]] = deque()
+        self._retry: asyncio.TimerHandle | None = None
+        self._begun = bytearray()
         sock.settimeout(0)
         try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 4 * MAX_MESSAGE)
+            sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
         except PermissionError:  # without CAP_NET_ADMIN: as much as the system allows anybody
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MAX_MESSAGE)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         loop.add_reader(sock.fileno(), self._on_readable)
 
     @property
@@ -62,14 +81,30 @@ class Channel:
         return self._sock.fileno() >= 0
 
     def send(self, message: bytes, fds: Sequence[int] = ()) -> None:
-        """Send a message, now or as soon as there is room. To an end that is gone, nothing is sent."""
+        """Send a message, now or as soon as there is room. To an end that is gone, nothing is sent.
+
+        Args:
+            message: at most `MAX_MESSAGE` bytes.
+            fds: file descriptors that go with it, at most `MAX_FDS`; they stay open here.
+
+        Raises:
+            ValueError: it is too large.
+            OSError: there is no room, and it cannot wait for some: this process may open no more files.
+        """
+        if len(message) > MAX_MESSAGE or len(fds) > MAX_FDS:
+            raise ValueError(f"a message of {len(message)} bytes with {len(fds)} files is too large")
         if not self.is_open:
             return
-        if not self._queue and self._try(message, fds):
-            return
+        start = 0
         if not self._queue:
-            self._loop.add_writer(self._sock.fileno(), self._on_writable)
-        self._queue.append((message, [os.dup(fd) for fd in fds]))
+            for start in range(0, max(len(message), 1), PACKET):
+                last = start + PACKET >= len(message)
+                part = memoryview(message)[start : start + PACKET]
+                if not self._try(_LAST if last else _MORE, part, fds if last else ()):
+                    break
+                if last:
+                    return
+        self._keep(message, start, fds)
 
     def close(self) -> None:
         """Hang up; `closed` is not called."""
@@ -77,25 +112,52 @@ class Channel:
             return
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
+        if self._retry is not None:
+            self._retry.cancel()
         self._sock.close()
-        for _, fds in self._queue:
+        for _, _, fds in self._queue:
             _close_all(fds)
         self._queue.clear()
 
-    def _try(self, message: bytes, fds: Sequence[int]) -> bool:
+    def _keep(self, message: bytes, start: int, fds: Sequence[int]) -> None:
+        kept: list[int] = []
+        try:
+            kept += (os.dup(fd) for fd in fds)
+        except OSError:
+            _close_all(kept)
+            if start:  # half of it is sent, and the other half never will be
+                self._loop.call_soon(self._hang_up)
+            raise
+        if not self._queue and self._retry is None:
+            self._loop.add_writer(self._sock.fileno(), self._send_queued)
+        for here in range(start, max(len(message), 1), PACKET):
+            last = here + PACKET >= len(message)
+            part = memoryview(message)[here : here + PACKET]
+            self._queue.append((_LAST if last else _MORE, part, kept if last else []))
+
+    def _try(self, mark: bytes, part: bytes | memoryview, fds: Sequence[int]) -> bool:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
-            self._sock.sendmsg([message], rights, socket.MSG_NOSIGNAL)
+            self._sock.sendmsg([mark, part], rights, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             return False
-        except OSError:  # EPIPE, ECONNRESET: the reader hears of it, too
-            pass
+        except OSError as error:
+            if error.errno in _PASSING:
+                self._retry = self._loop.call_later(_RETRY_SECONDS, self._try_again)
+                return False
+            # EPIPE, ECONNRESET: the reader hears of it, too.
         return True
 
-    def _on_writable(self) -> None:
+    def _try_again(self) -> None:
+        self._retry = None
+        self._loop.add_writer(self._sock.fileno(), self._send_queued)
+
+    def _send_queued(self) -> None:
         while self._queue:
-            message, fds = self._queue[0]
-            if not self._try(message, fds):
+            mark, part, fds = self._queue[0]
+            if not self._try(mark, part, fds):
+                if self._retry is not None:
+                    self._loop.remove_writer(self._sock.fileno())
                 return
             _close_all(fds)
             self._queue.popleft()
@@ -104,20 +166,38 @@ class Channel:
     def _on_readable(self) -> None:
         for _ in range(_BURST):
             try:
-                message, fds, _flags, _ = socket.recv_fds(
-                    self._sock, MAX_MESSAGE, MAX_FDS, socket.MSG_CMSG_CLOEXEC
+                packet, fds, flags, _ = socket.recv_fds(
+                    self._sock, PACKET + 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return
             except OSError:
-                message, fds = b"", []
-            if not message:
-                self.close()
-                self._closed()
+                packet, fds, flags = b"", [], 0
+            if not packet:
+                self._hang_up()
                 return
-            self._receive(message, fds)
+            if flags & socket.MSG_CTRUNC:
+                log.error("files did not arrive: this process may open no more", arrived=len(fds))
+            self._take(packet, fds)
             if not self.is_open:
                 return
+
+    def _take(self, packet: bytes, fds: list[int]) -> None:
+        if packet[:1] == _LAST and not self._begun:
+            self._receive(packet[1:], fds)
+            return
+        self._begun += memoryview(packet)[1:]
+        if len(self._begun) > MAX_MESSAGE:
+            _close_all(fds)
+            self._hang_up()
+        elif packet[:1] == _LAST:
+            message, self._begun = bytes(self._begun), bytearray()
+            self._receive(message, fds)
+
+    def _hang_up(self) -> None:
+        if self.is_open:
+            self.close()
+            self._closed()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -119,6 +119,10 @@ class Holds(Part, frozen=True, kw_only=True):
     serves: tuple[Serve, ...]
 
 
+class Leaving(Part, frozen=True, kw_only=True):
+    """Somebody has asked the worker to end, by SIGTERM. It works on until it is told to retire."""
+
+
 class Connections(Part, frozen=True, kw_only=True):
     """Some rows of the listing."""
 
@@ -215,4 +219,4 @@ class Done(Part, frozen=True, kw_only=True):
 
 
 Orders = Begin | Apply | ListConnections | Kill | Count | Retire | Drain
-Parts = Hello | Holds | Connections | ServiceCounts | Totals | Drained | Killed | Done
+Parts = Hello | Holds | Leaving | Connections | ServiceCounts | Totals | Drained | Killed | Done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,14 @@ from userproxy.dataplane.tcp.listener import listen
 from userproxy.model import messages
 from userproxy.worker import door
 from userproxy.worker.channel import MAX_FDS
-from userproxy.worker.member import Member, WorkerGoneError, start_worker
+from userproxy.worker.member import (
+    Callbacks,
+    Member,
+    OrderFailedError,
+    WorkerGoneError,
+    reap_strays,
+    start_worker,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -28,6 +36,10 @@ log = structlog.get_logger("userproxy.workers")
 
 # A worker that dies is replaced at once; ones that die all the time are not to keep the node busy.
 _RESPAWN_SECONDS = 0.5
+
+# What an earlier worker may take to say what it holds, and any worker to end when it is urgent.
+_ADOPT_SECONDS = 3.0
+_HURRY_SECONDS = 2.0
 
 # Service ports in one message; each may bring a listening socket.
 _CHUNK = min(100, MAX_FDS)
@@ -45,11 +57,14 @@ class Crew:
     Args:
         count: how many workers.
         begin: how they are to work; the index is put in here.
+        prefix: of the names of the workers' doors. Crews with different ones do not see each other's.
     """
 
-    def __init__(self, count: int, begin: messages.Begin) -> None:
+    def __init__(self, count: int, begin: messages.Begin, prefix: str = door.PREFIX) -> None:
         self._count = count
         self._begin = begin
+        self._prefix = prefix
+        self._callbacks = Callbacks(gone=self._on_gone, leaving=self._dismiss)
         self._members: dict[int, Member] = {}
         self._retiring: list[Member] = []
         self._serves: dict[ServicePortName, Serve] = {}
@@ -66,15 +81,21 @@ class Crew:
         """Take over what the workers of an earlier daemon hold, and let new ones serve it.
 
         Those accept no more from then on, and end with their last connection.
+
+        Raises:
+            WorkerGoneError: workers do not start; the earlier ones go on.
+            OSError: likewise.
         """
-        old = [Member(visit, self._on_gone) for visit in door.knock_everywhere()]
-        for member in old:
-            await self._adopt(member)
-        for index in range(self._count):
-            await self._hire(index)
-        for member in self._retiring:
+        reap_strays()
+        self._retiring = [
+            Member(visit, pid, self._callbacks) for visit, pid in door.knock_everywhere(self._prefix)
+        ]
+        await asyncio.gather(*map(self._adopt, list(self._retiring)))
+        await self._hire_all()
+        adopted = [member for member in self._retiring if not member.retiring]
+        for member in adopted:
             member.retiring = True
-            await self._ask_gently(member, messages.Retire())
+        await asyncio.gather(*(self._order(member, messages.Retire()) for member in adopted))
         if self._retiring:
             log.info(
                 "took over from earlier workers", workers=len(self._retiring), listeners=len(self._sockets)
@@ -114,26 +135,24 @@ class Crew:
             former = [self._sockets[name] for name in opened if name in self._sockets]
             self._sockets |= opened
             self._serves |= {serve.service: serve for serve in accepted}
-            await self._tell_all(accepted, opened.keys())
+            failed = await self._tell_all(accepted, opened.keys())
             for sock in former:
                 sock.close()
-        return failures
+            lost = [name for name in opened if name in failed]
+            await self._forget(lost)
+        return failures | {name: OSError(errno.EIO, failed[name]) for name in lost}
 
     async def close(self, names: Sequence[ServicePortName]) -> None:
         """Stop accepting for these Service ports. Their connections live on."""
         async with self._lock:
-            closes = tuple(name for name in names if self._serves.pop(name, None) is not None)
-            for start in range(0, len(closes), _CHUNK):
-                await self._all(messages.Apply(closes=closes[start : start + _CHUNK]))
-            for name in closes:
-                self._sockets.pop(name).close()
+            await self._forget([name for name in names if name in self._serves])
 
     async def connections(self, wanted: ConnectionFilter) -> AsyncIterator[list[ConnectionRow]]:
         """The live connections that match, of all workers."""
         for member in self._everybody():
             try:
                 parts = await member.ask(messages.ListConnections(wanted=wanted))
-            except WorkerGoneError as error:
+            except (WorkerGoneError, OrderFailedError) as error:
                 log.warning("connections are missing from a listing", reason=str(error))
                 continue
             for part in parts:
@@ -155,7 +174,7 @@ class Crew:
         for member in self._everybody():
             numbers = None if chosen is None else _numbers(chosen, member)
             if numbers is None or numbers:
-                with contextlib.suppress(WorkerGoneError):  # its connections went with it
+                with contextlib.suppress(WorkerGoneError, OrderFailedError):  # its connections went with it
                     parts = await member.ask(messages.Kill(numbers=numbers, wanted=wanted))
                     count += sum(part.count for part in parts if isinstance(part, messages.Killed))
         return count
@@ -177,8 +196,11 @@ class Crew:
         for sock in self._sockets.values():
             sock.close()
         order = messages.Drain(seconds=seconds)
-        answers = await self._gather(everybody, lambda member: member.ask(order, seconds=seconds + 10))
+        answers = await self._gather(
+            everybody, lambda member: member.ask(order, seconds=seconds + _HURRY_SECONDS)
+        )
         for member in everybody:
+            member.kill()  # it has answered, or never will
             member.leave()
         return sum(part.cut for parts in answers for part in parts if isinstance(part, messages.Drained))
 
@@ -186,22 +208,28 @@ class Crew:
         """Have the workers give their connections no more time."""
         for member in self._everybody():
             member.tell(messages.Drain(seconds=0))
+            asyncio.get_running_loop().call_later(_HURRY_SECONDS, member.kill)
 
     def leave(self) -> None:
         """Leave the workers to themselves: they go on until somebody takes over."""
         for member in self._everybody():
             member.retiring = True
             member.leave()
+        for sock in self._sockets.values():
+            sock.close()
 
     def _everybody(self) -> list[Member]:
         return [*self._members.values(), *self._retiring]
 
     async def _adopt(self, member: Member) -> None:
         try:
-            await member.ready()
+            await member.ready(_ADOPT_SECONDS)
         except WorkerGoneError:
+            if member.is_alive:
+                log.warning("an earlier worker does not answer: its ports cannot be had", pid=member.pid)
+                member.retiring = True
+                member.tell(messages.Retire())
             return
-        self._retiring.append(member)
         for serve, fd in member.held:
             sock = socket.socket(fileno=fd)
             if serve.service in self._sockets:
@@ -211,35 +239,69 @@ class Crew:
                 self._serves[serve.service] = serve
         member.held.clear()
 
+    async def _hire_all(self) -> None:
+        hires = (self._hire(index) for index in range(self._count))
+        for outcome in await asyncio.gather(*hires, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                for member in self._members.values():
+                    member.retiring = True
+                    member.kill()
+                raise outcome
+
     async def _hire(self, index: int) -> None:
-        member = Member(start_worker(), self._on_gone)
-        await member.ready()
-        await member.ask(msgspec.structs.replace(self._begin, index=index, workers=self._count))
+        member = Member(*start_worker(self._prefix), self._callbacks)
+        try:
+            await member.ready()
+            await member.ask(msgspec.structs.replace(self._begin, index=index, workers=self._count))
+        except BaseException:
+            member.kill()
+            raise
         self._members[index] = member
         await self._tell(member, list(self._serves.values()), self._sockets.keys())
 
-    async def _tell_all(self, serves: Sequence[Serve], opened: Iterable[ServicePortName]) -> None:
-        names = frozenset(opened)
-        for member in list(self._members.values()):
-            await self._tell(member, serves, names)
+    async def _forget(self, names: Sequence[ServicePortName]) -> None:
+        for start in range(0, len(names), _CHUNK):
+            order = messages.Apply(closes=tuple(names[start : start + _CHUNK]))
+            await asyncio.gather(*(self._order(member, order) for member in list(self._members.values())))
+        for name in names:
+            del self._serves[name]
+            self._sockets.pop(name).close()
 
-    async def _tell(self, member: Member, serves: Sequence[Serve], opened: Iterable[ServicePortName]) -> None:
+    async def _tell_all(
+        self, serves: Sequence[Serve], opened: Iterable[ServicePortName]
+    ) -> dict[ServicePortName, str]:
         names = frozenset(opened)
+        members = list(self._members.values())
+        failures = await asyncio.gather(*(self._tell(member, serves, names) for member in members))
+        return {name: why for failed in failures for name, why in failed.items()}
+
+    async def _tell(
+        self, member: Member, serves: Sequence[Serve], opened: Iterable[ServicePortName]
+    ) -> dict[ServicePortName, str]:
+        """Tell a worker what to serve; returns what it failed at, and why."""
+        names = frozenset(opened)
+        failed: dict[ServicePortName, str] = {}
         for start in range(0, len(serves), _CHUNK):
             part = serves[start : start + _CHUNK]
             opens = tuple(serve.service for serve in part if serve.service in names)
             fds = [self._sockets[name].fileno() for name in opens]
-            await self._ask_gently(member, messages.Apply(serves=tuple(part), opens=opens), fds)
+            why = await self._order(member, messages.Apply(serves=tuple(part), opens=opens), fds)
+            if not member.is_alive or member.retiring:
+                break
+            if why:
+                failed |= dict.fromkeys((serve.service for serve in part), why)
+        return failed
 
-    async def _all(self, order: messages.Orders) -> None:
-        for member in list(self._members.values()):
-            await self._ask_gently(member, order)
-
-    async def _ask_gently(self, member: Member, order: messages.Orders, fds: Sequence[int] = ()) -> None:
+    async def _order(self, member: Member, order: messages.Orders, fds: Sequence[int] = ()) -> str:
+        """Have an order carried out; returns why it was not. A worker that misses one is replaced."""
         try:
             await member.ask(order, fds)
         except WorkerGoneError as error:
             log.error("a worker missed an order", reason=str(error))  # noqa: TRY400 - it is being replaced
+            self._dismiss(member)
+        except (OrderFailedError, OSError) as error:
+            return str(error)
+        return ""
 
     async def _gather(
         self,
@@ -249,13 +311,24 @@ class Crew:
         answers = await asyncio.gather(*(ask(member) for member in members), return_exceptions=True)
         found = []
         for answer in answers:
-            if isinstance(answer, WorkerGoneError):
+            if isinstance(answer, WorkerGoneError | OrderFailedError):
                 log.warning("a worker did not answer", reason=str(answer))
             elif isinstance(answer, BaseException):
                 raise answer
             else:
                 found.append(answer)
         return found
+
+    def _dismiss(self, member: Member) -> None:
+        """Have somebody else do its work; it ends with its last connection, once it can."""
+        for index, known in list(self._members.items()):
+            if known is member and not member.retiring:
+                del self._members[index]
+                self._retiring.append(member)
+                member.retiring = True
+                member.tell(messages.Retire())
+                log.warning("a worker is replaced", worker=index, pid=member.pid)
+                self._vacant.put_nowait(index)
 
     def _on_gone(self, member: Member) -> None:
         if member in self._retiring:

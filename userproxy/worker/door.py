@@ -1,29 +1,33 @@
 """How a control side finds the workers that an earlier one has left behind.
 
 Each worker listens on an abstract unix socket. Such names belong to a network namespace, as listeners and
-rules do, and vanish with their process.
+rules do, and vanish with their process. Anybody may take such a name, so each side looks who the other is.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import struct
 from pathlib import Path
 
-_PREFIX = "userproxy-worker-"
+PREFIX = "userproxy-worker-"
+"""How the names of the workers' sockets begin."""
+
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7)
+_KNOCK_SECONDS = 1.0
 
 
-def open_door(pid: int) -> socket.socket:
-    """Listen for a control side.
+def open_door(prefix: str = PREFIX) -> socket.socket:
+    """Listen for a control side, under a name that begins with the prefix.
 
-    Raises:
-        OSError: the name is taken.
+    The name is never taken already: containers that share a network namespace may share pids, so those
+    alone would not do.
     """
     door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        door.bind(f"\0{_PREFIX}{pid}")
+        door.bind(f"\0{prefix}{os.getpid()}-{secrets.token_hex(4)}")
         door.listen()
     except OSError:
         door.close()
@@ -32,28 +36,40 @@ def open_door(pid: int) -> socket.socket:
     return door
 
 
-def admits(visitor: socket.socket) -> bool:
-    """Whether whoever came to the door may become the control side: our own user, or root."""
-    credentials = visitor.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    uid = _UCRED.unpack(credentials)[1]
-    return uid in (0, os.geteuid())
+def is_ours(peer: socket.socket) -> bool:
+    """Whether the other end belongs to our own user, or to root: only such a one may give or take orders."""
+    return _credentials(peer)[1] in (0, os.geteuid())
 
 
-def knock_everywhere() -> list[socket.socket]:
-    """A connection to each worker in this network namespace whose door is open."""
-    doors = []
-    for line in Path("/proc/self/net/unix").read_text().splitlines()[1:]:
-        name = line.rpartition(" ")[2]
-        if name.startswith(f"@{_PREFIX}") and name not in doors:
-            doors.append(name)
+def knock_everywhere(prefix: str = PREFIX) -> list[tuple[socket.socket, int]]:
+    """A connection to each worker in this network namespace whose door is open, and its pid.
+
+    The pid is 0 for a worker whose process cannot be seen from here, as it is in another container.
+    """
     visits = []
-    for name in doors:
+    for name in _names(os.fsencode(prefix)):
         visit = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        visit.settimeout(1.0)
+        visit.settimeout(_KNOCK_SECONDS)
         try:
-            visit.connect(f"\0{name[1:]}")
+            visit.connect(b"\0" + name)
         except OSError:  # it ended meanwhile
             visit.close()
+            continue
+        if is_ours(visit):
+            visits.append((visit, _credentials(visit)[0]))
         else:
-            visits.append(visit)
+            visit.close()
     return visits
+
+
+def _names(prefix: bytes) -> list[bytes]:
+    """The names that begin so. Other programs' may be any bytes."""
+    lines = Path("/proc/self/net/unix").read_bytes().splitlines()[1:]
+    names = (line.rpartition(b" ")[2] for line in lines)
+    return list(dict.fromkeys(name[1:] for name in names if name.startswith(b"@" + prefix)))
+
+
+def _credentials(peer: socket.socket) -> tuple[int, int, int]:
+    found = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(found)
+    return pid, uid, gid

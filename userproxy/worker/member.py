@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import structlog
@@ -28,6 +28,8 @@ _ENCODER = msgspec.msgpack.Encoder()
 # A worker that is alive answers within a moment; one that does not is stopped in a debugger, or worse.
 ANSWER_SECONDS = 10.0
 
+_REAP_SECONDS = 0.05
+
 log = structlog.get_logger("userproxy.workers")
 
 
@@ -35,43 +37,70 @@ class WorkerGoneError(Exception):
     """The worker has ended, or does not answer."""
 
 
+class OrderFailedError(Exception):
+    """The worker could not carry the order out. Its log says more."""
+
+
+class Callbacks(NamedTuple):
+    """Whom a member tells.
+
+    Attributes:
+        gone: called once when the worker has ended.
+        leaving: called when the worker has been asked to end by somebody else.
+    """
+
+    gone: Callable[[Member], None]
+    leaving: Callable[[Member], None]
+
+
 class Member:
     """A worker to give orders to. Lives as long as the worker does.
 
     Args:
         sock: the connection to it.
-        gone: called once when it has ended.
+        pid: its process, or 0 if that cannot be seen from here.
+        tell: whom to tell.
 
     Attributes:
-        pid: its process; 0 until it has said so.
+        pid: its process, as it calls it itself if it cannot be seen from here.
         held: what it was serving when it was found, with the listening sockets.
         retiring: whether it has been told to go.
     """
 
-    def __init__(self, sock: socket.socket, gone: Callable[[Member], None]) -> None:
+    def __init__(self, sock: socket.socket, pid: int, tell: Callbacks) -> None:
         loop = asyncio.get_running_loop()
-        self.pid = 0
+        self.pid = pid
         self.retiring = False
         self.held: list[tuple[Serve, int]] = []
-        self._gone = gone
+        self._visible = bool(pid)
+        self._callbacks = tell
         self._serial = 0
         self._expected = -1
+        self._given_up = False
+        self._silent = False
         self._ready: asyncio.Future[None] = loop.create_future()
         self._waiting: dict[int, tuple[list[messages.Parts], asyncio.Future[None]]] = {}
-        self._channel = Channel(sock, loop, self._on_part, self._on_closed)
+        self._channel = Channel(sock, loop, self._on_message, self._on_closed)
 
     @property
     def is_alive(self) -> bool:
         """Whether orders reach it."""
         return self._channel.is_open
 
-    async def ready(self) -> None:
+    async def ready(self, seconds: float = ANSWER_SECONDS) -> None:
         """Wait until it has said what it holds.
 
         Raises:
-            WorkerGoneError: it did not.
+            WorkerGoneError: it did not; what it says later is not wanted any more.
         """
-        await self._within(self._ready)
+        try:
+            await self._within(self._ready, seconds)
+        except WorkerGoneError:
+            self._given_up = True
+            for _, fd in self.held:
+                os.close(fd)
+            self.held.clear()
+            raise
 
     async def ask(
         self, order: messages.Orders, fds: Sequence[int] = (), seconds: float | None = None
@@ -81,19 +110,23 @@ class Member:
         Args:
             order: what to do; its serial number is put in here.
             fds: file descriptors that go with it; they stay open here.
-            seconds: how long to wait; as long as anybody needs to answer by default.
+            seconds: how long to wait. By default as long as anybody needs to answer, and not at all for a
+                worker that has failed to do so and has been silent since.
 
         Raises:
             WorkerGoneError: it ended, or did not answer.
+            OrderFailedError: it could not do it.
         """
         if not self.is_alive:
             raise WorkerGoneError(f"worker {self.pid} has ended")
+        if self._silent and seconds is None:
+            raise WorkerGoneError(f"worker {self.pid} does not answer")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         parts: list[messages.Parts] = []
         serial = self.tell(order, fds)
         self._waiting[serial] = (parts, done)
         try:
-            await self._within(done, seconds)
+            await self._within(done, ANSWER_SECONDS if seconds is None else seconds)
         finally:
             self._waiting.pop(serial, None)
         return parts
@@ -106,8 +139,8 @@ class Member:
         return self._serial
 
     def kill(self) -> None:
-        """End it at once."""
-        if self.pid:
+        """End it at once, if it lives and its process can be seen from here."""
+        if self._visible and self.is_alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
@@ -115,25 +148,42 @@ class Member:
         """Hang up, and let it work on."""
         self._channel.close()
 
-    async def _within(self, future: asyncio.Future[None], seconds: float | None = None) -> None:
+    async def _within(self, future: asyncio.Future[None], seconds: float) -> None:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS if seconds is None else seconds):
+            async with asyncio.timeout(seconds):
                 await future
         except TimeoutError:
+            self._silent = True
             raise WorkerGoneError(f"worker {self.pid} does not answer") from None
 
-    def _on_part(self, message: bytes, fds: list[int]) -> None:
-        part = _PARTS.decode(message)
+    def _on_message(self, message: bytes, fds: list[int]) -> None:
+        self._silent = False
+        try:
+            part = _PARTS.decode(message)
+        except msgspec.DecodeError as error:
+            # Another version's: what it says cannot be used, and whoever waits for it hears nothing.
+            log.error("a worker cannot be understood", pid=self.pid, error=str(error))  # noqa: TRY400
+            _close_all(fds)
+            return
+        self._on_part(part, fds)
+
+    def _on_part(self, part: messages.Parts, fds: list[int]) -> None:
         match part:
             case messages.Hello(pid=pid, holds=holds):
-                self.pid, self._expected = pid, holds
+                self.pid, self._expected = self.pid or pid, holds
             case messages.Holds(serves=serves):
-                self.held += zip(serves, fds, strict=True)
+                if self._given_up:
+                    _close_all(fds)
+                else:
+                    self._expected -= len(serves) - len(fds)  # fewer arrive if we may open no more files
+                    self.held += zip(serves, fds, strict=False)
+            case messages.Leaving():
+                self._callbacks.leaving(self)
             case messages.Done(serial=serial, error=error):
                 if error:
                     log.error("a worker failed at an order: its log says why", pid=self.pid, error=error)
                 if serial in self._waiting:
-                    _settle(self._waiting[serial][1])
+                    _settle(self._waiting[serial][1], OrderFailedError(error) if error else None)
             case _:
                 if part.serial in self._waiting:
                     self._waiting[part.serial][0].append(part)
@@ -146,29 +196,55 @@ class Member:
             if not future.done():
                 future.set_exception(gone)
                 future.exception()  # that nobody waits for it is no error
-        asyncio.get_running_loop().run_in_executor(None, _reap, self.pid)
-        self._gone(self)
+        if self._visible:
+            _reap(asyncio.get_running_loop(), self.pid)
+        self._callbacks.gone(self)
 
 
-def start_worker() -> socket.socket:
-    """Start a worker process; returns the connection to it."""
+def start_worker(prefix: str) -> tuple[socket.socket, int]:
+    """Start a worker process; returns the connection to it, and its pid.
+
+    Args:
+        prefix: of the name of its door.
+
+    Raises:
+        OSError: the system cannot run another process.
+    """
     ours, theirs = pair()
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "userproxy.worker.process", str(theirs.fileno())],
+            # -P: modules come from where this program is installed, not from where it was started.
+            [sys.executable, "-P", "-m", "userproxy.worker.process", str(theirs.fileno()), prefix],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
     process.returncode = 0  # it is waited for by pid, when its connection has closed
-    return ours
+    return ours, process.pid
 
 
-def _reap(pid: int) -> None:
+def reap_strays() -> None:
+    """Collect workers of ours that ended while this process was starting anew."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _reap(loop: asyncio.AbstractEventLoop, pid: int) -> None:
     with contextlib.suppress(ChildProcessError):  # not a child of ours, but of an earlier control side
-        os.waitpid(pid, 0)
+        if os.waitpid(pid, os.WNOHANG)[0] == 0:
+            loop.call_later(_REAP_SECONDS, _reap, loop, pid)
 
 
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
+def _settle(future: asyncio.Future[None], error: Exception | None = None) -> None:
+    if future.done():
+        return
+    if error is None:
         future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,4 +1,8 @@
-"""A worker: a data plane, and the orders it takes. Runs as `python -m userproxy.worker.process FD`."""
+"""A worker: a data plane, and the orders it takes.
+
+Runs as `python -m userproxy.worker.process FD PREFIX`, with the connection to its control side and the prefix
+of the name of its door.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ from userproxy.worker import counts, door
 from userproxy.worker.channel import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from userproxy.model.service import ServicePortName
 
@@ -34,31 +38,44 @@ _ENCODER = msgspec.msgpack.Encoder()
 # Service ports in one message, be it their sockets or their counts.
 CHUNK = 100
 
+# A control side that starts anew is back by then.
+_MISS_SECONDS = 5.0
+
 
 class Worker:
     """The data plane of this process, and its control side, if there is one.
 
-    Lives until it has been told to go (`Retire`, `Drain`, SIGTERM) and its connections have ended.
+    Lives until it has been told to go (`Retire`, `Drain`, or SIGTERM while it has no control side) and its
+    connections have ended.
 
     Args:
         tasks: what takes longer than a moment runs there.
+        prefix: of the name of its door.
     """
 
-    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, prefix: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks = tasks
+        self._running: set[asyncio.Task[None]] = set()
         self._plane: DataPlane | None = None
         self._channel: Channel | None = None
+        self._next: socket.socket | None = None
         self._over = asyncio.Event()
+        self._going = False
+        self._drained: asyncio.Event | None = None
         self._orphan_seconds: float | None = None
-        self._orphan: asyncio.TimerHandle | None = None
-        self._door = door.open_door(os.getpid())
+        self._alone: list[asyncio.TimerHandle] = []
+        self._door = door.open_door(prefix)
         self._loop.add_reader(self._door.fileno(), self._on_visitor)
-        self._loop.add_signal_handler(signal.SIGTERM, self._retire)
+        self._loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
 
     async def work(self) -> None:
         """Return when it is over."""
         await self._over.wait()
+        for task in self._running:
+            task.cancel()
+        for timer in self._alone:
+            timer.cancel()
         self._loop.remove_reader(self._door.fileno())
         self._door.close()
         if self._plane is not None:
@@ -68,9 +85,10 @@ class Worker:
 
     def attend(self, sock: socket.socket) -> None:
         """Take orders from the control side at the other end; first say what is held."""
-        if self._orphan is not None:
-            self._orphan.cancel()
-        self._channel = Channel(sock, self._loop, self._on_order, self._on_control_gone)
+        for timer in self._alone:
+            timer.cancel()
+        self._alone.clear()
+        self._channel = Channel(sock, self._loop, self._on_message, self._on_control_gone)
         plane = self._plane
         serves = [plane.services[name].serve for name in plane.listeners] if plane else []
         self._say(messages.Hello(pid=os.getpid(), holds=len(serves)))
@@ -80,23 +98,73 @@ class Worker:
             self._say(messages.Holds(serves=part), fds)
 
     def _on_visitor(self) -> None:
-        visitor, _ = self._door.accept()
-        if self._channel is not None or not door.admits(visitor):
+        try:
+            visitor, _ = self._door.accept()
+        except OSError:  # out of file descriptors, or the visitor is gone
+            return
+        if not door.is_ours(visitor):
             visitor.close()
-        else:
+        elif self._channel is None:
             self.attend(visitor)
+        else:
+            # That the one before it is gone may be an event that this loop has yet to come to.
+            if self._next is not None:
+                self._next.close()
+            self._next = visitor
 
     def _on_control_gone(self) -> None:
         self._channel = None
-        if self._plane is None:
+        if self._next is not None:
+            visitor, self._next = self._next, None
+            self.attend(visitor)
+        elif self._plane is None or not (self._plane.listeners or self._plane.connections.live):
             self._over.set()
-        elif not self._over.is_set():
-            log.warning("the control side is gone; what it said last is served on")
+        else:
+            if not self._going:
+                self._alone.append(self._loop.call_later(_MISS_SECONDS, self._tell_alone))
             if self._orphan_seconds is not None:
-                self._orphan = self._loop.call_later(self._orphan_seconds, self._over.set)
+                self._alone.append(self._loop.call_later(self._orphan_seconds, self._end_alone))
 
-    def _on_order(self, message: bytes, fds: list[int]) -> None:
-        order = _ORDERS.decode(message)
+    def _tell_alone(self) -> None:
+        log.warning("the control side is gone; what it said last is served on", limit=self._orphan_seconds)
+
+    def _end_alone(self) -> None:
+        log.warning("no other control side came: ending", seconds=self._orphan_seconds)
+        self._start(self._drain(messages.Drain(seconds=0)))
+
+    def _on_sigterm(self) -> None:
+        """Whoever gives orders sees to it that somebody else serves before we stop."""
+        if self._channel is None:
+            self._retire()
+        else:
+            self._say(messages.Leaving())
+
+    def _start(self, work: Coroutine[object, object, None], serial: int = 0) -> None:
+        task = self._tasks.create_task(self._finish(work, serial))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _finish(self, work: Coroutine[object, object, None], serial: int) -> None:
+        """Do what takes longer, and say that it is done. A failure is not to end this process."""
+        error = ""
+        try:
+            await work
+        except Exception as failure:
+            log.exception("an order could not be carried out")
+            error = repr(failure)
+        self._say(messages.Done(serial=serial, error=error))
+
+    def _on_message(self, message: bytes, fds: list[int]) -> None:
+        try:
+            order = _ORDERS.decode(message)
+        except msgspec.DecodeError as error:  # another version's
+            log.error("an order cannot be understood", error=str(error))  # noqa: TRY400
+            for fd in fds:
+                os.close(fd)
+            return
+        self._on_order(order, fds)
+
+    def _on_order(self, order: messages.Orders, fds: list[int]) -> None:
         error = ""
         try:
             if self._carry_out(order, fds):
@@ -114,17 +182,17 @@ class Worker:
             case messages.Apply():
                 self._apply(order, fds)
             case messages.ListConnections():
-                self._tasks.create_task(self._list(order))
+                self._start(self._list(order), order.serial)
                 return True
             case messages.Kill():
-                self._tasks.create_task(self._kill(order))
+                self._start(self._kill(order), order.serial)
                 return True
             case messages.Count():
                 self._count(order)
             case messages.Retire():
                 self._retire()
             case messages.Drain():
-                self._tasks.create_task(self._drain(order))
+                self._start(self._drain(order), order.serial)
                 return True
         return False
 
@@ -158,7 +226,6 @@ class Worker:
             for rows in self._plane.connections.rows(order.wanted):
                 self._say(messages.Connections(serial=order.serial, rows=tuple(rows)))
                 await asyncio.sleep(0)
-        self._say(messages.Done(serial=order.serial))
 
     async def _kill(self, order: messages.Kill) -> None:
         count = 0
@@ -167,7 +234,6 @@ class Worker:
                 count += killed
                 await asyncio.sleep(0)
         self._say(messages.Killed(serial=order.serial, count=count))
-        self._say(messages.Done(serial=order.serial))
 
     def _count(self, order: messages.Count) -> None:
         if self._plane is None:
@@ -179,19 +245,28 @@ class Worker:
         self._say(counts.totals(self._plane, order.serial))
 
     def _retire(self) -> None:
-        self._tasks.create_task(self._go(None))
+        if not self._going:
+            self._going = True
+            self._start(self._leave())
+
+    async def _leave(self) -> None:
+        if self._plane is not None:
+            await self._plane.drain(None)
+        self._loop.call_soon(self._over.set)
 
     async def _drain(self, order: messages.Drain) -> None:
-        cut = await self._go(order.seconds)
+        self._going = True
+        cut = 0
+        if self._drained is not None:  # an earlier order counts them
+            if order.seconds == 0 and self._plane is not None:
+                self._plane.hurry()
+            await self._drained.wait()
+        else:
+            self._drained = asyncio.Event()
+            cut = await self._plane.drain(order.seconds) if self._plane else 0
+            self._drained.set()
         self._say(messages.Drained(serial=order.serial, cut=cut))
-        self._say(messages.Done(serial=order.serial))
-        self._over.set()
-
-    async def _go(self, seconds: float | None) -> int:
-        cut = await self._plane.drain(seconds) if self._plane else 0
-        if seconds is None:
-            self._over.set()
-        return cut
+        self._loop.call_soon(self._over.set)
 
     def _say(self, part: messages.Parts, fds: Sequence[int] = ()) -> None:
         if self._channel is not None:
@@ -203,13 +278,13 @@ def _adopt(fd: int) -> raw_socket:
     return raw_socket(fileno=fd)
 
 
-async def _main(fd: int) -> None:
+async def _main(fd: int, prefix: str) -> None:
     async with asyncio.TaskGroup() as tasks:
-        worker = Worker(tasks)
+        worker = Worker(tasks, prefix)
         worker.attend(socket.socket(fileno=fd))
         await worker.work()
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the control side, which then tells us
-    uvloop.run(_main(int(sys.argv[1])))
+    uvloop.run(_main(int(sys.argv[1]), sys.argv[2]))

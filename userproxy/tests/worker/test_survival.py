@@ -1,0 +1,250 @@
+"""Whoever dies, on either side, the others go on, and clients hardly notice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+
+import msgspec
+import pytest
+
+from userproxy.tests.worker.site import (
+    BEGIN,
+    Client,
+    Site,
+    is_running,
+    live,
+    minded,
+    pids,
+    refused,
+    rows,
+    serve,
+    until,
+    zombies,
+)
+from userproxy.worker import door
+from userproxy.worker.orphans import end_orphans
+
+
+async def test_a_worker_that_dies_takes_its_connections_along_and_is_replaced(site: Site) -> None:
+    server = await site.server()
+    crew = await site.crew(2)
+    wanted = serve("web", server.address)
+    await crew.serve([wanted])
+    victim, survivor = pids(crew)
+    clients: dict[str, Client] = {}
+    while len(clients) < 20 or len({row.partition("-")[0] for row in clients}) < 2:
+        client = await Client.connect(wanted.listener)
+        clients |= {row.id: client for row in await rows(crew) if row.id not in clients}
+    async with minded(crew):
+        os.kill(victim, signal.SIGKILL)
+        # Nobody is refused: the listening socket never goes away.
+        during = await asyncio.gather(*(Client.connect(wanted.listener) for _ in range(20)))
+        await until(lambda: len(pids(crew)) == 2)
+        assert survivor in pids(crew)
+        assert victim not in pids(crew)
+    for row, client in clients.items():
+        if row.startswith(f"{survivor}-"):
+            assert await client.is_served()
+        else:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                assert not await client.is_served()
+    assert [await client.is_served() for client in during] == [True] * 20
+    await until(lambda: not zombies([victim]))
+
+
+async def test_the_only_worker_dies_and_clients_wait_for_the_next_one(site: Site) -> None:
+    server = await site.server()
+    crew = await site.crew()
+    wanted = serve("web", server.address)
+    await crew.serve([wanted])
+    (victim,) = pids(crew)
+    os.kill(victim, signal.SIGKILL)
+    await until(lambda: pids(crew) == [])
+    waiting = asyncio.ensure_future(Client.connect(wanted.listener))
+    async with minded(crew):
+        assert (await waiting).server == "server1"
+    assert pids(crew) != [victim]
+
+
+async def test_the_next_control_side_takes_over_while_connections_live(site: Site) -> None:
+    server = await site.server()
+    first = await site.crew(2)
+    wanted = serve("web", server.address)
+    await first.serve([wanted])
+    old = pids(first)
+    clients = [await Client.connect(wanted.listener) for _ in range(5)]
+    known = {row.id for row in await rows(first)}
+    first.leave()
+    assert [await client.is_served() for client in clients] == [True] * 5
+    clients.append(await Client.connect(wanted.listener))
+    second = await site.crew()
+    assert second.serves == {wanted.service: wanted}
+    assert known < {row.id for row in await rows(second)}
+    fresh = await Client.connect(wanted.listener)
+    (row,) = (row for row in await rows(second) if row.id.startswith(f"{pids(second)[0]}-"))
+    assert row.service == "default/web"
+    assert [await client.is_served() for client in [*clients, fresh]] == [True] * 7
+    await asyncio.gather(*(client.close() for client in clients[:5]))
+    assert await second.drain(0) == 2  # one through an old worker, and the fresh one
+    await until(lambda: not any(map(is_running, old)))
+
+
+async def test_a_control_side_may_come_before_the_worker_has_noticed_that_the_other_is_gone(
+    site: Site,
+) -> None:
+    server = await site.server()
+    first = await site.crew()
+    wanted = serve("web", server.address)
+    await first.serve([wanted])
+    (pid,) = pids(first)
+    (member,) = first._everybody()
+    os.kill(pid, signal.SIGSTOP)  # busy with something else
+    visits = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+    taking_over = asyncio.ensure_future(site.crew())
+    await until(lambda: len(site.crews) == 2 and len(site.crews[1]._retiring) == 1)
+    member.retiring = True
+    os.kill(pid, signal.SIGCONT)
+    await first.count()  # it has seen the visitor, and still listens to the first one
+    first.leave()
+    second = await taking_over
+    assert second.serves == {wanted.service: wanted}
+    for visit in visits:
+        visit.close()
+
+
+async def test_a_stopped_worker_delays_neither_the_start_nor_the_end(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("userproxy.worker.crew._ADOPT_SECONDS", 0.2)
+    monkeypatch.setattr("userproxy.worker.crew._HURRY_SECONDS", 0.2)
+    server = await site.server()
+    first = await site.crew()
+    wanted = serve("web", server.address)
+    await first.serve([wanted])
+    (stopped,) = pids(first)
+    first.leave()
+    os.kill(stopped, signal.SIGSTOP)
+    second = await site.crew()
+    assert second.serves == {}  # its listeners cannot be had
+    other = serve("web", server.address)
+    assert await second.serve([other]) == {}
+    assert (await Client.connect(other.listener)).server == "server1"
+    assert len(await rows(second)) == 1  # not waiting for it
+    await second.drain(0)
+    await until(lambda: not is_running(stopped))
+
+
+async def test_a_worker_that_was_stopped_retires_when_it_wakes_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("userproxy.worker.crew._ADOPT_SECONDS", 0.2)
+    server = await site.server()
+    first = await site.crew()
+    wanted = serve("web", server.address)
+    await first.serve([wanted])
+    client = await Client.connect(wanted.listener)
+    (stopped,) = pids(first)
+    first.leave()
+    os.kill(stopped, signal.SIGSTOP)
+    second = await site.crew()
+    os.kill(stopped, signal.SIGCONT)
+    assert await client.is_served()
+    (late,) = second._retiring
+    await until(lambda: not late._silent)
+    assert await live(second) == [0, 1]
+    await client.close()
+    await until(lambda: not is_running(stopped))
+    assert await second.serve([wanted]) == {}  # and its port is free again: nobody here holds it
+
+
+async def test_a_worker_that_misses_an_order_is_replaced_and_not_ended(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await site.server()
+    crew = await site.crew()
+    wanted = serve("web", server.address)
+    await crew.serve([wanted])
+    client = await Client.connect(wanted.listener)
+    (stopped,) = pids(crew)
+    os.kill(stopped, signal.SIGSTOP)
+    async with minded(crew):
+        with monkeypatch.context() as patch:
+            patch.setattr("userproxy.worker.member.ANSWER_SECONDS", 0.1)
+            other = serve("other", server.address)
+            assert await crew.serve([other]) == {}
+        await until(lambda: pids(crew) not in ([], [stopped]))
+        assert (await Client.connect(other.listener)).server == "server1"
+        assert (await Client.connect(wanted.listener)).server == "server1"
+        os.kill(stopped, signal.SIGCONT)
+        assert await client.is_served()
+        await client.close()
+        await until(lambda: not is_running(stopped))
+
+
+async def test_an_orphan_ends_in_time_and_says_so_to_its_clients(site: Site) -> None:
+    server = await site.server()
+    crew = await site.crew(begin=msgspec.structs.replace(BEGIN, orphan_seconds=0.0))
+    wanted = serve("web", server.address)
+    await crew.serve([wanted])
+    client = await Client.connect(wanted.listener)
+    (pid,) = pids(crew)
+    crew.leave()
+    assert await client.is_reset()
+    await until(lambda: not is_running(pid))
+
+
+async def test_an_orphan_that_serves_nothing_ends_at_once(site: Site) -> None:
+    crew = await site.crew()
+    (pid,) = pids(crew)
+    crew.leave()
+    await until(lambda: not is_running(pid))
+
+
+async def test_an_orphan_that_is_told_to_end_serves_its_connections_to_their_end(site: Site) -> None:
+    server = await site.server()
+    crew = await site.crew()
+    wanted = serve("web", server.address)
+    await crew.serve([wanted])
+    client = await Client.connect(wanted.listener)
+    (pid,) = pids(crew)
+    crew.leave()
+    visits = door.knock_everywhere(site.prefix)  # when it has let somebody in, it knows that it is alone
+    for visit, _ in visits:
+        visit.settimeout(0)
+        await asyncio.get_running_loop().sock_recv(visit, 1)
+        visit.close()
+    os.kill(pid, signal.SIGTERM)
+    await refused(wanted.listener)
+    assert await client.is_served()
+    await client.close()
+    await until(lambda: not is_running(pid))
+
+
+@pytest.mark.parametrize("stopped", ["", "stopped"])
+async def test_cleanup_ends_orphans_and_only_those(
+    site: Site, monkeypatch: pytest.MonkeyPatch, stopped: str
+) -> None:
+    if stopped:
+        monkeypatch.setattr("userproxy.worker.orphans._SECONDS", 0.2)
+    server = await site.server()
+    crew, other = await site.crew(2), await Site(f"other-{site.prefix}").crew()
+    site.crews.append(other)
+    wanted = serve("web", server.address)
+    await crew.serve([wanted])
+    client = await Client.connect(wanted.listener)
+    workers = sorted(pids(crew))
+    crew.leave()
+    if stopped:
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+    assert list(await asyncio.to_thread(end_orphans, site.prefix)) == workers
+    assert await client.is_reset() is not bool(
+        stopped
+    )  # who was killed could not say that it was not the end
+    await until(lambda: not any(map(is_running, workers)))
+    assert is_running(pids(other)[0])
+    assert await asyncio.to_thread(end_orphans, site.prefix) == ()

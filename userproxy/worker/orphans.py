@@ -1,0 +1,48 @@
+"""Ending workers that no daemon will take over."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from userproxy.model import messages
+from userproxy.worker import door
+from userproxy.worker.member import Callbacks, Member, OrderFailedError, WorkerGoneError
+
+if TYPE_CHECKING:
+    import socket
+
+# What a worker may take to reset its connections; after that it is made to end.
+_SECONDS = 3.0
+
+
+def end_orphans(prefix: str = door.PREFIX) -> tuple[int, ...]:
+    """End the workers in this network namespace, and with them their connections; returns their pids.
+
+    Only for whoever holds the node's lock: the workers of a daemon that runs are not orphans.
+
+    Args:
+        prefix: of the names of their doors.
+    """
+    return asyncio.run(_end_all(prefix))
+
+
+async def _end_all(prefix: str) -> tuple[int, ...]:
+    pids = await asyncio.gather(*(_end(*visit) for visit in door.knock_everywhere(prefix)))
+    return tuple(sorted(pids))
+
+
+async def _end(visit: socket.socket, pid: int) -> int:
+    gone = asyncio.Event()
+    member = Member(visit, pid, Callbacks(gone=lambda _: gone.set(), leaving=lambda _: None))
+    try:
+        await member.ready(_SECONDS)
+        await member.ask(messages.Drain(seconds=0), seconds=_SECONDS)
+    except (WorkerGoneError, OrderFailedError):
+        member.kill()
+    try:
+        async with asyncio.timeout(_SECONDS):
+            await gone.wait()
+    except TimeoutError:
+        member.kill()
+    return member.pid

@@ -32,6 +32,7 @@ from userproxy.planner.ports import PortBook
 from userproxy.planner.sync import Reconciler
 from userproxy.sources.manifests import ManifestSource
 from userproxy.worker.crew import Crew
+from userproxy.worker.member import WorkerGoneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,10 @@ log = structlog.get_logger("userproxy")
 
 # Seconds between two looks at whether somebody else has changed our rules.
 _REPAIR_SECONDS = 2.0
+
+# Signals to the program. They wait while it starts anew: by themselves they would end it.
+_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+_SIGNAL_SECONDS = 0.01
 
 # What the control side needs of the file descriptors, however few there are. A connection holds two of them,
 # and this share of the others is for connections. The pipes have a smaller one, the rest is for listeners.
@@ -187,9 +192,10 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._renew, check)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         pages = Pages(self._health, self._view.figures, self._metrics, self._config.mode)
         adopted = await self._kernel.start()
-        await self._crew.start()
+        await self._start_workers()
         self._control.adopt(msgspec.structs.replace(adopted, serves=self._crew.serves))
         log.info(
             "started",
@@ -216,16 +222,28 @@ class Daemon:
             for task in tasks:
                 task.cancel()
         if self._renewing:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            await asyncio.sleep(_SIGNAL_SECONDS)  # for one that has come already
+        if self._renewing:
             self._crew.leave()
-        else:
-            await self._shut_down()
-        return self._renewing
+            return True
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        await self._shut_down()
+        return False
+
+    async def _start_workers(self) -> None:
+        try:
+            await self._crew.start()
+        except (WorkerGoneError, OSError) as error:
+            raise StartError(f"no worker can be started: {error}") from None
 
     def notify(self) -> None:
         """Have the state carried out soon: something has changed."""
         self._reconciler.notify()
 
     def _renew(self, check: Callable[[], object]) -> None:
+        if self._stopping.is_set():
+            return
         try:
             check()
         except ConfigError as error:
@@ -236,7 +254,9 @@ class Daemon:
         self._stopping.set()
 
     def _stop(self) -> None:
-        if self._stopping.is_set():
+        if self._renewing:
+            self._renewing = False
+        elif self._stopping.is_set():
             self._crew.hurry()
         self._stopping.set()
 

@@ -12,9 +12,14 @@ from userproxy.ops.node_lock import NodeLockError
 @click.command()
 @pass_environment
 def cleanup(environment: Environment, /) -> None:
-    """Remove every trace from this node's kernel. Refuses while a daemon runs here."""
+    """End the workers that a daemon has left behind, and remove every trace from this node's kernel.
+
+    Refuses while a daemon runs here.
+    """
     try:
         with environment.node_lock():  # held meanwhile, so that no daemon starts under our hands
+            for pid in environment.end_orphans():
+                click.echo(f"ended worker {pid}")
             found = environment.remove_traces()
     except (NodeLockError, NetfilterError) as error:
         raise click.ClickException(str(error)) from None

@@ -38,6 +38,12 @@ def _remove_traces() -> tuple[str, ...]:
     return cleanup()
 
 
+def _end_orphans() -> tuple[int, ...]:
+    from userproxy.worker.orphans import end_orphans  # noqa: PLC0415 - only one command needs workers
+
+    return end_orphans()
+
+
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """The world as the commands see it; `click.Context.obj` carries it, so a test can bring its own.
 
@@ -46,6 +52,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         now: the time, in UTC.
         sleep: waits for so many seconds.
         node_lock: makes the lock of this node.
+        end_orphans: ends workers that a daemon has left behind; returns their pids.
         remove_traces: takes everything of ours out of the kernel; returns a line for each thing it found.
     """
 
@@ -53,6 +60,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     now: Callable[[], dt.datetime] = _now
     sleep: Callable[[float], None] = time.sleep
     node_lock: Callable[[], NodeLock] = NodeLock
+    end_orphans: Callable[[], tuple[int, ...]] = _end_orphans
     remove_traces: Callable[[], tuple[str, ...]] = _remove_traces
 
 

@@ -40,8 +40,12 @@ class Kernel:
         return found
 
 
-def run(kernel: Kernel) -> Result:
-    environment = Environment(node_lock=lambda: NodeLock(kernel.lock_name), remove_traces=kernel.remove)
+def run(kernel: Kernel, orphans: tuple[int, ...] = ()) -> Result:
+    environment = Environment(
+        node_lock=lambda: NodeLock(kernel.lock_name),
+        end_orphans=lambda: orphans,
+        remove_traces=kernel.remove,
+    )
     return CliRunner().invoke(cli, ["cleanup"], obj=environment)
 
 
@@ -59,10 +63,15 @@ def test_it_removes_every_trace_while_no_daemon_can_start(lock_name: str) -> Non
         pass
 
 
+def test_it_ends_the_workers_that_a_daemon_has_left_behind(lock_name: str) -> None:
+    result = run(Kernel(lock_name), (17, 42))
+    assert result.stdout.splitlines()[:3] == ["ended worker 17", "ended worker 42", "removed a table"]
+
+
 def test_it_refuses_while_a_daemon_runs_and_removes_nothing(lock_name: str) -> None:
     kernel = Kernel(lock_name)
     with NodeLock(lock_name):
-        result = run(kernel)
+        result = run(kernel, (17,))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         f"userproxy: another userproxy is at work on this node (pid {os.getpid()}): stop it first\n"

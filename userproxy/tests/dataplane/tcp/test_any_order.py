@@ -27,7 +27,7 @@ CUTS = (
 @given(st.lists(st.sampled_from(Event)), st.sampled_from(CUTS))
 def test_a_flow_ends_exactly_once_and_says_why(events: list[Event], last: Event) -> None:
     flow = Flow()
-    commands = []
+    commands: list[Command] = []
     for event in (*events, last, *events):
         was_over = flow.state is State.CLOSED
         given_now = flow.handle(event)

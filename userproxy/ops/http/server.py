@@ -123,7 +123,8 @@ async def _listen(
         try:
             await site.start()
         except OSError as error:
-            await site.stop() if site in runner.sites else None
+            if site in runner.sites:
+                await site.stop()
             if not warned:
                 reason = error.strerror or str(error)
                 log.warning(
@@ -154,12 +155,20 @@ async def _hang_up_on_the_idle(runner: web.AppRunner, sleep: Callable[[float], A
 
 
 def _application(pages: dict[str, Callable[[web.Request], Awaitable[web.Response]]]) -> web.Application:
-    application = web.Application(client_max_size=1024)
+    application = web.Application(client_max_size=1024, middlewares=[_close_after])
     for path, page in pages.items():
         application.router.add_get(path, page)
-    application.on_response_prepare.append(_close_after)
     return application
 
 
-async def _close_after(_request: web.Request, response: web.StreamResponse) -> None:
+@web.middleware
+async def _close_after(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        response = await handler(request)
+    except web.HTTPException as refusal:
+        refusal.force_close()
+        raise
     response.force_close()
+    return response

@@ -46,7 +46,6 @@ INTERVAL = 3.0
 AGAIN_SECONDS = 3600.0
 """When a problem that lasts is told again: the API server forgets Events after an hour."""
 
-_MAX_WAITING = 1000
 _MAX_NOTE = 1024
 _CONTROLLER = "userproxy.dev/userproxy"
 
@@ -111,6 +110,7 @@ class Recorder:
                 )
                 continue
             self._backoff.succeeded()
+            self._tokens -= 1
             self._waiting.pop(problem, None)
             self._told[problem] = self._times.clock()
 
@@ -121,9 +121,9 @@ class Recorder:
             self._tokens = min(float(BURST), self._tokens + (now - self._refilled) / INTERVAL)
             self._refilled = now
             if self._tokens >= 1:
-                self._tokens -= 1
                 return
-            await self._times.sleep((1 - self._tokens) * INTERVAL)
+            # A moment more, or rounding would leave a bit to wait for again.
+            await self._times.sleep((1 - self._tokens) * INTERVAL + 0.001)
 
     async def _write(self, problem: Problem) -> None:
         """Write one Event.

@@ -1,0 +1,189 @@
+"""The pages, over real sockets on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+import structlog
+
+from userproxy.model.address import Address
+from userproxy.model.rows import SourceStatus
+from userproxy.model.service import Protocol, ServicePort, ServicePortName
+from userproxy.model.snapshot import EMPTY, Snapshot
+from userproxy.ops.http.health import Health
+from userproxy.ops.http.metrics import Figures, Metrics
+from userproxy.ops.http.server import Pages, serve_http
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aiohttp import web
+
+SOURCE = SourceStatus(kind="manifests", synced=True, stale_seconds=0.0)
+WEB = ServicePortName("default", "web")
+SNAPSHOT = Snapshot({WEB: ServicePort(name=WEB, protocol=Protocol.TCP, frontends=())}, {WEB: ()})
+
+
+class Daemon:
+    """What the pages are about.
+
+    Attributes:
+        eligible: whether its node is.
+        metrics: what it counts.
+        pages: of it.
+    """
+
+    def __init__(self) -> None:
+        self.eligible = True
+        self.metrics = Metrics("redirect-to-host")
+        self.pages = Pages(self._health, self._figures, self.metrics, "redirect-to-host")
+
+    def _health(self) -> Health:
+        return Health(now=1e9, last_updated=1e9, pending_seconds=None, eligible=self.eligible, source=SOURCE)
+
+    async def _figures(self) -> Figures:
+        return Figures(
+            services=2,
+            listeners=1,
+            connections=3,
+            ended={"client-closed": 5},
+            problems={"PortConflict": 1},
+            source=SOURCE,
+        )
+
+
+@contextlib.asynccontextmanager
+async def served(application: web.Application) -> AsyncIterator[str]:
+    """The URL at which an application is served."""
+    address = Address("127.0.0.1", free_port())
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(serve_http(address, application, "a-flag"))
+        await until_listening(address)
+        yield f"http://{address}"
+        task.cancel()
+
+
+async def until_listening(address: Address) -> None:
+    while True:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection(address.ip, address.port)
+            writer.close()
+            return
+        await asyncio.sleep(0)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def get(url: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        assert response.headers["Connection"] == "close"
+        return response.status, await response.text()
+
+
+async def test_probes() -> None:
+    daemon = Daemon()
+    async with served(daemon.pages.probes()) as url:
+        assert (await get(f"{url}/healthz"))[0] == 200
+        daemon.eligible = False
+        status, body = await get(f"{url}/healthz")
+        assert (status, '"healthy":false' in body) == (503, True)
+        assert (await get(f"{url}/livez"))[0] == 200
+        assert (await get(f"{url}/metrics"))[0] == 404
+
+
+async def test_metrics_have_the_names_of_kube_proxy_and_our_own() -> None:
+    daemon = Daemon()
+    daemon.metrics.changed(EMPTY, SNAPSHOT)
+    daemon.metrics.carried_out(0.003)
+    daemon.metrics.probed("healthz", 200)
+    async with served(daemon.pages.metrics()) as url:
+        status, text = await get(f"{url}/metrics")
+        assert await get(f"{url}/proxyMode") == (200, "redirect-to-host")
+    assert status == 200
+    lines = set(text.splitlines())
+    assert lines >= {
+        'kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} 1.0',
+        'kubeproxy_sync_proxy_rules_service_changes_total{ip_family="IPv4"} 1.0',
+        'kubeproxy_sync_proxy_rules_endpoint_changes_total{ip_family="IPv4"} 1.0',
+        'kubeproxy_sync_proxy_rules_service_changes_pending{ip_family="IPv4"} 0.0',
+        'kubeproxy_proxy_healthz_total{code="200"} 1.0',
+        "userproxy_services 2.0",
+        "userproxy_connections 3.0",
+        'userproxy_connections_ended_total{reason="client-closed"} 5.0',
+        'userproxy_problems{reason="PortConflict"} 1.0',
+        "userproxy_source_synced 1.0",
+    }
+
+
+async def test_changes_are_counted_by_what_is_not_the_same_any_more() -> None:
+    daemon = Daemon()
+    daemon.metrics.changed(SNAPSHOT, Snapshot(dict(SNAPSHOT.services), {WEB: ()}))
+    daemon.metrics.changed(SNAPSHOT, EMPTY)
+    async with served(daemon.pages.metrics()) as url:
+        lines = (await get(f"{url}/metrics"))[1].splitlines()
+    assert 'kubeproxy_sync_proxy_rules_service_changes_total{ip_family="IPv4"} 1.0' in lines
+
+
+async def test_an_address_that_is_taken_is_one_line_and_is_tried_again() -> None:
+    with socket.socket() as owner, structlog.testing.capture_logs() as logs:
+        owner.bind(("127.0.0.1", 0))
+        owner.listen()
+        address = Address("127.0.0.1", owner.getsockname()[1])
+        pauses, listening = 0, asyncio.Event()
+
+        async def sleep(_seconds: float) -> None:
+            nonlocal pauses
+            pauses += 1
+            if pauses == 3:
+                owner.close()
+            if pauses > 3:
+                listening.set()
+                await asyncio.Event().wait()
+
+        async with asyncio.TaskGroup() as tasks:
+            pages = Daemon().pages
+            task = tasks.create_task(serve_http(address, pages.probes(), "healthz-bind-address", sleep))
+            await listening.wait()
+            assert (await get(f"http://{address}/livez"))[0] == 200
+            task.cancel()
+    assert [line["event"] for line in logs] == ["cannot listen, and will try again", "listening after all"]
+    assert logs[0]["remedy"] == "--healthz-bind-address"
+
+
+async def test_whoever_connects_and_says_nothing_is_hung_up_on() -> None:
+    address, tick = Address("127.0.0.1", free_port()), asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        await tick.wait()
+        tick.clear()
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(serve_http(address, Daemon().pages.probes(), "a-flag", sleep))
+        await until_listening(address)
+        reader, writer = await asyncio.open_connection(address.ip, address.port)
+        for _ in range(3):
+            tick.set()
+            await asyncio.sleep(0.01)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+        task.cancel()
+
+
+async def test_no_address_means_no_server() -> None:
+    await serve_http(None, Daemon().pages.probes(), "a-flag")
+
+
+@pytest.mark.parametrize("path", ["/healthz/", "/", "/metrics/../healthz?x=1%00"])
+async def test_anything_else_is_not_found_or_harmless(path: str) -> None:
+    async with served(Daemon().pages.probes()) as url:
+        assert (await get(url + path))[0] in (200, 404)

@@ -22,6 +22,7 @@ PATIENCE_SECONDS = 3.0
 def serving(lab: Lab, members: Sequence[str], *ports: int) -> Iterator[None]:
     """In each of these pods, on each port: TCP and UDP servers that say `NAME:PORT PEER`, TCP then echoes."""
     sockets: list[socket.socket] = []
+    threads: list[threading.Thread] = []
     try:
         for member in members:
             for port in ports:
@@ -31,13 +32,19 @@ def serving(lab: Lab, members: Sequence[str], *ports: int) -> Iterator[None]:
                     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                     sockets.append(udp)
                 udp.bind(("", port))
-                threading.Thread(target=_accept, args=(tcp, f"{member}:{port}"), daemon=True).start()
-                threading.Thread(target=_answer, args=(udp, f"{member}:{port}"), daemon=True).start()
+                for serve, each in ((_accept, tcp), (_answer, udp)):
+                    threads.append(
+                        threading.Thread(target=serve, args=(each, f"{member}:{port}"), daemon=True)
+                    )
+                    threads[-1].start()
         yield
     finally:
         for each in sockets:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)  # wakes the thread, which close() would not
+        for thread in threads:
+            thread.join(PATIENCE_SECONDS)  # or it would hold the port
+        for each in sockets:
             each.close()
 
 

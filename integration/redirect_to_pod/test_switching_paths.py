@@ -12,6 +12,7 @@ import pytest
 
 from integration.redirect_to_pod.servers import ask, hold, lives, serving
 from integration.redirect_to_pod.services import Port, put, service
+from integration.sockets import seconds_until_refused
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
@@ -77,3 +78,15 @@ def test_new_connections_meet_no_gap_while_it_switches_to_and_fro(lab: Lab) -> N
     print(f"{switches} switches, {answered.total()} connections, {len(failures)} failed")
     assert not failures, failures[:5]
     assert answered.total() > 100
+
+
+@pytest.mark.parametrize("pods", [PODS, ()], ids=["with pods", "without pods"])
+@pytest.mark.parametrize("member", ["client", "host1"])
+def test_a_listener_is_refused_to_whoever_was_not_redirected(
+    lab: Lab, member: str, pods: tuple[str, ...]
+) -> None:
+    with service(lab, NAME, IP, [TCP], pods, path=TO_HOST):
+        (row,) = [each for each in lab.rows("host1", "services") if NAME in each["service"]]
+        seconds = seconds_until_refused(lab, member, Address.parse(row["listener"]))
+    print(f"{member} to {row['listener']}: refused after {seconds * 1000:.1f} ms")
+    assert seconds < 0.5

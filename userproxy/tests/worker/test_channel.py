@@ -124,7 +124,7 @@ async def test_a_file_may_be_closed_while_its_message_waits_and_nothing_stays_op
     os.close(reader)
     near.channel.close()
     far.channel.close()
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 async def test_files_of_messages_that_are_never_sent_are_closed() -> None:
@@ -139,7 +139,7 @@ async def test_files_of_messages_that_are_never_sent_are_closed() -> None:
     assert os.read(reader, 1) == b""
     os.close(reader)
     far.channel.close()
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 async def test_an_end_that_is_gone_is_told_once_and_nothing_is_sent_to_it() -> None:

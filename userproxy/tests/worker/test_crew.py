@@ -78,7 +78,7 @@ async def test_new_backends_and_a_new_listener_are_taken_over(site: Site) -> Non
 
 async def test_services_larger_than_a_packet_and_more_than_one_message_holds(site: Site) -> None:
     server = await site.server()
-    crew = await site.crew(2)
+    crew = await site.crew()
     many = [Address(f"10.{one >> 16}.{one >> 8 & 255}.{one & 255}", 8080) for one in range(20_000)]
     large = serve("large", server.address, *many)
     assert await crew.serve([large, *(serve(f"web{number}", server.address) for number in range(250))]) == {}
@@ -173,7 +173,8 @@ async def test_nothing_is_left_open_after_many_ports_came_and_went(site: Site) -
         wanted = serve(f"web{number}", server.address)
         await crew.serve([wanted])
         await crew.close([wanted.service])
-    assert (open_fds(), [open_files(pid) for pid in workers]) == before
+    assert open_fds() <= before[0]
+    assert [open_files(pid) for pid in workers] == before[1]
 
 
 async def test_workers_that_do_not_start_are_a_plain_error_and_none_is_left(

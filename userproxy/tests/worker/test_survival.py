@@ -132,8 +132,9 @@ async def test_a_stopped_worker_delays_neither_the_start_nor_the_end(
     assert second.serves == {}  # its listeners cannot be had
     other = serve("web", server.address)
     assert await second.serve([other]) == {}
-    assert (await Client.connect(other.listener)).server == "server1"
+    client = await Client.connect(other.listener)
     assert len(await rows(second)) == 1  # not waiting for it
+    assert await client.is_served()
     await second.drain(0)
     await until(lambda: not is_running(stopped))
 

@@ -175,9 +175,7 @@ def _complete(settings: Settings) -> Config:
         raise ValueError(f"workers: {settings.workers} is not `auto` or a number from 1 on")
     _check_addresses(settings)
     _check_source(settings)
-    host_ip = canonical_ip(settings.host_ip) if settings.host_ip else _primary_address()
-    if Address(host_ip, 0).is_ipv6:
-        raise ValueError(f"host-ip: {host_ip} is an IPv6 address; only IPv4 Services can be captured yet")
+    host_ip = _host_ip(settings.host_ip) if settings.host_ip else _primary_address()
     name = settings.node_name or socket.gethostname().lower()
     return Config(**{**msgspec.structs.asdict(settings), "host_ip": host_ip, "node_name": name})
 
@@ -199,6 +197,23 @@ def _check_source(settings: Settings) -> None:
             "nothing to take Services from: name a file or directory with --manifests PATH, or an API server "
             "with --kubeconfig PATH, or run as a pod with a ServiceAccount"
         )
+
+
+def _host_ip(text: str) -> str:
+    try:
+        host_ip = canonical_ip(text)
+    except ValueError as error:
+        raise ValueError(f"host-ip: {error}") from None
+    if Address(host_ip, 0).is_ipv6:
+        raise ValueError(f"host-ip: {host_ip} is an IPv6 address; only IPv4 Services can be captured yet")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host_ip, 0))
+        except OSError:
+            raise ValueError(
+                f"host-ip: {host_ip} is not an address of this node: choose one that `ip address` shows"
+            ) from None
+    return host_ip
 
 
 def _primary_address() -> str:

@@ -39,7 +39,7 @@ _RESPAWN_SECONDS = 0.5
 
 # What an earlier worker may take to say what it holds, and any worker to end when it is urgent.
 _ADOPT_SECONDS = 3.0
-_HURRY_SECONDS = 2.0
+_HURRY_SECONDS = 5.0
 
 # Service ports in one message; each may bring a listening socket.
 _CHUNK = min(100, MAX_FDS)
@@ -207,6 +207,7 @@ class Crew:
     def hurry(self) -> None:
         """Have the workers give their connections no more time."""
         for member in self._everybody():
+            member.retiring = True
             member.tell(messages.Drain(seconds=0))
             asyncio.get_running_loop().call_later(_HURRY_SECONDS, member.kill)
 

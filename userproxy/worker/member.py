@@ -211,14 +211,19 @@ def start_worker(prefix: str) -> tuple[socket.socket, int]:
         OSError: the system cannot run another process.
     """
     ours, theirs = pair()
-    with theirs:
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            # -P: modules come from where this program is installed, not from where it was started.
-            [sys.executable, "-P", "-m", "userproxy.worker.process", str(theirs.fileno()), prefix],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    # -P: modules come from where this program is installed, not from where it was started.
+    program = [sys.executable, "-P", "-m", "userproxy.worker.process"]
+    try:
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [*program, str(theirs.fileno()), prefix],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+    except OSError:
+        ours.close()
+        raise
     process.returncode = 0  # it is waited for by pid, when its connection has closed
     return ours, process.pid
 

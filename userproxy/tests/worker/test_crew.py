@@ -188,6 +188,17 @@ async def test_workers_that_do_not_start_are_a_plain_error_and_none_is_left(
     assert crew._everybody() == []
 
 
+async def test_a_system_that_runs_no_more_processes_is_a_plain_error_and_nothing_stays_open(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew = Crew(1, BEGIN, site.prefix)
+    before = open_fds()
+    monkeypatch.setattr("userproxy.worker.member.sys.executable", "/nowhere/python")
+    with pytest.raises(FileNotFoundError):
+        await crew.start()
+    assert open_fds() <= before
+
+
 async def test_a_worker_asked_to_end_by_somebody_else_is_replaced_first(site: Site) -> None:
     server = await site.server()
     crew = await site.crew()

@@ -96,10 +96,8 @@ class Crew:
         for member in adopted:
             member.retiring = True
         await asyncio.gather(*(self._order(member, messages.Retire()) for member in adopted))
-        if self._retiring:
-            log.info(
-                "took over from earlier workers", workers=len(self._retiring), listeners=len(self._sockets)
-            )
+        if adopted:
+            log.info("took over from earlier workers", workers=len(adopted), listeners=len(self._sockets))
 
     async def mind(self) -> None:
         """Replace workers that die, until cancelled."""

@@ -28,11 +28,13 @@ def end_orphans(prefix: str = door.PREFIX) -> tuple[int, ...]:
 
 
 async def _end_all(prefix: str) -> tuple[int, ...]:
-    pids = await asyncio.gather(*(_end(*visit) for visit in door.knock_everywhere(prefix)))
-    return tuple(sorted(pids))
+    visits = door.knock_everywhere(prefix)
+    pids = await asyncio.gather(*(_end(visit, pid) for visit, pid in visits))
+    return tuple(sorted(pid for pid in pids if pid is not None))
 
 
-async def _end(visit: socket.socket, pid: int) -> int:
+async def _end(visit: socket.socket, pid: int) -> int | None:
+    """End one; returns its pid, or None if it does not end, and cannot be killed from here."""
     gone = asyncio.Event()
     member = Member(visit, pid, Callbacks(gone=lambda _: gone.set(), leaving=lambda _: None))
     try:
@@ -44,5 +46,5 @@ async def _end(visit: socket.socket, pid: int) -> int:
         async with asyncio.timeout(_SECONDS):
             await gone.wait()
     except TimeoutError:
-        member.kill()
+        return None
     return member.pid

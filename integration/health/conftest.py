@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def lab(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is a condition
-    """The reference deployment with a daemon on host1, which every scenario leaves as it was."""
+    """The reference deployment with a daemon on host1, of two workers, which scenarios leave as it was."""
     with Lab(f"{lab_name}-health", daemons=False) as made:
-        made.start_daemon("host1")
+        made.start_daemon("host1", "--workers", "2")
         yield made

@@ -42,7 +42,9 @@ def test_a_drained_pod_gets_no_new_connections_keeps_its_old_ones_and_comes_back
 ) -> None:
     with listen(lab, "server2", 7100) as listener:
         old, its_server = pair(
-            lab, publish(lab, "held", "10.3.242.11", [Address(SERVER2.ip, 7100)]), listener
+            lab,
+            publish(lab, "held", "10.3.242.11", [Address(SERVER2.ip, 7100)], health_check="off"),
+            listener,
         )
         said = lab.userproxy("host1", "drain", SERVER2.ip)
         print(said)
@@ -63,8 +65,8 @@ def test_a_drained_pod_gets_no_new_connections_keeps_its_old_ones_and_comes_back
 
 def test_connections_are_killed_by_id_and_by_what_they_have(lab: Lab) -> None:
     with listen(lab, "server1", 7101) as first, listen(lab, "server2", 7101) as second:
-        one = publish(lab, "kill-one", "10.3.242.12", [Address(SERVER1.ip, 7101)])
-        two = publish(lab, "kill-two", "10.3.242.13", [Address(SERVER2.ip, 7101)])
+        one = publish(lab, "kill-one", "10.3.242.12", [Address(SERVER1.ip, 7101)], health_check="off")
+        two = publish(lab, "kill-two", "10.3.242.13", [Address(SERVER2.ip, 7101)], health_check="off")
         pairs = [pair(lab, one, first) for _ in range(3)] + [pair(lab, two, second) for _ in range(2)]
         victim = lab.rows("host1", "connections", "--service", "default/kill-one")[0]
         assert lab.userproxy("host1", "kill", victim["id"]) == "killed 1 connection\n"

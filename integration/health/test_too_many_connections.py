@@ -172,7 +172,7 @@ def overload(lab: Lab, worker: int) -> tuple[float, float]:
 def test_over_a_services_limit_clients_wait_and_no_other_service_notices(lab: Lab) -> None:
     with listen(lab, "server1", 7700) as listener:
         address = Address(SERVER1.ip, 7700)
-        limited = publish(lab, "limited", "10.3.242.50", [address], max_connections="3")
+        limited = publish(lab, "limited", "10.3.242.50", [address], max_connections="3", health_check="off")
         pairs = [pair(lab, limited, listener) for _ in range(3)]
         waiting = connect(lab, "client", limited)
         listener.settimeout(0.5)
@@ -194,15 +194,17 @@ def test_over_a_services_limit_clients_wait_and_no_other_service_notices(lab: La
 def test_a_client_with_too_many_connections_is_reset_and_another_one_is_not(lab: Lab) -> None:
     with listen(lab, "server1", 7701) as listener:
         address = Address(SERVER1.ip, 7701)
-        limited = publish(lab, "each", "10.3.242.51", [address], max_connections_per_client="2")
+        limited = publish(
+            lab, "each", "10.3.242.51", [address], max_connections_per_client="2", health_check="off"
+        )
         # The workers count each for itself.
         pairs = [pair(lab, limited, listener) for _ in range(2)]
         ends = []
         for _ in range(2 * WORKERS_AT_MOST):
-            one_more = connect(lab, "client", limited)
-            ends.append(one_more)
-            one_more.settimeout(0.5)
             try:
+                one_more = connect(lab, "client", limited)
+                ends.append(one_more)
+                one_more.settimeout(0.5)
                 one_more.recv(1)
             except ConnectionResetError:
                 break
@@ -221,14 +223,14 @@ def test_a_client_with_too_many_connections_is_reset_and_another_one_is_not(lab:
 def test_connections_end_at_their_age_and_when_their_pod_is_gone(lab: Lab) -> None:
     with listen(lab, "server1", 7702) as listener:
         address, other = Address(SERVER1.ip, 7702), Address(SERVER2.ip, 7702)
-        aging = publish(lab, "aging", "10.3.242.52", [address], max_connection_age="2s")
-        leaving = publish(lab, "leaving", "10.3.242.53", [address], close_on_removal="1s")
+        aging = publish(lab, "aging", "10.3.242.52", [address], max_connection_age="2s", health_check="off")
+        leaving = publish(lab, "leaving", "10.3.242.53", [address], close_on_removal="1s", health_check="off")
         old, its_server = pair(lab, aging, listener)
         seconds = seconds_until_reset(old)
         print(f"a connection of a Service with max-connection-age 2s was reset after {seconds:.1f} s")
         assert 1.7 < seconds < 3.5
         left, left_server = pair(lab, leaving, listener)
-        publish(lab, "leaving", "10.3.242.53", [other], close_on_removal="1s")
+        publish(lab, "leaving", "10.3.242.53", [other], close_on_removal="1s", health_check="off")
         seconds = seconds_until_reset(left)
         print(f"with close-on-removal 1s, a connection was reset {seconds:.1f} s after its pod was gone")
         assert seconds < 3.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import structlog
 from userproxy.dataplane.connections import Connections
 from userproxy.dataplane.health.checker import Checker
 from userproxy.dataplane.poller import Poller, Watch
-from userproxy.dataplane.services import LiveService
+from userproxy.dataplane.services import Counted, LiveService
 from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.flow import Event
 from userproxy.dataplane.tcp.lifetimes import Lifetimes
@@ -59,6 +60,7 @@ class DataPlane:
     Attributes:
         connections: the table of live connections.
         services: by Service port, what is served now.
+        counted: what all Service ports have seen, ever.
         checker: makes the active checks.
     """
 
@@ -74,6 +76,7 @@ class DataPlane:
     ) -> None:
         self.connections = Connections(trace=trace)
         self.services: dict[ServicePortName, LiveService] = {}
+        self.counted = Counted(Counter(), Counter(), Counter())
         self._loop = loop
         self._max_connections = max_connections
         self._place = place
@@ -123,7 +126,7 @@ class DataPlane:
         for serve in serves:
             service = self.services.get(serve.service)
             if service is None:
-                service = self.services[serve.service] = LiveService(serve, self._place)
+                service = self.services[serve.service] = LiveService(serve, self._place, counted=self.counted)
                 service.on_failure = self.checker.hasten
                 for _ in range(self._place[0]):
                     service.balancer.pick()

@@ -7,7 +7,7 @@ import math
 import random
 from collections import Counter
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -40,11 +40,27 @@ _KINDS = {
 }
 
 
+class Counted(NamedTuple):
+    """What all Service ports of a process have seen, ever.
+
+    Attributes:
+        failed_dials: by kind: `refused`, `timeout`, `reset`, `unreachable`, `other`.
+        retried_dials: those of them that were followed by another attempt; `hedged`: second dials beside a
+            first one that took long.
+        changes: how often a backend has become `up`, `down` and `ejected`.
+    """
+
+    failed_dials: Counter[str]
+    retried_dials: Counter[str]
+    changes: Counter[str]
+
+
 class LiveService:
     """One Service port that is served.
 
     Args:
         serve: what is wanted of it.
+        counted: what is counted for all Service ports together.
         place: of this process among those that serve it, from 0, and their number.
         draw: a number at random, at least 0 and below 1.
         clock: monotonic seconds.
@@ -57,10 +73,7 @@ class LiveService:
         connections: how many live connections it has.
         retired: it is served no longer; there may still be connections.
         used: when a backend was picked last, in monotonic time.
-        failed_dials: by kind: `refused`, `timeout`, `reset`, `unreachable`, `other`.
-        retried_dials: those of them that were followed by another attempt.
-        hedged_dials: how often a second backend was dialled beside a first one.
-        changes: how often a backend has become `up`, `down` and `ejected`.
+        counted: what is counted for all Service ports together.
     """
 
     def __init__(
@@ -69,14 +82,12 @@ class LiveService:
         place: tuple[int, int] = (0, 1),
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = monotonic,
+        counted: Counted | None = None,
     ) -> None:
         self.serve = serve
         self.connections = 0
         self.used = -math.inf
-        self.failed_dials: Counter[str] = Counter()
-        self.retried_dials: Counter[str] = Counter()
-        self.hedged_dials = 0
-        self.changes: Counter[str] = Counter()
+        self.counted = counted or Counted(Counter(), Counter(), Counter())
         self._clients: dict[str, int] = {}
         self.retired = False
         self.on_failure: Callable[[LiveService, LiveBackend], object] | None = None
@@ -166,12 +177,12 @@ class LiveService:
 
     def retry(self, live: LiveBackend) -> None:
         """A client that could not reach a backend tries another one."""
-        self.retried_dials[_kind(live.error)] += 1
+        self.counted.retried_dials[_kind(live.error)] += 1
 
     def dial_failed(self, live: LiveBackend, error: int) -> None:
         """A client's dial of a backend failed, with this errno."""
         live.error = error
-        self.failed_dials[_kind(error)] += 1
+        self.counted.failed_dials[_kind(error)] += 1
         if error in _OUR_OWN:
             return
         now = self._clock()
@@ -268,7 +279,7 @@ class LiveService:
     def _changed(self, live: LiveBackend, now: float) -> None:
         live.changed = now
         condition = live.condition(now)
-        self.changes[condition.state] += 1
+        self.counted.changes[condition.state] += 1
         self._rearrange()
         log.info(
             "backend changed",

@@ -156,18 +156,11 @@ class ServiceCount(msgspec.Struct, frozen=True, kw_only=True):
         service: its name.
         connections: live ones.
         backends: of which there is something to tell.
-        failed_dials: by kind (`refused`, `timeout`, `reset`, `unreachable`, `other`), ever.
-        retried_dials: those of them that were followed by another attempt, and as `hedged` the second dials
-            beside a first one that took long.
-        changes: how often a backend has become `up`, `down` and `ejected`.
     """
 
     service: ServicePortName
     connections: int
     backends: tuple[BackendCount, ...]
-    failed_dials: dict[str, int] = {}
-    retried_dials: dict[str, int] = {}
-    changes: dict[str, int] = {}
 
 
 class ServiceCounts(Part, frozen=True, kw_only=True):
@@ -186,6 +179,10 @@ class Totals(Part, frozen=True, kw_only=True):
         paused: why accepting waits, or empty.
         turned_away: how many clients were reset at once, having as many connections as one may.
         checks: how many active checks there were, `passed` and `failed`.
+        failed_dials: how many dials failed, by kind: `refused`, `timeout`, `reset`, `unreachable`, `other`.
+        retried_dials: those of them that were followed by another attempt; `hedged`: second dials beside a
+            first one that took long.
+        changes: how often a backend has become `up`, `down` and `ejected`.
     """
 
     connections: int
@@ -194,6 +191,9 @@ class Totals(Part, frozen=True, kw_only=True):
     paused: str
     turned_away: int = 0
     checks: dict[str, int] = {}
+    failed_dials: dict[str, int] = {}
+    retried_dials: dict[str, int] = {}
+    changes: dict[str, int] = {}
 
 
 class Drained(Part, frozen=True, kw_only=True):

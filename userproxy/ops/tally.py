@@ -27,6 +27,8 @@ class Tally:
         retried_dials: those of them that were followed by another attempt; `hedged`: second dials beside a
             first one that took long.
         changes: how often a backend has become `up`, `down` and `ejected`, as each worker sees it.
+        checks: active ones, `passed` and `failed`.
+        turned_away: clients that had as many connections as one may.
     """
 
     def __init__(self, parts: Iterable[Parts]) -> None:
@@ -37,6 +39,8 @@ class Tally:
         self.failed_dials: Counter[str] = Counter()
         self.retried_dials: Counter[str] = Counter()
         self.changes: Counter[str] = Counter()
+        self.checks: Counter[str] = Counter()
+        self.turned_away = 0
         self._backends: dict[tuple[ServicePortName, Address], BackendCount] = {}
         for part in parts:
             match part:
@@ -55,15 +59,17 @@ class Tally:
     def _add_totals(self, part: Totals) -> None:
         self.live += part.connections
         self.ended.update(part.ended)
+        self.failed_dials.update(part.failed_dials)
+        self.retried_dials.update(part.retried_dials)
+        self.changes.update(part.changes)
+        self.checks.update(part.checks)
+        self.turned_away += part.turned_away
         if part.paused:
             self.paused.append(part.paused)
 
     def _add_services(self, part: ServiceCounts) -> None:
         for service in part.services:
             self.services[service.service] += service.connections
-            self.failed_dials.update(service.failed_dials)
-            self.retried_dials.update(service.retried_dials)
-            self.changes.update(service.changes)
             for count in service.backends:
                 key = service.service, count.address
                 known = self._backends.get(key)

@@ -138,6 +138,11 @@ class View:
             listeners=len(self._crew.serves),
             connections=self._tally.live + self._flows.live,
             ended=self._tally.ended,
+            failed_dials=self._tally.failed_dials,
+            retried_dials=self._tally.retried_dials,
+            changes=self._tally.changes,
+            checks=self._tally.checks,
+            turned_away=self._tally.turned_away,
             problems=Counter(problem.reason for problem in self._problems),
             source=self._source(),
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def services(plane: DataPlane) -> list[messages.ServiceCount]:
     """The Service ports that ever had a connection or a check."""
     found = (_service(live) for live in plane.services.values())
-    return [count for count in found if count.backends or count.failed_dials]
+    return [count for count in found if count.backends]
 
 
 def totals(plane: DataPlane, serial: int) -> messages.Totals:
@@ -29,6 +29,9 @@ def totals(plane: DataPlane, serial: int) -> messages.Totals:
         paused=plane.paused,
         turned_away=plane.connections.turned_away,
         checks=dict(plane.checker.made),
+        failed_dials=dict(plane.counted.failed_dials),
+        retried_dials=dict(plane.counted.retried_dials),
+        changes=dict(plane.counted.changes),
     )
 
 
@@ -42,9 +45,6 @@ def _service(live: LiveService) -> messages.ServiceCount:
             for backend in live.backends
             if backend.connections or backend.latency is not None or backend.down or backend.ejected
         ),
-        failed_dials=dict(live.failed_dials),
-        retried_dials={**live.retried_dials, "hedged": live.hedged_dials},
-        changes=dict(live.changes),
     )
 
 

@@ -88,7 +88,7 @@ class LiveBackend:
     def in_doubt(self) -> bool:
         """Whether the next check may change its state."""
         checked = self.checked
-        return (checked.failed > 0) == checked.up or self.ejected or self.outlier.failures > 0
+        return (checked.failed > 0) == checked.up or self.outlier.failures > 0
 
     def condition(self, now: float) -> Condition:
         """How it is."""

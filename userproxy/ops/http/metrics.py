@@ -40,6 +40,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         listeners: that are open.
         connections: live ones.
         ended: connections that are over, by reason.
+        failed_dials: backends that could not be reached, by kind.
+        retried_dials: those of them that were followed by another attempt, by kind.
+        changes: how often a backend has become `up`, `down` and `ejected`.
+        checks: active checks, `passed` and `failed`.
+        turned_away: clients that were reset at once, having as many connections as one may.
         problems: how many there are, by reason.
         source: where the Services come from.
     """
@@ -50,6 +55,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     ended: Mapping[str, int]
     problems: Mapping[str, int]
     source: SourceStatus
+    failed_dials: Mapping[str, int] = {}
+    retried_dials: Mapping[str, int] = {}
+    changes: Mapping[str, int] = {}
+    checks: Mapping[str, int] = {}
+    turned_away: int = 0
 
 
 class Metrics:
@@ -150,10 +160,20 @@ class _FiguresCollector(Collector):
             ("source_stale_seconds", "How old the source's news may be.", now.source.stale_seconds),
         ):
             yield GaugeMetricFamily(f"userproxy_{name}", text, float(value))
-        ended = CounterMetricFamily("userproxy_connections_ended", "Connections over.", labels=["reason"])
-        for reason, count in now.ended.items():
-            ended.add_metric([reason], count)
-        yield ended
+        for counter, meaning, label, counts in (
+            ("connections_ended", "Connections over.", "reason", now.ended),
+            ("failed_dials", "Backends that could not be reached.", "reason", now.failed_dials),
+            ("retried_dials", "Failed dials that were followed by another.", "reason", now.retried_dials),
+            ("backend_changes", "Backends that came to be in this state.", "state", now.changes),
+            ("health_checks", "Active checks.", "outcome", now.checks),
+        ):
+            family = CounterMetricFamily(f"userproxy_{counter}", meaning, labels=[label])
+            for kind, count in counts.items():
+                family.add_metric([kind], count)
+            yield family
+        yield CounterMetricFamily(
+            "userproxy_clients_turned_away", "Clients with too many connections.", now.turned_away
+        )
         problems = GaugeMetricFamily("userproxy_problems", "Problems, as in `status`.", labels=["reason"])
         for reason, count in now.problems.items():
             problems.add_metric([reason], count)

@@ -151,7 +151,7 @@ def test_without_a_file_descriptor_it_waits_and_no_backend_is_blamed(
     assert [error.errno for error in proxy.starved] == [errno.EMFILE]
     assert connection.state is State.CONNECTING
     assert proxy.service.backends[0].connections == 0
-    assert not proxy.service.failed_dials
+    assert not proxy.service.counted.failed_dials
     connection.open()
     assert proxy.reaches(connection, State.ESTABLISHED)
     assert proxy.service.backends[0].connections == 1

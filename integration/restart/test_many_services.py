@@ -1,4 +1,4 @@
-"""5,000 listeners are handed over: to the workers of the next daemon, and to the successor of one that died."""
+"""5,000 listeners change hands: to the next daemon's workers, and to the successor of one that died."""
 
 from __future__ import annotations
 

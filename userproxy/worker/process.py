@@ -62,6 +62,7 @@ class Worker:
         self._next: socket.socket | None = None
         self._over = asyncio.Event()
         self._going = False
+        self._asked = False
         self._drained: asyncio.Event | None = None
         self._orphan_seconds: float | None = None
         self._alone: list[asyncio.TimerHandle] = []
@@ -120,6 +121,8 @@ class Worker:
         elif self._plane is None or not (self._plane.listeners or self._plane.connections.live):
             self._over.set()
         else:
+            if self._asked:  # and nobody may have heard it
+                self._retire()
             if not self._going:
                 self._alone.append(self._loop.call_later(_MISS_SECONDS, self._tell_alone))
             if self._orphan_seconds is not None:
@@ -134,6 +137,7 @@ class Worker:
 
     def _on_sigterm(self) -> None:
         """Whoever gives orders sees to it that somebody else serves before we stop."""
+        self._asked = True
         if self._channel is None:
             self._retire()
         else:

@@ -178,10 +178,14 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def refused(address: Address) -> None:
-    """Connect until that is refused."""
-    with contextlib.suppress(ConnectionRefusedError):
-        while True:
+    """Connect until that is refused; who comes in the very moment of closing is reset."""
+    while True:
+        try:
             await asyncio.open_connection(address.ip, address.port)
+        except ConnectionRefusedError:
+            return
+        except ConnectionResetError:
+            continue
 
 
 def pids(crew: Crew) -> list[int]:

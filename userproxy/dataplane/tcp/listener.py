@@ -1,6 +1,21 @@
 """Accepts clients for one Service port.
 
 That they did not connect to the host port itself, but were redirected to it, is netfilter's to see to.
+
+What a crowd, or a client that means no good, can take is bounded:
+
+| what | by |
+|---|---|
+| half-open connections (a flood of SYNs) | the kernel: `tcp_max_syn_backlog`, then `tcp_syncookies` |
+| connections that nobody accepts yet | the backlog and `somaxconn`; beyond them the kernel drops SYNs |
+| connections of a Service | `max-connections`: accepting waits, for that Service alone |
+| connections of a client IP | `max-connections-per-client`: one more is reset |
+| connections of the node | its limit of open files: accepting waits, 16 clients a turn once there is room |
+| clients that wait for a pod | 5 s, in which nobody else waits for them |
+| bytes that a slow reader does not take | one pipe: then nothing more is read from the other side |
+| silent, half-closed connections | the linger time |
+| peers that died silently | keepalive: 15 s of silence, and 9 probes that nobody answers |
+| silent, open connections | not at all, as the kernel has it, or by `max-connection-age` |
 """
 
 from __future__ import annotations

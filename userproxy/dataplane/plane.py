@@ -221,8 +221,9 @@ class DataPlane:
 
     def _heed_limit(self, service: LiveService) -> None:
         """Have clients wait while a Service port has as many connections as it may. Others notice nothing."""
-        listener = self._listeners.get(service.serve.service)
-        if listener is not None:
+        name = service.serve.service
+        listener = self._listeners.get(name)
+        if listener is not None and self.services.get(name) is service:  # or else it is a former one's end
             listener.wait(service.is_full)
 
     def _ended(self, connection: Connection) -> None:

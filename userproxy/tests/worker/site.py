@@ -181,7 +181,8 @@ async def refused(address: Address) -> None:
     """Connect until that is refused; who comes in the very moment of closing is reset."""
     while True:
         try:
-            await asyncio.open_connection(address.ip, address.port)
+            _, writer = await asyncio.open_connection(address.ip, address.port)
+            writer.transport.abort()  # let in after all: the worker is not to wait for this one
         except ConnectionRefusedError:
             return
         except ConnectionResetError:

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from integration.vitals import open_files, resident_bytes
+from integration.worker.site import Client, Site, minded, pids, serve, until
 from userproxy.app import raise_file_limit
 from userproxy.model.address import Address
-from userproxy.tests.worker.site import Client, Site, minded, pids, serve, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, settings
 from structlog.testing import capture_logs
 
 from userproxy.dataplane.tcp.flow import Event
@@ -16,12 +15,6 @@ from userproxy.tests.dataplane.rig.sockets import Sockets, open_fds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-# Property tests judge what happens, never how long it took: the machine may be busy.
-settings.register_profile(
-    "untimed", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.ops import protocol
@@ -153,7 +153,6 @@ def test_random_bytes_never_end_the_daemon() -> None:
     with TemporaryDirectory() as directory, running(Path(directory) / "s"):
         path = Path(directory) / "s"
 
-        @settings(max_examples=150, deadline=None)
         @given(st.binary(max_size=300), st.booleans(), st.booleans())
         def abuse(sent: bytes, framed: bool, reads: bool) -> None:
             with raw(path) as client:

@@ -315,7 +315,7 @@ def test_staleness_counts_from_when_everything_on_disk_was_in_effect(tmp_path: P
     assert source.stale_seconds() == 0.0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=300), suffix=st.sampled_from([".yaml", ".json"]))
 def test_no_content_of_a_file_loses_what_was_served(tmp_path: Path, content: bytes, suffix: str) -> None:
     path = write(tmp_path / f"a{suffix}", service())

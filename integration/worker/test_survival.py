@@ -11,7 +11,7 @@ import socket
 import msgspec
 import pytest
 
-from userproxy.tests.worker.site import (
+from integration.worker.site import (
     BEGIN,
     Client,
     Site,

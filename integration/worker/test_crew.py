@@ -8,10 +8,7 @@ import signal
 
 import pytest
 
-from userproxy.model import messages
-from userproxy.model.address import Address
-from userproxy.tests.dataplane.rig.sockets import open_fds
-from userproxy.tests.worker.site import (
+from integration.worker.site import (
     BEGIN,
     Client,
     Site,
@@ -25,6 +22,9 @@ from userproxy.tests.worker.site import (
     serve,
     until,
 )
+from userproxy.model import messages
+from userproxy.model.address import Address
+from userproxy.tests.dataplane.rig.sockets import open_fds
 from userproxy.worker.crew import Crew
 from userproxy.worker.member import OrderFailedError, WorkerGoneError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest_asyncio
 
-from userproxy.tests.worker.site import Site
+from integration.worker.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

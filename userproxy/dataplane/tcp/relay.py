@@ -189,8 +189,9 @@ class Leg:
     def _on_hangup(self) -> None:
         # Both directions of this socket are shut, and what it has received waits until the other side takes
         # what we hold. epoll tells a hang-up whether asked or not, so the only way not to be called all the
-        # time is to leave the poller until there is room again.
-        if not self._parked:
+        # time is to leave the poller until there is room again. There may be by now: the mask is as old as
+        # the round, in which the other side may have been served before us.
+        if not self._parked and not self.interest & READ:
             self._parked = True
             self._poller.unregister(self.fd)
 

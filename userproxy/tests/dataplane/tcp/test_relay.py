@@ -156,6 +156,22 @@ def test_a_hang_up_behind_held_bytes_is_not_told_over_and_over(relay: Relay) -> 
 
 
 @MAX_PIPES
+def test_a_hang_up_that_is_older_than_the_room_it_waited_for_stops_nothing(relay: Relay) -> None:
+    data = PATTERN * 4
+    sent = block(relay, data)
+    relay.backend.shutdown(net.SHUT_WR)
+    relay.settle()
+    relay.client.close()
+    taken = b""
+    while relay.client_leg._carrier is not None:
+        taken += relay.backend.recv(1 << 20)
+        relay.client_leg.flush()  # the other side's turn comes first in this round
+    relay.client_leg.on_ready(select.EPOLLHUP)
+    assert taken + receive_all(relay, relay.backend) == data[:sent]
+    assert relay.ends == ["backend finished", "client finished"]
+
+
+@MAX_PIPES
 @pytest.mark.parametrize("registered", [True, False])
 def test_a_leg_takes_over_the_socket_that_was_dialled(
     sockets: Sockets, max_pipes: int, registered: bool

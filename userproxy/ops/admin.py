@@ -261,7 +261,8 @@ class _Client:
             return protocol.decode_request(await self._reader.readexactly(length))
 
     async def _answer(self, request: protocol.Request) -> None:
-        await self._view.refresh()
+        if isinstance(request, protocol.Services | protocol.Backends | protocol.Status):
+            await self._view.refresh()
         match request:
             case protocol.Connections(filter=wanted):
                 await self._send_connections(self._view.connections(wanted))

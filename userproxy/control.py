@@ -262,7 +262,8 @@ class Operator:
         Raises:
             OperatorError: there is no such backend, or it was not taken out.
         """
-        rows = [row for row in self._view.backends() if is_backend(backend, Address.parse(row.backend))]
+        backends = await self._view.backends()
+        rows = [row for row in backends if is_backend(backend, Address.parse(row.backend))]
         shown = str(backend) if backend.port else backend.ip
         drained = self._control.drained
         if undo and not drained.remove(backend):

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from integration.services import PATIENCE_SECONDS, manifest
+from integration.services import PATIENCE_SECONDS, manifest, withdraw
 from integration.sockets import inside
 from userproxy.lab.processes import wait_until
 from userproxy.model.address import Address
@@ -50,6 +50,28 @@ def publish(lab: Lab, name: str, ip: str, backends: Sequence[Address], **annotat
     with AdminClient(lab.admin_socket("host1")) as admin:
         assert [row for row in admin.services() if row.service == f"default/{name}"][0].problems == ()  # noqa: RUF015
     return frontend
+
+
+@contextlib.contextmanager
+def published(
+    lab: Lab, name: str, ip: str, backends: Sequence[Address], **annotations: str
+) -> Iterator[Address]:
+    """A Service as `publish` makes it, for the time of the block."""
+    try:
+        yield publish(lab, name, ip, backends, **annotations)
+    finally:
+        withdraw(lab, name)
+
+
+@contextlib.contextmanager
+def drained(lab: Lab, *backends: str) -> Iterator[list[str]]:
+    """Pods that are taken out by hand for the time of the block; yields what was said of each."""
+    with contextlib.ExitStack() as undo:
+        said = []
+        for backend in backends:
+            said.append(lab.userproxy("host1", "drain", backend))
+            undo.callback(lab.userproxy, "host1", "drain", "--undo", backend)
+        yield said
 
 
 def backend_rows(lab: Lab, name: str) -> list[BackendRow]:

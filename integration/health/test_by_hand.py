@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.health.scenes import ask_often, publish, states
-from integration.services import live_connections, withdraw
+from integration.health.scenes import ask_often, drained, publish, published, states
+from integration.services import live_connections
 from integration.sockets import connect, echoes, listen, pair
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2
@@ -24,8 +24,8 @@ IP = "10.3.242.10"
 
 @pytest.fixture
 def service(lab: Lab) -> Iterator[Address]:
-    yield publish(lab, NAME, IP, [SERVER1.address, SERVER2.address])
-    withdraw(lab, NAME)
+    with published(lab, NAME, IP, [SERVER1.address, SERVER2.address]) as frontend:
+        yield frontend
 
 
 def served_by(lab: Lab, frontend: Address, count: int = 8) -> set[str]:
@@ -40,33 +40,32 @@ def served_by(lab: Lab, frontend: Address, count: int = 8) -> set[str]:
 def test_a_drained_pod_gets_no_new_connections_keeps_its_old_ones_and_comes_back(
     lab: Lab, service: Address
 ) -> None:
-    with listen(lab, "server2", 7100) as listener:
-        old, its_server = pair(
-            lab,
-            publish(lab, "held", "10.3.242.11", [Address(SERVER2.ip, 7100)], health_check="off"),
-            listener,
-        )
-        said = lab.userproxy("host1", "drain", SERVER2.ip)
-        print(said)
-        assert "3 backends" in said  # of this Service, of `held` and of the lab's own
-        assert "1 connection may go on" in said
-        assert served_by(lab, service) == {"server1"}
-        assert states(lab, NAME)[str(SERVER2.address)] == "draining"
-        publish(lab, NAME, IP, [SERVER1.address, SERVER2.address, Address(SERVER1.ip, 8099)])
-        publish(lab, NAME, IP, [SERVER1.address, SERVER2.address])
-        assert served_by(lab, service) == {"server1"}
-        assert echoes(old, its_server)
-        print(lab.userproxy("host1", "drain", "--undo", SERVER2.ip))
-        assert served_by(lab, service) == {"server1", "server2"}
-        old.close()
-        its_server.close()
-    withdraw(lab, "held")
+    with (
+        listen(lab, "server2", 7100) as listener,
+        published(lab, "held", "10.3.242.11", [Address(SERVER2.ip, 7100)], health_check="off") as held,
+    ):
+        old, its_server = pair(lab, held, listener)
+        with old, its_server:
+            with drained(lab, SERVER2.ip) as said:
+                print(*said)
+                assert "3 backends" in said[0]  # of this Service, of `held` and of the lab's own
+                assert "1 connection may go on" in said[0]
+                assert served_by(lab, service) == {"server1"}
+                assert states(lab, NAME)[str(SERVER2.address)] == "draining"
+                publish(lab, NAME, IP, [SERVER1.address, SERVER2.address, Address(SERVER1.ip, 8099)])
+                publish(lab, NAME, IP, [SERVER1.address, SERVER2.address])
+                assert served_by(lab, service) == {"server1"}
+                assert echoes(old, its_server)
+            assert served_by(lab, service) == {"server1", "server2"}
 
 
 def test_connections_are_killed_by_id_and_by_what_they_have(lab: Lab) -> None:
-    with listen(lab, "server1", 7101) as first, listen(lab, "server2", 7101) as second:
-        one = publish(lab, "kill-one", "10.3.242.12", [Address(SERVER1.ip, 7101)], health_check="off")
-        two = publish(lab, "kill-two", "10.3.242.13", [Address(SERVER2.ip, 7101)], health_check="off")
+    with (
+        listen(lab, "server1", 7101) as first,
+        listen(lab, "server2", 7101) as second,
+        published(lab, "kill-one", "10.3.242.12", [Address(SERVER1.ip, 7101)], health_check="off") as one,
+        published(lab, "kill-two", "10.3.242.13", [Address(SERVER2.ip, 7101)], health_check="off") as two,
+    ):
         pairs = [pair(lab, one, first) for _ in range(3)] + [pair(lab, two, second) for _ in range(2)]
         victim = lab.rows("host1", "connections", "--service", "default/kill-one")[0]
         assert lab.userproxy("host1", "kill", victim["id"]) == "killed 1 connection\n"
@@ -83,15 +82,12 @@ def test_connections_are_killed_by_id_and_by_what_they_have(lab: Lab) -> None:
                 end.close()
         nothing = lab.exec("host1", "userproxy", "kill", check=False)
         assert nothing.returncode == 2
-    withdraw(lab, "kill-one")
-    withdraw(lab, "kill-two")
 
 
 def test_with_every_pod_drained_clients_are_refused_at_once(lab: Lab, service: Address) -> None:
-    for pod in (SERVER1, SERVER2):
-        lab.userproxy("host1", "drain", str(pod.address))
-    with pytest.raises(ConnectionRefusedError):
+    with (
+        drained(lab, str(SERVER1.address), str(SERVER2.address)),
+        pytest.raises(ConnectionRefusedError),
+    ):
         connect(lab, "client", service)
-    for pod in (SERVER1, SERVER2):
-        lab.userproxy("host1", "drain", "--undo", str(pod.address))
     assert ask_often(lab, service, 4)[1] == 0

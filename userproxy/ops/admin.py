@@ -35,21 +35,18 @@ _Row = TypeVar("_Row")
 
 
 class View(Protocol):
-    """What the daemon shows of itself. Called on the loop's thread; each call must be short."""
+    """What the daemon shows of itself, counted when asked. It must not hold the loop for long."""
 
     def connections(self, wanted: ConnectionFilter, /) -> AsyncIterator[list[ConnectionRow]]:
         """The live connections that match, some hundreds at a time, lest the loop be held."""
 
-    async def refresh(self) -> None:
-        """Bring up to date what the rows below are made of."""
-
-    def services(self) -> list[ServiceRow]:
+    async def services(self) -> list[ServiceRow]:
         """The Service ports, sorted by name."""
 
-    def backends(self) -> list[BackendRow]:
+    async def backends(self) -> list[BackendRow]:
         """The backends, sorted by Service port and address."""
 
-    def status(self) -> StatusRow:
+    async def status(self) -> StatusRow:
         """The daemon itself."""
 
 
@@ -261,17 +258,15 @@ class _Client:
             return protocol.decode_request(await self._reader.readexactly(length))
 
     async def _answer(self, request: protocol.Request) -> None:
-        if isinstance(request, protocol.Services | protocol.Backends | protocol.Status):
-            await self._view.refresh()
         match request:
             case protocol.Connections(filter=wanted):
                 await self._send_connections(self._view.connections(wanted))
             case protocol.Services():
-                await self._send_rows(map(protocol.ServiceRows, self._batches(self._view.services())))
+                await self._send_rows(map(protocol.ServiceRows, self._batches(await self._view.services())))
             case protocol.Backends():
-                await self._send_rows(map(protocol.BackendRows, self._batches(self._view.backends())))
+                await self._send_rows(map(protocol.BackendRows, self._batches(await self._view.backends())))
             case protocol.Status():
-                await self._send(protocol.answer_frame(protocol.StatusAnswer(self._view.status())))
+                await self._send(protocol.answer_frame(protocol.StatusAnswer(await self._view.status())))
             case protocol.Kill(ids=ids, filter=wanted):
                 count = await self._operator.kill(ids, wanted)
                 await self._send(protocol.answer_frame(protocol.Killed(count)))

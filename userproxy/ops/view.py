@@ -93,29 +93,27 @@ class View:
         async for chunk in self._flows.rows(wanted):
             yield chunk
 
-    async def refresh(self) -> None:
-        """Ask the data side and the kernel for their counts, which the rows below are made from."""
-        self._tally = Tally(await self._crew.count())
-        await self._flows.count()
-
-    def services(self) -> list[ServiceRow]:
+    async def services(self) -> list[ServiceRow]:
         """The Service ports, sorted by name."""
+        await self._count()
         problems = self._problems_by_service()
         return [
             self._service_row(self._snapshot.services[name], problems)
             for name in sorted(self._snapshot.services)
         ]
 
-    def backends(self) -> list[BackendRow]:
+    async def backends(self) -> list[BackendRow]:
         """The backends, sorted by Service port and address."""
+        await self._count()
         return [
             self._backend_row(name, endpoint)
             for name in sorted(self._snapshot.services)
             for endpoint in self._snapshot.endpoints.get(name, ())
         ]
 
-    def status(self) -> StatusRow:
+    async def status(self) -> StatusRow:
         """The daemon itself."""
+        await self._count()
         problems = [f"{problem.about}: {problem.message}" for problem in self._problems]
         return StatusRow(
             version=__version__,
@@ -132,7 +130,7 @@ class View:
 
     async def figures(self) -> Figures:
         """What the metrics tell, counted now."""
-        await self.refresh()
+        await self._count()
         return Figures(
             services=len(self._snapshot.services),
             listeners=len(self._crew.serves),
@@ -146,6 +144,11 @@ class View:
             problems=Counter(problem.reason for problem in self._problems),
             source=self._source(),
         )
+
+    async def _count(self) -> None:
+        """Ask the data side and the kernel for their counts, which the rows are made from."""
+        self._tally = Tally(await self._crew.count())
+        await self._flows.count()
 
     def _judge(self, name: ServicePortName, endpoints: tuple[Endpoint, ...]) -> dict[Address, Condition]:
         served = self._wanted.serves.get(name)

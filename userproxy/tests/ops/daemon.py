@@ -123,18 +123,15 @@ class MadeUpView:
                 )
             ]
 
-    async def refresh(self) -> None:
-        """Nothing changes here."""
-
-    def services(self) -> list[ServiceRow]:
+    async def services(self) -> list[ServiceRow]:
         """The Service ports."""
         return self.service_rows
 
-    def backends(self) -> list[BackendRow]:
+    async def backends(self) -> list[BackendRow]:
         """The backends."""
         return self.backend_rows
 
-    def status(self) -> StatusRow:
+    async def status(self) -> StatusRow:
         """The daemon."""
         return STATUS
 

@@ -72,7 +72,7 @@ def test_the_loop_goes_on_while_a_long_answer_is_sent(tmp_path: Path) -> None:
 class BrokenView(MadeUpView):
     """Cannot answer about Services; everything else works."""
 
-    def services(self) -> list[ServiceRow]:
+    async def services(self) -> list[ServiceRow]:
         """Fail."""
         raise KeyError("a bug")
 

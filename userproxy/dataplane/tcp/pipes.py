@@ -14,6 +14,7 @@ from typing import Protocol
 # The size of a pipe, and the most that one splice moves.
 PIPE_BYTES = 1 << 20
 _COPY_BYTES = 1 << 14
+_splice = os.splice
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _MORE = _FLAGS | os.SPLICE_F_MORE
 
@@ -36,12 +37,25 @@ class Carrier(Protocol):
         """
         ...
 
-    def drain(self, fd: int, *, more: bool = False) -> int:
-        """Hand bytes to a non-blocking socket; returns how many are still held.
+    def carry(self, source: int, sink: int, more: bool) -> int:
+        """Take bytes from one non-blocking socket and hand them to another; what that does not take is held.
 
         Args:
-            fd: the socket.
+            source: the socket to take from, while `held` is 0.
+            sink: the socket to hand to.
             more: whether something follows at once, so that the kernel may wait for it to fill a packet.
+
+        Returns:
+            How many bytes were taken; 0 means the end of the stream.
+
+        Raises:
+            BlockingIOError: there are none now.
+            OSError: a socket failed: the sink if bytes are held, or else the source.
+        """
+        ...
+
+    def drain(self, fd: int) -> int:
+        """Hand bytes to a non-blocking socket; returns how many are still held.
 
         Raises:
             BlockingIOError: the socket takes none now.
@@ -64,12 +78,22 @@ class Pipe:
 
     def fill(self, fd: int) -> int:
         """See `Carrier`. The pipe is empty, so EAGAIN can only mean that the socket has nothing."""
-        self.held = held = os.splice(fd, self._write_fd, PIPE_BYTES, None, None, _FLAGS)
+        self.held = held = _splice(fd, self._write_fd, PIPE_BYTES, None, None, _FLAGS)
         return held
 
-    def drain(self, fd: int, *, more: bool = False) -> int:
+    def carry(self, source: int, sink: int, more: bool) -> int:
+        """See `Carrier`."""
+        self.held = count = _splice(source, self._write_fd, PIPE_BYTES, None, None, _FLAGS)
+        if count:
+            try:
+                self.held -= _splice(self._read_fd, sink, count, None, None, _MORE if more else _FLAGS)
+            except BlockingIOError:
+                return count  # all of it is held
+        return count
+
+    def drain(self, fd: int) -> int:
         """See `Carrier`. The pipe has bytes, so EAGAIN can only mean that the socket's buffer is full."""
-        self.held -= os.splice(self._read_fd, fd, self.held, None, None, _MORE if more else _FLAGS)
+        self.held -= _splice(self._read_fd, fd, self.held, None, None, _FLAGS)
         return self.held
 
     def close(self) -> None:
@@ -93,7 +117,15 @@ class Copy:
         self.held = len(self._bytes)
         return self.held
 
-    def drain(self, fd: int, *, more: bool = False) -> int:  # noqa: ARG002 - write(2) has no such flag
+    def carry(self, source: int, sink: int, more: bool) -> int:  # noqa: ARG002 - write(2) has no such flag
+        """See `Carrier`."""
+        count = self.fill(source)
+        if count:
+            with contextlib.suppress(BlockingIOError):
+                self.drain(sink)
+        return count
+
+    def drain(self, fd: int) -> int:
         """See `Carrier`."""
         self._bytes = self._bytes[os.write(fd, self._bytes) :]
         self.held = len(self._bytes)

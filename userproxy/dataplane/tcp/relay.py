@@ -97,7 +97,10 @@ class Leg:
         if mask & WRITE:
             self.other.flush()
         if mask & READ and self.interest & READ:
-            self._pump(last=bool(mask & PEER_FINISHED))
+            if mask & PEER_FINISHED:
+                self._move_last()
+            else:
+                self._move(more=False)
         elif mask & ERROR:
             self._ends.failed(self)
         elif mask & HANGUP:
@@ -107,43 +110,50 @@ class Leg:
         """The poller's call: `on_ready` raised."""
         self._ends.abort()
 
-    def _pump(self, *, last: bool) -> None:
-        """Move a pipe's worth.
+    def _move(self, *, more: bool) -> bool:
+        """Move a pipe's worth; returns whether the other side has room for what may follow.
 
         Args:
-            last: whether the peer's FIN is here, behind its last bytes. They are read up to it then, and the
-                kernel sends them and our own FIN in one packet.
+            more: whether something follows at once.
         """
-        carrier, other = self._pipes.acquire(), self.other
-        for _ in range(_LAST_ROUNDS if last else 1):
-            try:
-                count = carrier.fill(self.fd)
-            except BlockingIOError:
-                break
-            except OSError:
-                self._pipes.release(carrier)
-                self._ends.failed(self)
+        pipes, other = self._pipes, self.other
+        carrier = pipes.acquire()
+        try:
+            count = carrier.carry(self.fd, other.fd, more)
+        except BlockingIOError:
+            pipes.release(carrier)
+            return False
+        except OSError:
+            self._stop(carrier)
+            return False
+        self.received += count
+        self.last_received = self._poller.now  # an end is news too: what is left has its time from here
+        if carrier.held:
+            self._carrier = carrier
+            self.want(self.interest & ~_INCOMING)
+            other.want(other.interest | WRITE)
+            return False
+        pipes.release(carrier)
+        if not count:
+            self._end()
+        return count > 0
+
+    def _move_last(self) -> None:
+        """Move the bytes in front of the peer's FIN: the kernel sends them and our own FIN in one packet."""
+        for _ in range(_LAST_ROUNDS):
+            if not self._move(more=True):
                 return
-            if count == 0:
-                self._pipes.release(carrier)
-                self._end()
-                return
-            self.received += count
-            self.last_received = self._poller.now
-            try:
-                held = carrier.drain(other.fd, more=last)
-            except BlockingIOError:
-                held = count
-            except OSError:
-                self._pipes.release(carrier)
-                other.broke()
-                return
-            if held:
-                self._carrier = carrier
-                self.want(self.interest & ~_INCOMING)
-                other.want(other.interest | WRITE)
-                return
+
+    def _stop(self, carrier: Carrier) -> None:
+        """One of the sockets failed: the other one, if its bytes are still here."""
+        came = carrier.held
         self._pipes.release(carrier)
+        if came:
+            self.received += came
+            self.last_received = self._poller.now
+            self.other.broke()
+        else:
+            self._ends.failed(self)
 
     def flush(self) -> None:
         """Hand on what is held, now that the other side has room."""
@@ -180,8 +190,6 @@ class Leg:
         self._ends.failed(self)
 
     def _end(self) -> None:
-        # An end is news too: whatever is left to wait for has its time from here.
-        self.last_received = self._poller.now
         self._ends.finished(self)
         if self.interest:  # the connection lives on, half-closed
             self.want(self.interest & ~_INCOMING)

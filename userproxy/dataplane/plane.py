@@ -201,7 +201,7 @@ class DataPlane:
         self.checker.stop()
         self._acceptors.shut()
         self._poller.shut()
-        self._context.pipes.trim(0)
+        self._context.pipes.close()
 
     def _admit(self, service: LiveService, client: socket, peer: tuple[str, int]) -> bool:
         connections = self.connections

@@ -37,7 +37,7 @@ class Carrier(Protocol):
         """
         ...
 
-    def carry(self, source: int, sink: int, more: bool) -> int:
+    def carry(self, source: int, sink: int, *, more: bool) -> int:
         """Take bytes from one non-blocking socket and hand them to another; what that does not take is held.
 
         Args:
@@ -81,7 +81,7 @@ class Pipe:
         self.held = held = _splice(fd, self._write_fd, PIPE_BYTES, None, None, _FLAGS)
         return held
 
-    def carry(self, source: int, sink: int, more: bool) -> int:
+    def carry(self, source: int, sink: int, *, more: bool) -> int:
         """See `Carrier`."""
         self.held = count = _splice(source, self._write_fd, PIPE_BYTES, None, None, _FLAGS)
         if count:
@@ -117,7 +117,7 @@ class Copy:
         self.held = len(self._bytes)
         return self.held
 
-    def carry(self, source: int, sink: int, more: bool) -> int:  # noqa: ARG002 - write(2) has no such flag
+    def carry(self, source: int, sink: int, *, more: bool) -> int:  # noqa: ARG002 - write(2) has no such flag
         """See `Carrier`."""
         count = self.fill(source)
         if count:
@@ -137,39 +137,60 @@ class PipePool:
 
     Args:
         limit: how many pipes may exist at once.
+
+    Attributes:
+        at_hand: an empty carrier for whoever moves bytes at the moment; who leaves some in it takes it away.
     """
 
     def __init__(self, limit: int) -> None:
         self._spare: list[Pipe] = []
         self._limit = limit
         self._made = 0
+        self.at_hand: Carrier = self._next()
 
     @property
     def lent(self) -> int:
-        """How many pipes are in use."""
-        return self._made - len(self._spare)
+        """How many pipes have been taken away."""
+        return self._made - len(self._spare) - isinstance(self.at_hand, Pipe)
 
-    def acquire(self) -> Carrier:
-        """An empty carrier."""
-        return self._spare.pop() if self._spare else self._make()
+    def take(self) -> Carrier:
+        """Take the carrier at hand away, with what is in it."""
+        taken = self.at_hand
+        self.at_hand = self._next()
+        return taken
 
     def release(self, carrier: Carrier) -> None:
         """Take a carrier back. One that still has bytes is not used again."""
-        if carrier.__class__ is not Pipe:
+        if not isinstance(carrier, Pipe):
             return
-        if carrier.held == 0:
-            self._spare.append(carrier)
-        else:
+        if carrier.held:
             self._made -= 1
             carrier.close()
+        elif isinstance(self.at_hand, Pipe):
+            self._spare.append(carrier)
+        else:
+            self.at_hand = carrier
 
     def trim(self, spare: int) -> None:
-        """Close all but so many of the pipes that nobody uses."""
+        """Close all but so many of the pipes that nobody uses, and have one at hand if there may be one."""
         while len(self._spare) > spare:
             self._made -= 1
             self._spare.pop().close()
+        if not isinstance(self.at_hand, Pipe):
+            self.at_hand = self._next()
 
-    def _make(self) -> Carrier:
+    def close(self) -> None:
+        """Close all pipes that nobody has taken. Nothing can be moved after this."""
+        self._limit = 0
+        self.trim(0)
+        if isinstance(self.at_hand, Pipe):
+            self._made -= 1
+            self.at_hand.close()
+            self.at_hand = Copy()
+
+    def _next(self) -> Carrier:
+        if self._spare:
+            return self._spare.pop()
         if self._made >= self._limit:
             return Copy()
         try:

@@ -47,8 +47,8 @@ class Leg:
     Attributes:
         sock: the connected, non-blocking socket.
         fd: its number.
-        interest: what the poller is to tell of it; 0 once the connection is over.
-        other: the leg that gets what comes in here.
+        interest: what the poller is to tell of it; 0 before it has started, and once the connection is over.
+        other: the leg that gets what comes in here; itself, until there is another one.
         received: bytes that came in.
         last_received: when they came or were handed on last, or the end came, in the poller's time.
     """
@@ -67,8 +67,6 @@ class Leg:
         "sock",
     )
 
-    other: Leg
-
     def __init__(self, sock: socket, ends: Ends, poller: Poller, pipes: PipePool) -> None:
         self.sock = sock
         self.received = 0
@@ -78,7 +76,8 @@ class Leg:
         self._poller = poller
         self._pipes = pipes
         self._carrier: Carrier | None = None
-        self.interest = _INCOMING
+        self.interest = 0
+        self.other = self
         self._parked = False
 
     def start(self, *, registered: bool) -> None:
@@ -87,13 +86,48 @@ class Leg:
         Args:
             registered: whether the poller has the socket already, as after dialling it.
         """
+        self.interest = 0 if self.holds else _INCOMING
+        if self.other.holds:
+            self.interest |= WRITE
         if registered:
-            self._poller.hand_over(self.fd, _INCOMING, self)
+            self._poller.hand_over(self.fd, self.interest, self)
         else:
-            self._poller.register(self.fd, _INCOMING, self)
+            self._poller.register(self.fd, self.interest, self)
+
+    @property
+    def holds(self) -> bool:
+        """Whether it has bytes for the other side."""
+        return self._carrier is not None
+
+    def prefetch(self) -> None:
+        """Take what has come already, before there is another side. An end or a failure comes up later."""
+        try:
+            self.received = self._pipes.at_hand.fill(self.fd)
+        except OSError:
+            return
+        if self.received:
+            self._carrier = self._pipes.take()
+
+    def hand_on(self, fd: int) -> bool:
+        """Hand what it holds to a socket, as much as that takes; returns whether that was all.
+
+        Raises:
+            BlockingIOError: it takes nothing now.
+            OSError: the socket failed.
+        """
+        carrier = self._carrier
+        if carrier is not None:
+            if carrier.drain(fd):
+                return False
+            self._carrier = None
+            self._pipes.release(carrier)
+        return True
 
     def on_ready(self, mask: int) -> None:
         """The poller's call: move what can be moved."""
+        if mask == READ and self.interest & READ:
+            self._move(more=False)
+            return
         if mask & WRITE:
             self.other.flush()
         if mask & READ and self.interest & READ:
@@ -105,6 +139,8 @@ class Leg:
             self._ends.failed(self)
         elif mask & HANGUP:
             self._on_hangup()
+        elif mask & READ:
+            self._poller.modify(self.fd, self.interest)
 
     def abort(self) -> None:
         """The poller's call: `on_ready` raised."""
@@ -116,24 +152,21 @@ class Leg:
         Args:
             more: whether something follows at once.
         """
-        pipes, other = self._pipes, self.other
-        carrier = pipes.acquire()
+        other, carrier = self.other, self._pipes.at_hand
         try:
-            count = carrier.carry(self.fd, other.fd, more)
+            count = carrier.carry(self.fd, other.fd, more=more)
         except BlockingIOError:
-            pipes.release(carrier)
             return False
         except OSError:
-            self._stop(carrier)
+            self._stop(carrier.held)
             return False
         self.received += count
         self.last_received = self._poller.now  # an end is news too: what is left has its time from here
         if carrier.held:
-            self._carrier = carrier
+            self._carrier = self._pipes.take()
             self.want(self.interest & ~_INCOMING)
             other.want(other.interest | WRITE)
             return False
-        pipes.release(carrier)
         if not count:
             self._end()
         return count > 0
@@ -144,12 +177,11 @@ class Leg:
             if not self._move(more=True):
                 return
 
-    def _stop(self, carrier: Carrier) -> None:
-        """One of the sockets failed: the other one, if its bytes are still here."""
-        came = carrier.held
-        self._pipes.release(carrier)
-        if came:
-            self.received += came
+    def _stop(self, held: int) -> None:
+        """One of the sockets failed: the other one, if bytes for it are held."""
+        if held:
+            self._pipes.release(self._pipes.take())
+            self.received += held
             self.last_received = self._poller.now
             self.other.broke()
         else:
@@ -157,11 +189,11 @@ class Leg:
 
     def flush(self) -> None:
         """Hand on what is held, now that the other side has room."""
-        carrier, other = self._carrier, self.other
-        if carrier is None:
+        other = self.other
+        if not self.holds:
             return
         try:
-            held = carrier.drain(other.fd)
+            handed_on = self.hand_on(other.fd)
         except BlockingIOError:
             return
         except OSError:
@@ -169,17 +201,14 @@ class Leg:
             return
         # An open direction is idle only when nothing leaves on it either: a slow reader is not a dead one.
         self.last_received = self._poller.now
-        if held:
-            return
-        self._carrier = None
-        self._pipes.release(carrier)
-        other.want(other.interest & ~WRITE)
-        self.want(self.interest | _INCOMING)
+        if handed_on:
+            other.want(other.interest & ~WRITE)
+            self.want(self.interest | _INCOMING)
 
     def broke(self) -> None:
         """Sending here failed. What its peer had sent before goes on first: an early reply tells why."""
         if self.interest & READ:
-            carrier = self._pipes.acquire()
+            carrier = self._pipes.take()
             with contextlib.suppress(OSError):
                 for _ in range(_LAST_ROUNDS):
                     count = carrier.fill(self.fd)
@@ -190,9 +219,9 @@ class Leg:
         self._ends.failed(self)
 
     def _end(self) -> None:
+        # The poller is told only when it speaks of the end again: mostly the connection is over by then.
+        self.interest &= ~_INCOMING
         self._ends.finished(self)
-        if self.interest:  # the connection lives on, half-closed
-            self.want(self.interest & ~_INCOMING)
 
     def _on_hangup(self) -> None:
         # Both directions of this socket are shut, and what it has received waits until the other side takes

@@ -37,7 +37,7 @@ def relay(sockets: Sockets, max_pipes: int) -> Iterator[Relay]:
     yield relay
     relay.close()
     assert relay.pipes.lent == 0
-    relay.pipes.trim(0)
+    relay.pipes.close()
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def tcp_relay(sockets: Sockets, max_pipes: int) -> Iterator[Relay]:
     yield relay
     relay.close()
     assert relay.pipes.lent == 0
-    relay.pipes.trim(0)
+    relay.pipes.close()
 
 
 @pytest.fixture
@@ -56,4 +56,4 @@ def proxy(sockets: Sockets) -> Iterator[Proxy]:
     for connection in list(proxy.table.live.values()):
         connection.end(Event.KILLED)
     assert proxy.nothing_is_left()
-    proxy.pipes.trim(0)
+    proxy.pipes.close()

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket as net
+import struct
 from _socket import socket
 from typing import TYPE_CHECKING
 
@@ -60,9 +61,14 @@ class Proxy:
             Serve(service=self.service.serve.service, listener=LISTENER, frontends=(), backends=known)
         )
 
-    def accept(self) -> tuple[Connection, socket]:
-        """A new connection, and its client."""
+    def accept(self, said: bytes = b"", *, finished: bool = False) -> tuple[Connection, socket]:
+        """A new connection, and its client, who has said this much already, and maybe finished."""
         client, accepted = self._sockets.tcp_pair()
+        if said:
+            client.send(said)
+            assert select.select([accepted], [], [], PATIENCE)[0]
+        if finished:
+            client.shutdown(net.SHUT_WR)
         connection = Connection(
             self.table.next_number(), self.context, self.service, accepted, client.getsockname()
         )
@@ -143,6 +149,12 @@ def reset(sock: socket) -> None:
     sock.close()
 
 
+def segments_sent(sock: socket) -> int:
+    """How many TCP segments it has sent (`tcpi_segs_out` of struct tcp_info in linux/tcp.h)."""
+    found: int = struct.unpack_from("I", sock.getsockopt(net.IPPROTO_TCP, net.TCP_INFO, 140), 136)[0]
+    return found
+
+
 def is_reset(proxy: Proxy, sock: socket) -> bool:
     """Whether it ends with a reset rather than in order."""
     try:
@@ -158,3 +170,16 @@ class Slow(socket):
         """Of `socket`."""
         super().connect_ex(address)  # type: ignore[arg-type]
         return errno.EALREADY
+
+
+class Narrow(socket):
+    """A socket that takes little at once."""
+
+    def connect_ex(self, address: object) -> int:
+        """Of `socket`."""
+        self.setsockopt(net.SOL_SOCKET, net.SO_SNDBUF, 4096)
+        return super().connect_ex(address)  # type: ignore[arg-type]
+
+
+class NarrowAndSlow(Narrow, Slow):
+    """Both."""

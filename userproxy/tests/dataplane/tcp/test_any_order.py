@@ -90,5 +90,5 @@ def test_connections_leak_nothing(
             connection.end(Event.SHUTDOWN)
         assert proxy.nothing_is_left()
         assert proxy.table.ended.total() == opened
-        proxy.pipes.trim(0)
+        proxy.pipes.close()
     assert open_fds() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket as net
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 from userproxy.dataplane.tcp import connection as connection_module
 from userproxy.dataplane.tcp.flow import Event, Reason, State
 from userproxy.model.address import Address
-from userproxy.tests.dataplane.rig.proxy import Slow, is_reset
+from userproxy.tests.dataplane.rig.proxy import Narrow, NarrowAndSlow, Slow, is_reset, segments_sent
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -75,6 +76,77 @@ def test_when_all_refuse_each_was_tried_once_and_the_client_is_reset(
         (str(live.address), errno.ECONNREFUSED) for live in proxy.service.backends
     )
     assert connection.reason is Reason.NO_BACKEND
+    assert is_reset(proxy, client)
+    assert proxy.nothing_is_left()
+
+
+@pytest.mark.usefixtures("distance")
+def test_a_client_that_speaks_first_is_heard_by_the_backend_that_takes_it(proxy: Proxy) -> None:
+    good = proxy.listening()
+    proxy.serve(proxy.bound(), proxy.bound(), good)
+    connection, client = proxy.accept(b"request")
+    there = proxy.taken(good)
+    assert proxy.received(there) == b"request"
+    assert (connection.bytes_up, proxy.pipes.lent) == (7, 0)
+    client.send(b" and more")
+    assert proxy.received(there) == b" and more"
+    there.send(b"reply")
+    assert proxy.received(client) == b"reply"
+    assert connection.bytes_up == 16
+
+
+def test_what_it_says_first_goes_out_with_the_handshake(proxy: Proxy) -> None:
+    # No round through the poller, and no ACK of its own: the kernel counts the segments (tcp(7), TCP_INFO).
+    backend = proxy.listening()
+    proxy.serve(backend)
+    connection, _ = proxy.accept(b"request")
+    assert connection.backend_leg is not None
+    assert segments_sent(connection.backend_leg.sock) == 2, "the SYN, and the request with the ACK"
+    assert proxy.taken(backend).recv(99) == b"request"
+
+
+@pytest.mark.parametrize("kind", [Narrow, NarrowAndSlow])
+def test_a_flood_before_the_backend_answers_waits_in_order(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, kind: type[socket]
+) -> None:
+    monkeypatch.setattr(connection_module, "socket", kind)
+    backend = proxy.bound()
+    backend.setsockopt(net.SOL_SOCKET, net.SO_RCVBUF, 4096)
+    backend.listen()
+    proxy.serve(backend)
+    flood = bytes(range(256)) * 1024
+    connection, client = proxy.accept(flood[: 1 << 16])
+    there = proxy.taken(backend)
+    assert proxy.reaches(connection, State.ESTABLISHED)
+    assert connection.client_leg is not None
+    assert connection.client_leg.holds, "it did not all go at once"
+    for start in range(1 << 16, len(flood), 1 << 16):
+        proxy.until(lambda: select.select([], [client], [], 0)[1])
+        assert client.send(flood[start : start + (1 << 16)]) == 1 << 16
+    got = b""
+    while len(got) < len(flood):
+        got += proxy.received(there)
+    assert got == flood
+    assert connection.bytes_up == len(flood)
+    assert proxy.pipes.lent == 0
+
+
+@pytest.mark.usefixtures("distance")
+def test_what_it_says_before_it_finishes_and_the_end_both_arrive(proxy: Proxy) -> None:
+    backend = proxy.listening()
+    proxy.serve(backend)
+    connection, _ = proxy.accept(b"all", finished=True)
+    there = proxy.taken(backend)
+    assert proxy.received(there) == b"all"
+    assert proxy.received(there) == b""
+    assert proxy.reaches(connection, State.CLIENT_FINISHED)
+
+
+def test_killed_while_it_waits_for_a_backend_it_gives_its_first_bytes_up(proxy: Proxy) -> None:
+    proxy.serve(proxy.silent())
+    connection, client = proxy.accept(b"request")
+    assert proxy.pipes.lent == 1
+    connection.end(Event.KILLED)
     assert is_reset(proxy, client)
     assert proxy.nothing_is_left()
 

@@ -123,63 +123,76 @@ def pool(sockets: Sockets) -> Iterator[PipePool]:
     del sockets  # looks for what is left open
     pool = PipePool(2)
     yield pool
-    pool.trim(0)
+    pool.close()
 
 
-def test_the_pipe_used_last_is_lent_first(pool: PipePool) -> None:
-    first, second = pool.acquire(), pool.acquire()
+def test_the_pipe_used_last_is_at_hand_next(pool: PipePool) -> None:
+    first, second = pool.take(), pool.take()
     pool.release(first)
+    assert pool.at_hand is first
     pool.release(second)
-    assert pool.acquire() is second
-    assert pool.acquire() is first
+    assert pool.take() is first
+    assert pool.take() is second
     pool.release(first)
     pool.release(second)
 
 
 def test_over_its_limit_the_pool_lends_buffers_and_takes_pipes_back(pool: PipePool) -> None:
-    lent = [pool.acquire() for _ in range(3)]
+    lent = [pool.take() for _ in range(3)]
     assert [type(one) for one in lent] == [Pipe, Pipe, Copy]
     assert pool.lent == 2
     for one in lent:
         pool.release(one)
     assert pool.lent == 0
-    assert {type(pool.acquire()), type(again := pool.acquire())} == {Pipe}
-    assert type(pool.acquire()) is Copy
-    for one in lent[:2]:
+    again = [pool.take() for _ in range(3)]
+    assert [type(one) for one in again] == [Pipe, Pipe, Copy]
+    assert set(again[:2]) == set(lent[:2])
+    for one in again:
         pool.release(one)
-    assert again in lent
 
 
 def test_no_byte_of_one_connection_reaches_another(sockets: Sockets, pool: PipePool) -> None:
     source, near = sockets.pair()
     source.send(b"secret")
-    used = pool.acquire()
-    used.fill(near.fileno())
+    pool.at_hand.fill(near.fileno())
+    used = pool.take()
     pool.release(used)
     assert pool.lent == 0
-    following = pool.acquire()
+    following = pool.take()
     assert following is not used
     assert following.held == 0
     with pytest.raises(BlockingIOError):
         os.read(following._read_fd, 1)  # type: ignore[attr-defined]  # a pipe
-    second = pool.acquire()
+    second = pool.take()
     assert isinstance(second, Pipe), "the one that was thrown away counts no more"
     pool.release(following)
     pool.release(second)
 
 
 def test_trimming_closes_only_what_nobody_uses(pool: PipePool) -> None:
-    lent, spare = pool.acquire(), pool.acquire()
+    lent, spare = pool.take(), pool.take()
     pool.release(spare)
     held = len(open_fds())
+    pool.trim(0)
+    assert len(open_fds()) == held, "one is at hand, one is lent"
+    pool.release(lent)
     pool.trim(1)
     assert len(open_fds()) == held
     pool.trim(0)
     assert len(open_fds()) == held - 2
-    assert pool.lent == 1
-    pool.release(lent)
-    assert pool.acquire() is lent
-    pool.release(lent)
+    assert pool.lent == 0
+
+
+def test_a_closed_pool_has_no_pipe_left(sockets: Sockets) -> None:
+    del sockets  # looks for what is left open
+    before = open_fds()
+    pool = PipePool(3)
+    lent = [pool.take(), pool.take()]
+    for one in lent:
+        pool.release(one)
+    pool.close()
+    assert open_fds() == before
+    assert pool.lent == 0
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
@@ -191,9 +204,14 @@ def test_without_a_file_descriptor_left_bytes_are_copied(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pipe2", pipe2)
-        assert isinstance(pool.acquire(), Copy)
-    pipe = pool.acquire()
-    assert isinstance(pipe, Pipe)
+        pipe = pool.take()
+        assert isinstance(pipe, Pipe)
+        assert isinstance(pool.take(), Copy)
+        pool.trim(0)
+        kinds = [type(pool.at_hand)]
+    pool.trim(0)
+    kinds.append(type(pool.at_hand))
+    assert kinds == [Copy, Pipe], "there are some again"
     assert pool.lent == 1
     pool.release(pipe)
 

@@ -185,7 +185,7 @@ def test_a_leg_takes_over_the_socket_that_was_dialled(
     relay.settle()
     assert relay.client.recv(9) == b"x"
     relay.close()
-    relay.pipes.trim(0)
+    relay.pipes.close()
 
 
 # --- any conversation
@@ -254,4 +254,4 @@ def test_whatever_both_sides_do_all_bytes_arrive_whole_and_in_order(
         assert sorted(relay.ends) == ["backend finished", "client finished"]
         relay.close()
         assert relay.pipes.lent == 0
-        relay.pipes.trim(0)
+        relay.pipes.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         memory_gib: of the whole machine.
         kernel: its release.
         system: the distribution.
-        python: its version.
+        python: its version, and which one it is: those built without optimisation are slower.
         governor: of the CPU's frequency, or that there is none to see.
         load: of one minute, when the run began: above a few tenths, somebody else was at work too.
         hypervisor: whether it is a virtual machine.
@@ -44,7 +45,7 @@ def inspect() -> Machine:
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         kernel=platform.release(),
         system=platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
-        python=platform.python_version(),
+        python=f"{platform.python_version()} ({Path(sys.executable).resolve()})",
         governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or "not visible",
         load=os.getloadavg()[0],
         hypervisor="hypervisor" in (_field(cpuinfo, "flags") or "").split(),

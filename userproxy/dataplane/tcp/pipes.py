@@ -15,8 +15,10 @@ from typing import Protocol
 PIPE_BYTES = 1 << 20
 _COPY_BYTES = 1 << 14
 _splice = os.splice
-_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
-_MORE = _FLAGS | os.SPLICE_F_MORE
+
+# To splice as much as there is, and to have the kernel wait for what follows before it sends a small packet.
+SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+SPLICE_MORE = SPLICE | os.SPLICE_F_MORE
 
 
 class Carrier(Protocol):
@@ -37,13 +39,13 @@ class Carrier(Protocol):
         """
         ...
 
-    def carry(self, source: int, sink: int, *, more: bool) -> int:
+    def carry(self, source: int, sink: int, flags: int) -> int:
         """Take bytes from one non-blocking socket and hand them to another; what that does not take is held.
 
         Args:
             source: the socket to take from, while `held` is 0.
             sink: the socket to hand to.
-            more: whether something follows at once, so that the kernel may wait for it to fill a packet.
+            flags: `SPLICE`, or `SPLICE_MORE` if something follows at once.
 
         Returns:
             How many bytes were taken; 0 means the end of the stream.
@@ -78,22 +80,22 @@ class Pipe:
 
     def fill(self, fd: int) -> int:
         """See `Carrier`. The pipe is empty, so EAGAIN can only mean that the socket has nothing."""
-        self.held = held = _splice(fd, self._write_fd, PIPE_BYTES, None, None, _FLAGS)
+        self.held = held = _splice(fd, self._write_fd, PIPE_BYTES, None, None, SPLICE)
         return held
 
-    def carry(self, source: int, sink: int, *, more: bool) -> int:
+    def carry(self, source: int, sink: int, flags: int) -> int:
         """See `Carrier`."""
-        self.held = count = _splice(source, self._write_fd, PIPE_BYTES, None, None, _FLAGS)
+        self.held = count = _splice(source, self._write_fd, PIPE_BYTES, None, None, SPLICE)
         if count:
             try:
-                self.held -= _splice(self._read_fd, sink, count, None, None, _MORE if more else _FLAGS)
+                self.held -= _splice(self._read_fd, sink, count, None, None, flags)
             except BlockingIOError:
                 return count  # all of it is held
         return count
 
     def drain(self, fd: int) -> int:
         """See `Carrier`. The pipe has bytes, so EAGAIN can only mean that the socket's buffer is full."""
-        self.held -= _splice(self._read_fd, fd, self.held, None, None, _FLAGS)
+        self.held -= _splice(self._read_fd, fd, self.held, None, None, SPLICE)
         return self.held
 
     def close(self) -> None:
@@ -117,7 +119,7 @@ class Copy:
         self.held = len(self._bytes)
         return self.held
 
-    def carry(self, source: int, sink: int, *, more: bool) -> int:  # noqa: ARG002 - write(2) has no such flag
+    def carry(self, source: int, sink: int, flags: int) -> int:  # noqa: ARG002 - write(2) has no such flag
         """See `Carrier`."""
         count = self.fill(source)
         if count:

@@ -11,6 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Protocol
 
 from userproxy.dataplane.poller import ERROR, HANGUP, PEER_FINISHED, READ, WRITE
+from userproxy.dataplane.tcp.pipes import SPLICE, SPLICE_MORE
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -126,7 +127,7 @@ class Leg:
     def on_ready(self, mask: int) -> None:
         """The poller's call: move what can be moved."""
         if mask == READ and self.interest & READ:
-            self._move(more=False)
+            self._move(SPLICE)
             return
         if mask & WRITE:
             self.other.flush()
@@ -134,7 +135,7 @@ class Leg:
             if mask & PEER_FINISHED:
                 self._move_last()
             else:
-                self._move(more=False)
+                self._move(SPLICE)
         elif mask & ERROR:
             self._ends.failed(self)
         elif mask & HANGUP:
@@ -146,15 +147,15 @@ class Leg:
         """The poller's call: `on_ready` raised."""
         self._ends.abort()
 
-    def _move(self, *, more: bool) -> bool:
+    def _move(self, flags: int) -> bool:
         """Move a pipe's worth; returns whether the other side has room for what may follow.
 
         Args:
-            more: whether something follows at once.
+            flags: `SPLICE_MORE` if something follows at once, or else `SPLICE`.
         """
         other, carrier = self.other, self._pipes.at_hand
         try:
-            count = carrier.carry(self.fd, other.fd, more=more)
+            count = carrier.carry(self.fd, other.fd, flags)
         except BlockingIOError:
             return False
         except OSError:
@@ -174,7 +175,7 @@ class Leg:
     def _move_last(self) -> None:
         """Move the bytes in front of the peer's FIN: the kernel sends them and our own FIN in one packet."""
         for _ in range(_LAST_ROUNDS):
-            if not self._move(more=True):
+            if not self._move(SPLICE_MORE):
                 return
 
     def _stop(self, held: int) -> None:

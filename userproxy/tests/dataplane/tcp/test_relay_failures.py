@@ -122,9 +122,9 @@ class Failing:
         self.held = len(os.read(fd, 100))
         return self.held
 
-    def carry(self, source: int, sink: int, *, more: bool) -> int:
+    def carry(self, source: int, sink: int, flags: int) -> int:
         """Of `Carrier`."""
-        del more
+        del flags
         count = self.fill(source)
         self.drain(sink)
         return count
@@ -201,7 +201,7 @@ def test_a_reader_that_still_has_no_room_is_waited_for(relay: Relay) -> None:
 def test_a_leg_that_has_gone_wrong_gives_its_connection_up(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def carry(*_: object, more: bool) -> None:  # noqa: ARG001 - of `Carrier`
+    def carry(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(Pipe, "carry", carry)

@@ -176,6 +176,7 @@ class Connection:
 
     def abort(self) -> None:
         """Give it up: something failed that never should."""
+        self._context.pipes.discard()  # its bytes may still be in what the next connection would use
         self._run(Event.KILLED)
 
     def look_at_dial(self) -> None:

@@ -161,6 +161,13 @@ class PipePool:
         self.at_hand = self._next()
         return taken
 
+    def discard(self) -> None:
+        """Throw the carrier at hand away, whatever is in it, and have another one."""
+        carrier = self.take()
+        if isinstance(carrier, Pipe):
+            self._made -= 1
+            carrier.close()
+
     def release(self, carrier: Carrier) -> None:
         """Take a carrier back. One that still has bytes is not used again."""
         if not isinstance(carrier, Pipe):

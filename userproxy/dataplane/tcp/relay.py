@@ -181,7 +181,7 @@ class Leg:
     def _stop(self, held: int) -> None:
         """One of the sockets failed: the other one, if bytes for it are held."""
         if held:
-            self._pipes.release(self._pipes.take())
+            self._pipes.discard()
             self.received += held
             self.last_received = self._poller.now
             self.other.broke()

@@ -11,6 +11,7 @@ import pytest
 
 from userproxy.dataplane.tcp.connection import Connection
 from userproxy.dataplane.tcp.flow import Event, Reason, State
+from userproxy.dataplane.tcp.pipes import Pipe
 from userproxy.tests.dataplane.rig.proxy import PATIENCE, is_reset, reset
 
 if TYPE_CHECKING:
@@ -109,6 +110,22 @@ def test_a_table_that_fails_costs_no_socket(proxy: Proxy, monkeypatch: pytest.Mo
     assert is_reset(proxy, client)
     assert is_reset(proxy, there)
     proxy.table.remove(connection)
+
+
+def test_bytes_of_a_connection_that_goes_wrong_reach_no_other(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong, client, _ = proxy.established()
+    right, other_client, there = proxy.established()
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipe, "drain", lambda *_: 1 / 0)
+        patch.setattr(Pipe, "carry", lambda pipe, source, sink, _: pipe.fill(source) + pipe.drain(sink))
+        client.send(b"secret")
+        assert proxy.reaches(wrong, State.CLOSED)
+    other_client.send(b"hello")
+    assert proxy.received(there) == b"hello"
+    assert right.bytes_up == 5
+    assert proxy.pipes.lent == 0
 
 
 def test_a_connection_that_is_over_is_freed_without_the_collector(proxy: Proxy) -> None:

@@ -67,7 +67,7 @@ class Connections:
                 "connection ended",
                 id=str(connection.number),
                 reason=connection.reason,
-                service=str(connection.service.serve.service),
+                service=str(connection.service.pool.service),
                 client=str(connection.client),
                 frontend=str(frontend) if frontend else None,
                 backend=str(backend.address) if backend else None,
@@ -106,7 +106,7 @@ class Connections:
 def _matches(wanted: ConnectionFilter, connection: Connection) -> bool:
     backend = connection.backend
     return wanted.matches(
-        connection.service.serve.service,
+        connection.service.pool.service,
         connection.client,
         backend.address if backend else None,
     )
@@ -119,10 +119,10 @@ def _row(connection: Connection) -> ConnectionRow:
     return ConnectionRow(
         id=str(connection.number),
         protocol=Protocol.TCP.value,
-        service=str(connection.service.serve.service),
+        service=str(connection.service.pool.service),
         client=str(connection.client),
         frontend=str(frontend) if frontend else "",
-        listener=str(connection.service.serve.listener),
+        listener=str(connection.service.listener),
         source=str(source) if source else "",
         backend=str(backend.address) if backend else "",
         state=connection.state.value,

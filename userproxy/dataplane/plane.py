@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Iterable, Mapping
 
+    from userproxy.model.address import Address
     from userproxy.model.plan import Serve
     from userproxy.model.service import ServicePortName
 
@@ -60,6 +61,7 @@ class DataPlane:
     Attributes:
         connections: the table of live connections.
         services: by Service port, what is served now.
+        serves: likewise, as it was told.
         counted: what all Service ports have seen, ever.
         checker: makes the active checks.
     """
@@ -76,6 +78,7 @@ class DataPlane:
     ) -> None:
         self.connections = Connections(trace=trace)
         self.services: dict[ServicePortName, LiveService] = {}
+        self.serves: dict[ServicePortName, Serve] = {}
         self.counted = Counted(Counter(), Counter(), Counter())
         self._loop = loop
         self._max_connections = max_connections
@@ -132,23 +135,23 @@ class DataPlane:
                     service.balancer.pick()
             else:
                 service.update(serve)
+            self.serves[serve.service] = serve
             sock = opened.get(serve.service)
             if sock is not None:
-                self._open(service, sock)
+                self._open(service, serve.listener, sock)
             self._lifetimes.watch(service)
             self._heed_limit(service)
 
-    def _open(self, service: LiveService, sock: socket) -> None:
+    def _open(self, service: LiveService, address: Address, sock: socket) -> None:
         def admit(client: socket, peer: tuple[str, int]) -> bool:
             return self._admit(service, client, peer)
 
-        name = service.serve.service
+        name = service.pool.service
         former = self._listeners.pop(name, None)
         if former is not None:
             former.close()
-        self._listeners[name] = Listener(
-            service.serve.listener, sock, self._acceptors, admit, self._out_of_resources
-        )
+        service.listener = address
+        self._listeners[name] = Listener(address, sock, self._acceptors, admit, self._out_of_resources)
 
     def close(self, names: Iterable[ServicePortName]) -> None:
         """Stop accepting for these Service ports. Their connections live on."""
@@ -163,6 +166,7 @@ class DataPlane:
         if listener is not None:
             listener.close()
         self.services.pop(name, None)
+        self.serves.pop(name, None)
 
     async def drain(self, seconds: float | None) -> int:
         """Stop accepting for all, and wait for the connections to end.
@@ -221,14 +225,14 @@ class DataPlane:
 
     def _heed_limit(self, service: LiveService) -> None:
         """Have clients wait while a Service port has as many connections as it may. Others notice nothing."""
-        name = service.serve.service
+        name = service.pool.service
         listener = self._listeners.get(name)
         if listener is not None and self.services.get(name) is service:  # or else it is a former one's end
             listener.wait(service.is_full)
 
     def _ended(self, connection: Connection) -> None:
         self.connections.remove(connection)
-        if connection.service.serve.settings.max_connections is not None:
+        if connection.service.pool.settings.max_connections is not None:
             self._heed_limit(connection.service)
         self._resume()
         if not self.connections.live:

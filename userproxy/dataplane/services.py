@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from userproxy.model.address import Address
-    from userproxy.model.plan import Backend, Serve
+    from userproxy.model.plan import Backend, Pool
 
 log = structlog.get_logger(__name__)
 
@@ -56,17 +56,18 @@ class Counted(NamedTuple):
 
 
 class LiveService:
-    """One Service port that is served.
+    """One Service port whose backends are chosen here.
 
     Args:
-        serve: what is wanted of it.
+        pool: its backends, and how they are chosen.
         counted: what is counted for all Service ports together.
         place: of this process among those that serve it, from 0, and their number.
         draw: a number at random, at least 0 and below 1.
         clock: monotonic seconds.
 
     Attributes:
-        serve: what is wanted of it, as told last.
+        pool: its backends, and how they are chosen, as told last.
+        listener: where its clients are accepted; None if netfilter sends them to the pods.
         on_failure: called with itself and a backend that a client could not reach.
         balancer: whose turn it is.
         rotation: who may be picked, and who is tried last.
@@ -78,13 +79,14 @@ class LiveService:
 
     def __init__(
         self,
-        serve: Serve,
+        pool: Pool,
         place: tuple[int, int] = (0, 1),
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = monotonic,
         counted: Counted | None = None,
     ) -> None:
-        self.serve = serve
+        self.pool = pool
+        self.listener: Address | None = None
         self.connections = 0
         self.used = -math.inf
         self.counted = counted or Counted(Counter(), Counter(), Counter())
@@ -99,9 +101,9 @@ class LiveService:
         self._departed: dict[Address, LiveBackend] = {}
         self._warm = -math.inf
         self._next_probe = math.inf
-        self.balancer: Balancer[LiveBackend] = make_balancer(serve.settings.balance, draw)
+        self.balancer: Balancer[LiveBackend] = make_balancer(pool.settings.balance, draw)
         self.rotation: Rotation[LiveBackend] = rotate((), ())
-        self._take_over(serve, -math.inf)
+        self._take_over(pool, -math.inf)
 
     @property
     def backends(self) -> tuple[LiveBackend, ...]:
@@ -111,7 +113,7 @@ class LiveService:
     @property
     def is_full(self) -> bool:
         """Whether it has as many connections as its author allows: each process has its part of them."""
-        most = self.serve.settings.max_connections
+        most = self.pool.settings.max_connections
         if most is None:
             return False
         index, count = self._place
@@ -119,7 +121,7 @@ class LiveService:
 
     def is_full_for(self, client: str) -> bool:
         """Whether a client IP has as many connections as the author allows each."""
-        most = self.serve.settings.max_connections_per_client
+        most = self.pool.settings.max_connections_per_client
         return most is not None and self._clients.get(client, 0) >= most
 
     def enter(self, client: str) -> None:
@@ -144,11 +146,11 @@ class LiveService:
         """Whether connections go to a backend, or would if it were well."""
         return live in self._near or live in self.rotation.first or live.in_doubt
 
-    def update(self, serve: Serve) -> None:
+    def update(self, pool: Pool) -> None:
         """Take over new backends and settings; backends that stay keep what is known of them."""
-        if serve.settings.balance is not self.serve.settings.balance:
-            self.balancer = make_balancer(serve.settings.balance, self._draw)
-        self._take_over(serve, self._clock())
+        if pool.settings.balance is not self.pool.settings.balance:
+            self.balancer = make_balancer(pool.settings.balance, self._draw)
+        self._take_over(pool, self._clock())
 
     def retire(self) -> None:
         """It is served no longer: all of its backends are gone."""
@@ -209,7 +211,7 @@ class LiveService:
             failure: why it failed; empty if it passed.
             seconds: that it took.
         """
-        check = self.serve.settings.check
+        check = self.pool.settings.check
         changed = live.checked.take(failure, check)
         if not failure:
             live.latency = seconds
@@ -228,14 +230,14 @@ class LiveService:
             live.checked.forget()
         self._rearrange()
 
-    def _take_over(self, serve: Serve, came: float) -> None:
+    def _take_over(self, pool: Pool, came: float) -> None:
         now = self._clock()
         known = {live.address: live for live in self.backends} | self._departed
-        checks_end = serve.settings.check.kind is HealthCheck.OFF is not self.serve.settings.check.kind
-        self.serve = serve
-        self._near = tuple(self._live(known, backend, came, now) for backend in serve.backends)
-        self._far = tuple(self._live(known, backend, came, now) for backend in serve.far)
-        leaving = set(serve.leaving)
+        checks_end = pool.settings.check.kind is HealthCheck.OFF is not self.pool.settings.check.kind
+        self.pool = pool
+        self._near = tuple(self._live(known, backend, came, now) for backend in pool.backends)
+        self._far = tuple(self._live(known, backend, came, now) for backend in pool.far)
+        leaving = set(pool.leaving)
         self._departed = {address: live for address, live in known.items() if live.connections}
         for address, live in self._departed.items():
             if live.removed is None and address not in leaving:
@@ -249,7 +251,7 @@ class LiveService:
     ) -> LiveBackend:
         live = known.pop(backend.address, None)
         if live is None:
-            self._warm = max(self._warm, came + (self.serve.settings.slow_start or 0.0))
+            self._warm = max(self._warm, came + (self.pool.settings.slow_start or 0.0))
             return LiveBackend(backend, came, now)
         live.backend = backend
         live.removed = None
@@ -267,13 +269,13 @@ class LiveService:
     def _came_back(self, live: LiveBackend) -> None:
         now = self._clock()
         live.came = now
-        slow_start = self.serve.settings.slow_start
+        slow_start = self.pool.settings.slow_start
         if slow_start is not None:
             self._warm = now + slow_start
         self._changed(live, now)
 
     def _weigher(self, now: float) -> Callable[[LiveBackend], float]:
-        slow_start = self.serve.settings.slow_start or 0.0
+        slow_start = self.pool.settings.slow_start or 0.0
         return lambda live: warmth(now - live.came, slow_start)
 
     def _changed(self, live: LiveBackend, now: float) -> None:
@@ -283,7 +285,7 @@ class LiveService:
         self._rearrange()
         log.info(
             "backend changed",
-            service=str(self.serve.service),
+            service=str(self.pool.service),
             backend=str(live.address),
             state=condition.state,
             reason=condition.reason,

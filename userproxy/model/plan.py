@@ -17,13 +17,12 @@ class Backend(msgspec.Struct, frozen=True, order=True):
     zone: str = ""
 
 
-class Serve(msgspec.Struct, frozen=True, kw_only=True):
-    """What the data side does for one Service port: accept on its listener, relay to its backends.
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """The backends of one Service port, and how they are chosen.
 
     Attributes:
         service: whose traffic it is.
-        listener: the host IP and the Service port's host port, `10.100.0.2:10400`.
-        frontends: the original destinations that belong to this listener.
+        frontends: the original destinations of that traffic.
         backends: in the order of picking; empty while there are none.
         far: that may take over while most of the backends cannot be reached: those of other zones, where
             hints prefer the near ones.
@@ -33,12 +32,21 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     service: ServicePortName
-    listener: Address
     frontends: tuple[Address, ...]
     backends: tuple[Backend, ...] = ()
     far: tuple[Backend, ...] = ()
     leaving: tuple[Address, ...] = ()
     settings: Settings = Settings()
+
+
+class Serve(Pool, frozen=True, kw_only=True):
+    """What the data side does for one Service port: accept on its listener, relay to its backends.
+
+    Attributes:
+        listener: the host IP and the Service port's host port, `10.100.0.2:10400`.
+    """
+
+    listener: Address
 
 
 class Frontend(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
@@ -98,12 +106,17 @@ class Wanted(msgspec.Struct, frozen=True):
         captures: by frontend: every frontend of every Service port that is ours.
         paths: by Service port: how its bytes travel.
         guards: every listener of `serves`, with its protocol.
+        flows: by UDP frontend in `captures`: where its flows may lead. Those that began before may stay with
+            pods that serve and get no new ones.
+        checked: by Service port: those whose packets netfilter sends to pods that are to be checked.
     """
 
     serves: dict[ServicePortName, Serve] = {}
     captures: dict[Frontend, Target] = {}
     paths: dict[ServicePortName, Path] = {}
     guards: frozenset[Frontend] = frozenset()
+    flows: dict[Frontend, tuple[Address, ...]] = {}
+    checked: dict[ServicePortName, Pool] = {}
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -113,7 +126,7 @@ class Plan(msgspec.Struct, frozen=True):
         serve: listeners to open, and backends to change on open ones; before any packet is sent there.
         capture: one atomic batch for the kernel.
         forget: UDP frontends whose conntrack entries must go, or old flows would keep an old target; under
-            each the addresses where its packets go now: flows that lead there already are spared.
+            each the addresses where flows may lead: those are spared.
         close: Service ports to stop accepting for; their established connections live on.
     """
 

@@ -38,7 +38,7 @@ def totals(plane: DataPlane, serial: int) -> messages.Totals:
 def _service(live: LiveService) -> messages.ServiceCount:
     now = monotonic()
     return messages.ServiceCount(
-        service=live.serve.service,
+        service=live.pool.service,
         connections=live.connections,
         backends=tuple(
             _backend(backend, now)

@@ -119,7 +119,7 @@ class Checker:
 
     def _look(self, now: float) -> None:
         for service in self._services.values():
-            if is_due_at_all(service.serve.settings.check, now, service.used):
+            if is_due_at_all(service.pool.settings.check, now, service.used):
                 for live in service.backends:
                     if live not in self._turns:
                         self._put(now + self._draw() * _FIRST_WITHIN, service, live)
@@ -134,9 +134,9 @@ class Checker:
 
     def _take(self, turn: Turn, now: float) -> None:
         service, live = turn.service, turn.live
-        check = service.serve.settings.check
+        check = service.pool.settings.check
         if (
-            self._services.get(service.serve.service) is not service
+            self._services.get(service.pool.service) is not service
             or service.find(live.address) is not live
             or not is_due_at_all(check, now, service.used)
         ):
@@ -161,5 +161,5 @@ class Checker:
         self._put_again(service, probe.live, now)
 
     def _put_again(self, service: LiveService, live: LiveBackend, now: float) -> None:
-        check = service.serve.settings.check
+        check = service.pool.settings.check
         self._put(now + next_interval(check, self._draw(), in_doubt=live.in_doubt), service, live)

@@ -241,7 +241,7 @@ class Connection:
         if outcome == errno.EALREADY:
             context.poller.register(sock.fileno(), WRITE, self)
             context.dialling.add(self.number, self)
-            patience = self.service.serve.settings.hedged_dial
+            patience = self.service.pool.settings.hedged_dial
             self._hedge_at = math.inf if patience is None else self._attempt_began + patience
             return None
         return Event.CONNECTED if outcome == 0 else self._dial_failed(outcome)
@@ -321,7 +321,7 @@ class Connection:
         if backend is not None:
             log.debug(
                 "dial failed",
-                service=str(self.service.serve.service),
+                service=str(self.service.pool.service),
                 backend=str(backend.address),
                 error=os.strerror(error or 0),
             )

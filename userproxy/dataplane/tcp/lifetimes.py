@@ -89,7 +89,7 @@ def verdict(connection: Connection, now: float) -> Event | None:
         connection: one of a Service port whose settings limit its time.
         now: monotonic seconds.
     """
-    settings, backend = connection.service.serve.settings, connection.backend
+    settings, backend = connection.service.pool.settings, connection.backend
     if (
         settings.close_on_removal is not None
         and backend is not None
@@ -109,5 +109,5 @@ def spread(number: int) -> float:
 
 
 def _limits(service: LiveService) -> bool:
-    settings = service.serve.settings
+    settings = service.pool.settings
     return settings.max_connection_age is not None or settings.close_on_removal is not None

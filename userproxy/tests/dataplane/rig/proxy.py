@@ -53,12 +53,13 @@ class Proxy:
         self.service = LiveService(
             Serve(service=ServicePortName("shop", "cart", "http"), listener=LISTENER, frontends=())
         )
+        self.service.listener = LISTENER
 
     def serve(self, *backends: socket) -> None:
         """Serve with these backends: sockets that are bound to their addresses."""
         known = tuple(Backend(Address(*backend.getsockname())) for backend in backends)
         self.service.update(
-            Serve(service=self.service.serve.service, listener=LISTENER, frontends=(), backends=known)
+            Serve(service=self.service.pool.service, listener=LISTENER, frontends=(), backends=known)
         )
 
     def accept(self, said: bytes = b"", *, finished: bool = False) -> tuple[Connection, socket]:

@@ -67,7 +67,7 @@ def test_connections_leak_nothing(
 
         def serve(mask: int) -> None:
             proxy.serve(*(pod for place, pod in enumerate(pods) if mask >> place & 1))
-            proxy.service.update(msgspec.structs.replace(proxy.service.serve, settings=settings))
+            proxy.service.update(msgspec.structs.replace(proxy.service.pool, settings=settings))
 
         serve(0b111)
         clients = [proxy.accept()[1]]

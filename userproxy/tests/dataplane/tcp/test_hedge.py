@@ -24,7 +24,7 @@ def hedging(proxy: Proxy, *backends: socket) -> None:
     """Serve with these backends, and with a second dial after a while."""
     proxy.serve(*backends)
     settings = Settings(hedged_dial=PATIENCE)
-    proxy.service.update(msgspec.structs.replace(proxy.service.serve, settings=settings))
+    proxy.service.update(msgspec.structs.replace(proxy.service.pool, settings=settings))
 
 
 def wait(proxy: Proxy, seconds: float) -> None:

@@ -11,7 +11,7 @@ from userproxy.lab.topology import CLIENT, HOST1, HOST2, SERVER1, SERVER2
 from userproxy.ops.client import AdminClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from userproxy.lab.deployment import Lab
 
@@ -33,14 +33,27 @@ class Port(NamedTuple):
         return f"{self.protocol.lower()}-{self.port}"
 
 
+class Options(NamedTuple):
+    """What else there is to say of a Service.
+
+    Attributes:
+        path: of the annotation; none by default.
+        local: only pods of the client's own node may serve.
+        terminating: those of the pods that are being deleted, and still serve; all others are ready.
+        annotations: `userproxy.dev/...`, without that.
+    """
+
+    path: str = ""
+    local: bool = False
+    terminating: Sequence[str] = ()
+    annotations: Mapping[str, str] = {}
+
+
+PLAIN = Options()
+
+
 def objects(
-    name: str,
-    ip: str,
-    ports: Sequence[Port],
-    pods: Sequence[str],
-    *,
-    path: str = "",
-    local: bool = False,
+    name: str, ip: str, ports: Sequence[Port], pods: Sequence[str], options: Options = PLAIN
 ) -> list[dict[str, Any]]:
     """A Service and its EndpointSlice.
 
@@ -48,30 +61,38 @@ def objects(
         name: of both.
         ip: the cluster IP.
         ports: at least one.
-        pods: names of pods of the lab, or IP addresses of others; all of them ready.
-        path: of the annotation; none by default.
-        local: only pods of the client's own node may serve.
+        pods: names of pods of the lab, or IP addresses of others.
+        options: what else there is to say.
     """
     metadata = {"namespace": "default", "name": name}
-    annotations = {"userproxy.dev/path": path} if path else {}
+    annotated = {f"userproxy.dev/{key}": value for key, value in options.annotations.items()}
+    if options.path:
+        annotated["userproxy.dev/path"] = options.path
     spec = {
         "clusterIP": ip,
         "clusterIPs": [ip],
         "ipFamilies": ["IPv4"],
-        "internalTrafficPolicy": "Local" if local else "Cluster",
+        "internalTrafficPolicy": "Local" if options.local else "Cluster",
         "ports": [{"name": each.name, "protocol": each.protocol, "port": each.port} for each in ports],
     }
     slice_ports = [{"name": each.name, "protocol": each.protocol, "port": each.target} for each in ports]
-    ips = [POD_IPS.get(pod, pod) for pod in pods]
     endpoints = [
-        {"addresses": [each], "nodeName": NODES.get(each, "elsewhere"), "conditions": {"ready": True}}
-        for each in ips
+        {
+            "addresses": [POD_IPS.get(pod, pod)],
+            "nodeName": NODES.get(POD_IPS.get(pod, pod), "elsewhere"),
+            "conditions": {
+                "ready": pod not in options.terminating,
+                "serving": True,
+                "terminating": pod in options.terminating,
+            },
+        }
+        for pod in pods
     ]
     return [
         {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": metadata | {"annotations": annotations},
+            "metadata": metadata | {"annotations": annotated},
             "spec": spec,
         },
         {
@@ -85,13 +106,26 @@ def objects(
     ]
 
 
-def put(lab: Lab, name: str, ip: str, ports: Sequence[Port], pods: Sequence[str], **more: Any) -> None:  # noqa: ANN401 - as of objects()
+def manifest(name: str, ip: str, ports: Sequence[Port], pods: Sequence[str], **options: Any) -> str:  # noqa: ANN401 - those of Options
+    """The same, as the content of a file."""
+    items = objects(name, ip, ports, pods, Options(**options))
+    return json.dumps({"kind": "List", "apiVersion": "v1", "items": items})
+
+
+def put(lab: Lab, name: str, ip: str, ports: Sequence[Port], pods: Sequence[str], **options: Any) -> None:  # noqa: ANN401 - those of Options
     """Create or change a Service, and wait until the daemon on host1 has carried it out."""
-    path = more.get("path") or "redirect-to-pod"
-    text = json.dumps({"kind": "List", "apiVersion": "v1", "items": objects(name, ip, ports, pods, **more)})
-    lab.write_manifest(f"{name}.json", text)
-    wanted = sorted(f"{POD_IPS.get(pod, pod)}:{port.target}" for pod in pods for port in ports)
-    wait_until(f"{name} is carried out", lambda: _carried_out(lab, name) == (path, wanted), PATIENCE_SECONDS)
+    lab.write_manifest(f"{name}.json", manifest(name, ip, ports, pods, **options))
+    wanted = Options(**options)
+    rows = sorted(
+        (f"{POD_IPS.get(pod, pod)}:{port.target}", pod in wanted.terminating)
+        for pod in pods
+        for port in ports
+    )
+    wait_until(
+        f"{name} is carried out",
+        lambda: _carried_out(lab, name) == (wanted.path or "redirect-to-pod", rows),
+        PATIENCE_SECONDS,
+    )
 
 
 @contextlib.contextmanager
@@ -101,10 +135,10 @@ def service(
     ip: str,
     ports: Sequence[Port],
     pods: Sequence[str],
-    **more: Any,  # noqa: ANN401 - as of objects()
+    **options: Any,  # noqa: ANN401 - those of Options
 ) -> Iterator[None]:
     """A Service for the time of the block."""
-    put(lab, name, ip, ports, pods, **more)
+    put(lab, name, ip, ports, pods, **options)
     try:
         yield
     finally:
@@ -112,9 +146,13 @@ def service(
         wait_until(f"{name} is gone", lambda: _carried_out(lab, name) is None, PATIENCE_SECONDS)
 
 
-def _carried_out(lab: Lab, name: str) -> tuple[str, list[str]] | None:
-    """The path and the backends of a Service, as the daemon has carried them out."""
+def _carried_out(lab: Lab, name: str) -> tuple[str, list[tuple[str, bool]]] | None:
+    """The path of a Service, and its backends with whether they drain, as the daemon has carried them out."""
     with AdminClient(lab.admin_socket("host1")) as admin:
         paths = {row.path for row in admin.services() if row.service.startswith(f"default/{name}:")}
-        backends = [row.backend for row in admin.backends() if row.service.startswith(f"default/{name}:")]
-    return (paths.pop(), sorted(backends)) if len(paths) == 1 else None
+        rows = [row for row in admin.backends() if row.service.startswith(f"default/{name}:")]
+    return (
+        (paths.pop(), sorted((row.backend, row.state == "draining") for row in rows))
+        if len(paths) == 1
+        else None
+    )

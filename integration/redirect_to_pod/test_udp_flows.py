@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from integration.redirect_to_pod.servers import ask_udp, serving, udp_client
-from integration.redirect_to_pod.services import Port, put, service
+from integration.redirect_to_pod.services import Port, manifest, put, service
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
@@ -37,6 +37,35 @@ def test_only_the_clients_of_a_pod_that_goes_are_moved(lab: Lab) -> None:
         assert set(served(clients)) == {"server2:7000"}, "nobody stays with a pod that went"
         put(lab, NAME, IP, [UDP], PODS)
         assert set(served(clients)) == {"server2:7000"}, "and nobody moves back"
+        for client in clients:
+            client.close()
+
+
+def test_a_pod_that_terminates_keeps_its_clients_until_it_is_gone(lab: Lab) -> None:
+    with serving(lab, PODS, 7000), service(lab, NAME, IP, [UDP], PODS):
+        clients = [udp_client(lab, "client", FRONTEND) for _ in range(40)]
+        before = served(clients)
+        assert "server1:7000" in before
+        put(lab, NAME, IP, [UDP], PODS, terminating=["server1"])
+        assert served(clients) == before, "it still serves those whom it serves"
+        newcomers = [udp_client(lab, "client", FRONTEND) for _ in range(20)]
+        assert set(served(newcomers)) == {"server2:7000"}, "and gets nobody new"
+        put(lab, NAME, IP, [UDP], ["server2"])
+        assert set(served(clients)) == {"server2:7000"}, "nobody stays with a pod that is gone"
+        for client in (*clients, *newcomers):
+            client.close()
+
+
+def test_a_pod_that_goes_while_the_daemon_is_away_keeps_nobody(lab: Lab) -> None:
+    with serving(lab, PODS, 7000), service(lab, NAME, IP, [UDP], PODS):
+        clients = [udp_client(lab, "client", FRONTEND) for _ in range(40)]
+        assert set(served(clients)) == {"server1:7000", "server2:7000"}
+        put(lab, NAME, IP, [UDP], PODS, terminating=["server1"])
+        lab.daemon("host1").kill()
+        lab.write_manifest(f"{NAME}.json", manifest(NAME, IP, [UDP], ["server2"]))
+        lab.start_daemon("host1", "--mode", "redirect-to-pod")
+        put(lab, NAME, IP, [UDP], ["server2"])
+        assert set(served(clients)) == {"server2:7000"}
         for client in clients:
             client.close()
 

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from userproxy.model.address import Address
-from userproxy.model.plan import Drop, Frontend, Refuse, Serve, Target, ToListener, ToPods
+from userproxy.model.plan import Drop, Frontend, Pool, Refuse, Serve, Target, ToListener, ToPods
 from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
+from userproxy.model.settings import HealthCheck
 from userproxy.model.snapshot import Node, Problem
 from userproxy.planner import topology
 
 if TYPE_CHECKING:
     from userproxy.model.endpoint import Endpoint
+
+# Netfilter does not tell which Services have traffic, so `auto` checks nobody there.
+_CHECKED = frozenset({HealthCheck.TCP, HealthCheck.HTTP})
 
 _TO_POD_REMEDY = f"annotate the Service with userproxy.dev/path: {Path.REDIRECT_TO_POD}"
 
@@ -44,6 +48,8 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
         captures: a target for each of its frontends that are served.
         problems: in any order.
         guard: its listener, to be refused to whoever was not redirected to it.
+        flows: if it is UDP, where the flows of each of its captured frontends may lead.
+        checked: the pods that netfilter sends its packets to, if they are to be checked.
     """
 
     name: ServicePortName
@@ -52,6 +58,8 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
     captures: dict[Frontend, Target] = {}
     problems: tuple[Problem, ...] = ()
     guard: Frontend | None = None
+    flows: dict[Frontend, tuple[Address, ...]] = {}
+    checked: Pool | None = None
 
 
 def path_of(service: ServicePort, place: Place) -> Path:
@@ -91,21 +99,11 @@ def outcome_of(
         return Outcome(service.name, path, None, dict.fromkeys(keys, Refuse()), tuple(problems))
     same_family = [endpoint for endpoint in endpoints if not endpoint.address.is_ipv6]
     choice = topology.select(service, same_family, place.node)
-    serve = guard = None
-    if port is not None:
-        listener = Address(place.host_ip, port)
-        serve = Serve(
-            service=service.name,
-            listener=listener,
-            frontends=frontends,
-            backends=choice.backends,
-            far=choice.far,
-            leaving=_leaving(service, same_family, choice),
-            settings=service.settings,
-        )
-        guard = Frontend(service.protocol, listener)
-    captures = dict.fromkeys(keys, _target(choice, serve))
-    return Outcome(service.name, path, serve, captures, tuple(problems), guard)
+    if port is None:
+        outcome = _carried(service, keys, same_family, choice)
+    else:
+        outcome = _relayed(service, keys, same_family, choice, Address(place.host_ip, port))
+    return msgspec.structs.replace(outcome, problems=tuple(problems))
 
 
 def without_conflicts(outcomes: list[Outcome]) -> list[Outcome]:
@@ -130,9 +128,68 @@ def _without(
     owners: dict[Frontend, ServicePortName],
 ) -> Outcome:
     addresses = tuple(key.address for key in kept)
-    serve = outcome.serve and msgspec.structs.replace(outcome.serve, frontends=addresses)
-    problems = [_conflict_problem(outcome.name, key, owners[key]) for key in lost]
-    return Outcome(outcome.name, outcome.path, serve, kept, (*outcome.problems, *problems), outcome.guard)
+    replace = msgspec.structs.replace
+    return replace(
+        outcome,
+        serve=outcome.serve and replace(outcome.serve, frontends=addresses),
+        captures=kept,
+        problems=(*outcome.problems, *(_conflict_problem(outcome.name, key, owners[key]) for key in lost)),
+        flows={key: pods for key, pods in outcome.flows.items() if key in kept},
+        checked=outcome.checked and replace(outcome.checked, frontends=addresses),
+    )
+
+
+def _relayed(
+    service: ServicePort,
+    keys: list[Frontend],
+    endpoints: list[Endpoint],
+    choice: topology.Choice,
+    listener: Address,
+) -> Outcome:
+    """Its packets go to a listener of ours."""
+    serve = Serve(
+        service=service.name,
+        listener=listener,
+        frontends=tuple(key.address for key in keys),
+        backends=choice.backends,
+        far=choice.far,
+        leaving=_leaving(service, endpoints, choice),
+        settings=service.settings,
+    )
+    return Outcome(
+        name=service.name,
+        path=Path.REDIRECT_TO_HOST,
+        serve=serve,
+        captures=dict.fromkeys(keys, _target(choice, ToListener(listener))),
+        guard=Frontend(service.protocol, listener),
+    )
+
+
+def _carried(
+    service: ServicePort, keys: list[Frontend], endpoints: list[Endpoint], choice: topology.Choice
+) -> Outcome:
+    """Its packets go to the pods."""
+    pods = tuple(backend.address for backend in choice.backends)
+    flows: dict[Frontend, tuple[Address, ...]] = {}
+    checked = None
+    if service.protocol is Protocol.UDP:
+        serving = (endpoint.address for endpoint in endpoints if endpoint.serving)
+        flows = dict.fromkeys(keys, tuple(dict.fromkeys((*pods, *serving))))
+    elif service.settings.check.kind in _CHECKED:
+        checked = Pool(
+            service=service.name,
+            frontends=tuple(key.address for key in keys),
+            backends=choice.backends,
+            far=choice.far,
+            settings=service.settings,
+        )
+    return Outcome(
+        name=service.name,
+        path=Path.REDIRECT_TO_POD,
+        captures=dict.fromkeys(keys, _target(choice, ToPods(pods))),
+        flows=flows,
+        checked=checked,
+    )
 
 
 def _leaving(service: ServicePort, endpoints: list[Endpoint], choice: topology.Choice) -> tuple[Address, ...]:
@@ -142,14 +199,11 @@ def _leaving(service: ServicePort, endpoints: list[Endpoint], choice: topology.C
     return tuple(endpoint.address for endpoint in endpoints if endpoint.address not in picked)
 
 
-def _target(choice: topology.Choice, serve: Serve | None) -> Target:
+def _target(choice: topology.Choice, target: Target) -> Target:
+    """The target, if there is anybody to take the traffic."""
     if choice.drop:
         return Drop()
-    if not choice.backends:
-        return Refuse()
-    if serve is not None:
-        return ToListener(serve.listener)
-    return ToPods(tuple(backend.address for backend in choice.backends))
+    return target if choice.backends else Refuse()
 
 
 def _protocol_problem(service: ServicePort) -> Problem:

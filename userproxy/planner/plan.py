@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from userproxy.model.plan import CaptureChange, Frontend, Plan, ToListener, ToPods
-from userproxy.model.service import Protocol
+from userproxy.model.plan import CaptureChange, Frontend, Plan
 from userproxy.planner.difference import dropped, touched
 
 if TYPE_CHECKING:
     from userproxy.model.address import Address
-    from userproxy.model.plan import Target, Wanted
+    from userproxy.model.plan import Wanted
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -27,7 +26,7 @@ def plan(wanted: Wanted, actual: Wanted) -> Plan:
 
     Values are compared by identity first, so states that share most of theirs are cheap to compare. A Serve
     whose listener differs from the open one opens the new listener; the old one closes when the whole plan
-    has been carried out. `paths` tell how bytes travel and need no action of their own.
+    has been carried out. `paths` and `checked` need no action of their own.
 
     Args:
         wanted: where to get to.
@@ -35,19 +34,13 @@ def plan(wanted: Wanted, actual: Wanted) -> Plan:
     """
     serves, closed = _difference(wanted.serves, actual.serves)
     put, removed = _difference(wanted.captures, actual.captures)
-    outdated = {
-        frontend: _leads_to(put.get(frontend))
-        for frontend in (*put, *removed)
-        if frontend.protocol is Protocol.UDP
-        and _leaves_old_flows(actual.captures.get(frontend), put.get(frontend))
-    }
     guard, unguard = frozenset[Frontend](), frozenset[Frontend]()
     if wanted.guards is not actual.guards:
         guard, unguard = wanted.guards - actual.guards, actual.guards - wanted.guards
     return Plan(
         serve=tuple(serves.values()),
         capture=CaptureChange(put, frozenset(removed), guard, unguard),
-        forget=outdated,
+        forget=_outdated(wanted.flows, actual.flows),
         close=tuple(closed),
     )
 
@@ -57,26 +50,17 @@ def _difference(wanted: dict[K, V], actual: dict[K, V]) -> tuple[dict[K, V], lis
     return {key: wanted[key] for key in touched(wanted, actual)}, dropped(wanted, actual)
 
 
-def _leads_to(target: Target | None) -> tuple[Address, ...]:
-    """The addresses that a target rewrites to."""
-    match target:
-        case ToListener(listener):
-            return (listener,)
-        case ToPods(pods):
-            return pods
-        case _:
-            return ()
-
-
-def _leaves_old_flows(old: Target | None, new: Target | None) -> bool:
-    """Whether conntrack may hold UDP flows that the change of a frontend's target would leave where they are.
+def _outdated(
+    wanted: dict[Frontend, tuple[Address, ...]], actual: dict[Frontend, tuple[Address, ...]]
+) -> dict[Frontend, tuple[Address, ...]]:
+    """The UDP frontends of which conntrack may hold flows that lead where they no longer may.
 
     A flow is rewritten as its first packet was, for as long as its client keeps sending. That goes for flows
-    of before the first capture too: their packets went out as they were, and would go on doing so. Flows to
-    pods that stay may stay. Refusing and dropping look at each packet, whatever flow it belongs to.
+    of before the first capture too: their packets went out as they were, and would go on doing so.
     """
-    if isinstance(old, ToPods) and isinstance(new, ToPods):
-        return not set(old.pods) <= set(new.pods)
-    if old is None:
-        return isinstance(new, ToListener | ToPods)
-    return True
+    changed = {
+        frontend: wanted[frontend]
+        for frontend in touched(wanted, actual)
+        if frontend not in actual or not set(actual[frontend]) <= set(wanted[frontend])
+    }
+    return changed | dict.fromkeys(dropped(wanted, actual), ())

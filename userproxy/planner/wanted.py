@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from userproxy.model.endpoint import Endpoint
-from userproxy.model.plan import Frontend, Serve, Target, Wanted
+from userproxy.model.plan import Frontend, Pool, Serve, Target, Wanted
 from userproxy.model.service import Path, ServicePort, ServicePortName
 from userproxy.planner.difference import dropped, touched
 from userproxy.planner.outcome import Outcome, Place, needs_host_port, outcome_of, without_conflicts
@@ -20,6 +20,7 @@ from userproxy.planner.outcome import Outcome, Place, needs_host_port, outcome_o
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from userproxy.model.address import Address
     from userproxy.model.snapshot import Node, Problem, Snapshot
     from userproxy.planner.ports import PortBook
 
@@ -177,6 +178,8 @@ def _replaced(wanted: Wanted, old: list[Outcome], new: list[Outcome]) -> Wanted:
         captures=_patched(wanted.captures, _captures(old), _captures(new)),
         paths=_patched(wanted.paths, _paths(old), _paths(new)),
         guards=_exchanged(wanted.guards, _guards(old), _guards(new)),
+        flows=_patched(wanted.flows, _flows(old), _flows(new)),
+        checked=_patched(wanted.checked, _checked(old), _checked(new)),
     )
 
 
@@ -210,3 +213,11 @@ def _guards(outcomes: list[Outcome]) -> set[Frontend]:
 
 def _paths(outcomes: list[Outcome]) -> dict[ServicePortName, Path]:
     return {outcome.name: outcome.path for outcome in outcomes}
+
+
+def _flows(outcomes: list[Outcome]) -> dict[Frontend, tuple[Address, ...]]:
+    return dict(chain.from_iterable(outcome.flows.items() for outcome in outcomes))
+
+
+def _checked(outcomes: list[Outcome]) -> dict[ServicePortName, Pool]:
+    return {outcome.name: outcome.checked for outcome in outcomes if outcome.checked is not None}

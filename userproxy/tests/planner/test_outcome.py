@@ -1,17 +1,23 @@
-"""What the settings of a Service add to what is told to the data side."""
+"""What a Service's settings and endpoints come to, beyond where its packets go."""
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
 from userproxy.model.address import Address
 from userproxy.model.endpoint import Endpoint
+from userproxy.model.plan import Frontend, Refuse, ToPods
 from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
-from userproxy.model.settings import Balance, Settings
+from userproxy.model.settings import Balance, Check, HealthCheck, Settings
 from userproxy.model.snapshot import Node
-from userproxy.planner.outcome import Place, outcome_of
+from userproxy.planner.outcome import Outcome, Place, outcome_of
 
+FRONTEND = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
 PLACE = Place(Node("here", "zone-a"), "10.100.0.2", Path.REDIRECT_TO_HOST, range(10400, 10500))
 READY = Endpoint(address=Address("10.0.1.2", 8080))
 LEAVING = Endpoint(address=Address("10.0.1.3", 8080), ready=False, terminating=True)
+GONE = Endpoint(address=Address("10.0.1.4", 8080), ready=False, serving=False, terminating=True)
 
 
 def served(settings: Settings) -> tuple[Settings, tuple[Address, ...]]:
@@ -33,3 +39,48 @@ def test_settings_reach_the_data_side() -> None:
 
 def test_who_wants_removed_pods_dealt_with_is_told_which_are_only_leaving() -> None:
     assert served(Settings(close_on_removal=5.0))[1] == (LEAVING.address,)
+
+
+def carried(
+    *endpoints: Endpoint, protocol: Protocol = Protocol.TCP, check: HealthCheck = HealthCheck.AUTO
+) -> Outcome:
+    """What a Service comes to whose packets netfilter sends to its pods."""
+    service = ServicePort(
+        name=ServicePortName("default", "web"),
+        protocol=protocol,
+        frontends=(FRONTEND.address,),
+        path=Path.REDIRECT_TO_POD,
+        settings=Settings(check=Check(kind=check)),
+    )
+    return outcome_of(service, endpoints, None, PLACE)
+
+
+def test_udp_flows_may_stay_with_a_pod_that_still_serves_though_new_ones_go_elsewhere() -> None:
+    frontend = msgspec.structs.replace(FRONTEND, protocol=Protocol.UDP)
+    outcome = carried(READY, LEAVING, GONE, protocol=Protocol.UDP)
+    assert outcome.captures == {frontend: ToPods((READY.address,))}
+    assert outcome.flows == {frontend: (READY.address, LEAVING.address)}
+    by_hand = msgspec.structs.replace(READY, drained=True)
+    assert carried(by_hand, protocol=Protocol.UDP).captures == {frontend: Refuse()}
+    assert carried(by_hand, protocol=Protocol.UDP).flows == {frontend: (READY.address,)}
+    assert carried(READY).flows == {}
+
+
+@pytest.mark.parametrize(
+    ("check", "protocol", "checked"),
+    [
+        (HealthCheck.TCP, Protocol.TCP, True),
+        (HealthCheck.HTTP, Protocol.TCP, True),
+        (HealthCheck.AUTO, Protocol.TCP, False),
+        (HealthCheck.OFF, Protocol.TCP, False),
+        (HealthCheck.TCP, Protocol.UDP, False),
+    ],
+)
+def test_pods_that_netfilter_sends_to_are_checked_if_the_author_asked_for_it(
+    check: HealthCheck, protocol: Protocol, checked: bool
+) -> None:
+    pool = carried(READY, LEAVING, protocol=protocol, check=check).checked
+    assert (pool is not None) == checked
+    if pool is not None:
+        assert pool.frontends == (FRONTEND.address,)
+        assert [backend.address for backend in pool.backends] == [READY.address]

@@ -16,6 +16,8 @@ import uvloop
 from userproxy import __version__
 from userproxy.config import ConfigError
 from userproxy.control import Control, Operator, Ports
+from userproxy.dataplane.health.carried import CarriedPods
+from userproxy.dataplane.poller import Poller
 from userproxy.logs import configure_logging
 from userproxy.model.messages import Begin
 from userproxy.model.plan import CaptureChange, Refuse
@@ -109,12 +111,21 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
         ),
     )
     source = await _open_source(config)
-    view = View(config, crew, kernel, lambda: _source_status(source), time.time)
-    control = Control(config, crew, kernel, _ports(config), view)
+    loop = asyncio.get_running_loop()
+    poller = Poller()
+    poller.attach(loop)
+    carried = CarriedPods(loop, poller)
+    view = View(config, crew, carried, kernel, lambda: _source_status(source), time.time)
+    control = Control(config, crew, carried, kernel, _ports(config), view)
     daemon = Daemon(config, control, crew, kernel, view, source)
+    carried.on_change = daemon.notify
     operator = Operator(control, crew, view, daemon.notify)
     async with serve_admin(config.admin_socket, view, operator):
-        return await daemon.run(check)
+        try:
+            return await daemon.run(check)
+        finally:
+            carried.close()
+            poller.shut()
 
 
 async def _open_source(config: Config) -> Source:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from userproxy.config import Config
+    from userproxy.dataplane.health.carried import CarriedPods
     from userproxy.model.filter import ConnectionFilter
     from userproxy.model.service import ServicePortName
     from userproxy.netfilter.kernel import Kernel
@@ -77,13 +78,17 @@ class Control:
     Args:
         config: of the daemon.
         crew: the data side.
+        carried: the checks of pods that netfilter sends connections to.
         kernel: the kernel's side.
         ports: the host ports.
         view: is shown what was done.
     """
 
-    def __init__(self, config: Config, crew: Crew, kernel: Kernel, ports: Ports, view: View) -> None:
+    def __init__(
+        self, config: Config, crew: Crew, carried: CarriedPods, kernel: Kernel, ports: Ports, view: View
+    ) -> None:
         self._crew = crew
+        self._carried = carried
         self._kernel = kernel
         self._ports = ports
         self._view = view
@@ -155,7 +160,7 @@ class Control:
         failures: dict[ServicePortName, OSError] = {}
         for _ in range(_MAX_ROUNDS):
             wanted, problems = self._planner.wanted(snapshot, snapshot.node or self._node, self._actual)
-            wanted = _without(wanted, failures)
+            wanted = self._carried.steer(_without(wanted, failures), self._actual)
             steps = plan(wanted, self._actual)
             if not steps:
                 break

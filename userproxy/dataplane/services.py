@@ -17,7 +17,7 @@ from userproxy.dataplane.health.rotation import Rotation, may_eject, rotate
 from userproxy.model.settings import HealthCheck
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from userproxy.model.address import Address
     from userproxy.model.plan import Backend, Pool
@@ -69,6 +69,7 @@ class LiveService:
         pool: its backends, and how they are chosen, as told last.
         listener: where its clients are accepted; None if netfilter sends them to the pods.
         on_failure: called with itself and a backend that a client could not reach.
+        on_change: called with itself when a backend has gone down or come back.
         balancer: whose turn it is.
         rotation: who may be picked, and who is tried last.
         connections: how many live connections it has.
@@ -93,6 +94,7 @@ class LiveService:
         self._clients: dict[str, int] = {}
         self.retired = False
         self.on_failure: Callable[[LiveService, LiveBackend], object] | None = None
+        self.on_change: Callable[[LiveService], object] | None = None
         self._place = place
         self._draw = draw
         self._clock = clock
@@ -151,6 +153,12 @@ class LiveService:
         if pool.settings.balance is not self.pool.settings.balance:
             self.balancer = make_balancer(pool.settings.balance, self._draw)
         self._take_over(pool, self._clock())
+
+    def begin_with(self, addresses: Collection[Address]) -> None:
+        """Only the backends at these addresses are known to be well: the others are down until checked."""
+        for live in self.backends:
+            live.checked.up = live.address in addresses
+        self._rearrange()
 
     def retire(self) -> None:
         """It is served no longer: all of its backends are gone."""
@@ -291,6 +299,8 @@ class LiveService:
             reason=condition.reason,
             panic=self.rotation.panic,
         )
+        if self.on_change is not None:
+            self.on_change(self)
 
     def _rearrange(self) -> None:
         self.rotation = rotate(self._near, self._far)

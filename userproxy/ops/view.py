@@ -16,11 +16,13 @@ from userproxy.netfilter.conntrack.table import FlowTable
 from userproxy.ops.http.metrics import Figures
 from userproxy.ops.tally import Tally
 from userproxy.planner.difference import dropped, touched
+from userproxy.worker import counts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from userproxy.config import Config
+    from userproxy.dataplane.health.carried import CarriedPods
     from userproxy.model.address import Address
     from userproxy.model.endpoint import Endpoint
     from userproxy.model.filter import ConnectionFilter
@@ -44,6 +46,7 @@ class View:
     Args:
         config: of the daemon.
         crew: the data side.
+        carried: the checks of pods that netfilter sends connections to.
         kernel: the kernel's side.
         source: tells where Services come from, and how old the news is.
         clock: seconds since the epoch.
@@ -53,12 +56,14 @@ class View:
         self,
         config: Config,
         crew: Crew,
+        carried: CarriedPods,
         kernel: Kernel,
         source: Callable[[], SourceStatus],
         clock: Callable[[], float],
     ) -> None:
         self._config = config
         self._crew = crew
+        self._carried = carried
         self._source = source
         self._clock = clock
         self._started = monotonic()
@@ -147,15 +152,15 @@ class View:
 
     async def _count(self) -> None:
         """Ask the data side and the kernel for their counts, which the rows are made from."""
-        self._tally = Tally(await self._crew.count())
+        self._tally = Tally([*await self._crew.count(), *counts.carried(self._carried)])
         await self._flows.count()
 
     def _judge(self, name: ServicePortName, endpoints: tuple[Endpoint, ...]) -> dict[Address, Condition]:
-        served = self._wanted.serves.get(name)
-        picked = {backend.address for backend in served.backends} if served else set()
+        pool = self._wanted.serves.get(name) or self._wanted.checked.get(name)
+        picked = {backend.address for backend in pool.backends} if pool else set()
         target = _target_of(self._snapshot.services[name], self._wanted)
         if isinstance(target, ToPods):
-            picked = set(target.pods)
+            picked.update(target.pods)
         known = self._conditions.get(name, {})
         return {
             endpoint.address: _lasting(
@@ -229,6 +234,8 @@ def _to_judge(
         *dropped(snapshot.endpoints, before.endpoints),
         *touched(wanted.serves, last.serves),
         *dropped(wanted.serves, last.serves),
+        *touched(wanted.checked, last.checked),
+        *dropped(wanted.checked, last.checked),
     ]
     moved = {key.address for key in touched(wanted.captures, last.captures)}
     for name in names:

@@ -1,4 +1,4 @@
-"""What a data plane has counted, as messages."""
+"""What a data plane, or the checks of the control side, have counted, as messages."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 from userproxy.model import messages
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from userproxy.dataplane.health.backend import LiveBackend
+    from userproxy.dataplane.health.carried import CarriedPods
     from userproxy.dataplane.plane import DataPlane
     from userproxy.dataplane.services import LiveService
 
 
-def services(plane: DataPlane) -> list[messages.ServiceCount]:
-    """The Service ports that ever had a connection or a check."""
-    found = (_service(live) for live in plane.services.values())
+def services(lives: Iterable[LiveService]) -> list[messages.ServiceCount]:
+    """Those of the Service ports that ever had a connection or a check."""
+    found = (_service(live) for live in lives)
     return [count for count in found if count.backends]
 
 
@@ -32,6 +35,21 @@ def totals(plane: DataPlane, serial: int) -> messages.Totals:
         failed_dials=dict(plane.counted.failed_dials),
         retried_dials=dict(plane.counted.retried_dials),
         changes=dict(plane.counted.changes),
+    )
+
+
+def carried(pods: CarriedPods) -> tuple[messages.ServiceCounts, messages.Totals]:
+    """What checks say of pods that netfilter sends connections to by itself."""
+    return (
+        messages.ServiceCounts(services=tuple(services(pods.services.values()))),
+        messages.Totals(
+            connections=0,
+            opened=0,
+            ended={},
+            paused="",
+            checks=dict(pods.checker.made),
+            changes=dict(pods.counted.changes),
+        ),
     )
 
 

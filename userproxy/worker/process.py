@@ -242,7 +242,7 @@ class Worker:
     def _count(self, order: messages.Count) -> None:
         if self._plane is None:
             return
-        found = counts.services(self._plane)
+        found = counts.services(self._plane.services.values())
         for start in range(0, len(found), CHUNK):
             part = tuple(found[start : start + CHUNK])
             self._say(messages.ServiceCounts(serial=order.serial, services=part))

@@ -1,0 +1,150 @@
+"""Pods to which netfilter sends connections by itself: checked, taken out of the map, brought back."""
+
+from __future__ import annotations
+
+import socket as net
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from userproxy.dataplane.health.carried import CarriedPods
+from userproxy.model.address import Address
+from userproxy.model.plan import Backend, Frontend, Pool, ToPods, Wanted
+from userproxy.model.service import Protocol, ServicePortName
+from userproxy.model.settings import Check, HealthCheck, Settings
+from userproxy.tests.dataplane.rig.sockets import Clock, VirtualTimers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from userproxy.tests.dataplane.rig.sockets import Sockets
+
+NAME = ServicePortName("default", "web")
+FRONTEND = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
+OTHER = Frontend(Protocol.TCP, Address("10.3.0.2", 80))
+CHECKED = Settings(check=Check(kind=HealthCheck.TCP, interval=5.0, rise=2, fall=3))
+SOON = 10.0
+"""Seconds that are more than the checks need to change their mind."""
+
+
+class Node:
+    """Two pods, which are listening sockets, and a Service whose packets netfilter sends to them."""
+
+    def __init__(self, sockets: Sockets) -> None:
+        self._clock, self._timers = Clock(), VirtualTimers()
+        self._poller = sockets.poller(self._clock)
+        self._listeners = [net.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        self.pods = tuple(Address(*listener.getsockname()) for listener in self._listeners)
+        self.told = 0
+        self.carried = self.daemon()
+
+    def daemon(self) -> CarriedPods:
+        """A daemon that starts."""
+        made = CarriedPods(self._timers.loop, self._poller)
+        made.on_change = self._tell
+        return made
+
+    def _tell(self) -> None:
+        self.told += 1
+
+    @property
+    def wanted(self) -> Wanted:
+        """By what the source says."""
+        backends = tuple(Backend(pod) for pod in self.pods)
+        pool = Pool(service=NAME, frontends=(FRONTEND.address,), backends=backends, settings=CHECKED)
+        return Wanted(captures={FRONTEND: ToPods(self.pods), OTHER: ToPods(self.pods)}, checked={NAME: pool})
+
+    def targets(self, actual: Wanted | None = None) -> tuple[Address, ...]:
+        """Where the Service's next connections go."""
+        captures = self.carried.steer(self.wanted, actual or Wanted()).captures
+        assert captures[OTHER] == ToPods(self.pods), "nobody asked for checks of that one"
+        target = captures[FRONTEND]
+        assert isinstance(target, ToPods)
+        return target.pods
+
+    def later(self, seconds: float = SOON) -> None:
+        """Let time go by."""
+        for _ in range(round(seconds / 0.05)):
+            self._clock.now += 0.05
+            self._timers.tick()
+            self._poller.dispatch()
+
+    def stop(self, *numbers: int) -> None:
+        """These pods listen no more."""
+        for number in numbers:
+            self._listeners[number].close()
+
+    def start(self, number: int) -> None:
+        """A pod listens again."""
+        address = self.pods[number]
+        self._listeners[number] = net.create_server((address.ip, address.port))
+
+    def close(self) -> None:
+        """The end."""
+        self.carried.close()
+        self.stop(0, 1)
+
+
+@pytest.fixture
+def node(sockets: Sockets) -> Iterator[Node]:
+    made = Node(sockets)
+    yield made
+    made.close()
+
+
+def test_a_dead_pod_leaves_the_map_and_comes_back(node: Node) -> None:
+    assert node.targets() == node.pods
+    node.stop(0)
+    node.later()
+    assert node.told == 1
+    assert node.targets() == node.pods[1:]
+    assert node.carried.services[NAME].backends[0].condition(0.0).reason == "health check: connection refused"
+    node.start(0)
+    node.later()
+    assert node.told == 2
+    assert node.targets() == node.pods
+
+
+def test_while_every_pod_looks_dead_all_of_them_stay(node: Node) -> None:
+    node.targets()
+    node.stop(0, 1)
+    node.later()
+    assert node.targets() == node.pods
+
+
+def test_what_is_steered_otherwise_is_steered_so_in_every_round(node: Node) -> None:
+    node.targets()
+    node.stop(0)
+    node.later()
+    assert [node.targets() for _ in range(3)] == [node.pods[1:]] * 3
+
+
+def test_nobody_steers_while_all_is_well(node: Node) -> None:
+    wanted = node.wanted
+    assert node.carried.steer(wanted, Wanted()) is wanted
+
+
+def test_a_service_that_asks_for_checks_no_more_gets_all_of_its_pods(node: Node) -> None:
+    node.targets()
+    node.stop(0)
+    node.later()
+    node.targets()
+    unchecked = msgspec.structs.replace(node.wanted, checked={})
+    assert node.carried.steer(unchecked, Wanted()) is unchecked
+    assert not node.carried.services
+
+
+def test_what_an_earlier_daemon_took_out_stays_out_until_it_has_passed_its_checks(node: Node) -> None:
+    node.stop(0)
+    adopted = Wanted(captures={FRONTEND: ToPods(node.pods[1:])})
+    assert node.targets(adopted) == node.pods[1:]
+    node.later()
+    assert node.targets(adopted) == node.pods[1:]
+    node.start(0)
+    node.later()
+    assert node.targets(adopted) == node.pods
+
+
+def test_without_an_earlier_daemon_all_pods_count_as_well(node: Node) -> None:
+    assert node.targets(Wanted()) == node.pods

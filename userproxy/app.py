@@ -14,14 +14,16 @@ import structlog
 import uvloop
 
 from userproxy import __version__
+from userproxy.by_hand import Operator
 from userproxy.config import ConfigError
-from userproxy.control import Control, Operator, Ports
+from userproxy.control import Control, Ports, Sides
 from userproxy.dataplane.health.carried import CarriedPods
 from userproxy.dataplane.poller import Poller
 from userproxy.logs import configure_logging
 from userproxy.model.messages import Begin
 from userproxy.model.plan import CaptureChange, Refuse
 from userproxy.model.rows import SourceStatus
+from userproxy.netfilter.conntrack.table import FlowTable
 from userproxy.netfilter.kernel import Kernel
 from userproxy.ops.admin import serve_admin
 from userproxy.ops.http.health import Health
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from userproxy.config import Config
+    from userproxy.model.address import Address
     from userproxy.model.snapshot import Snapshot
     from userproxy.sources import Source
 
@@ -115,9 +118,11 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
     poller = Poller()
     poller.attach(loop)
     carried = CarriedPods(loop, poller)
-    view = View(config, crew, carried, kernel, lambda: _source_status(source), time.time)
-    control = Control(config, crew, carried, kernel, _ports(config), view)
-    daemon = Daemon(config, control, crew, kernel, view, source)
+    flows = FlowTable(kernel.flows, _is_listener(config), time.time)
+    view = View(config, crew, carried, flows, lambda: _source_status(source), time.time)
+    sides = Sides(crew, kernel, carried, flows)
+    control = Control(config, sides, _ports(config), view)
+    daemon = Daemon(config, control, sides, view, source)
     carried.on_change = daemon.notify
     operator = Operator(control, crew, view, daemon.notify)
     async with serve_admin(config.admin_socket, view, operator):
@@ -151,6 +156,12 @@ async def _open_source(config: Config) -> Source:
     return source
 
 
+def _is_listener(config: Config) -> Callable[[Address], bool]:
+    """Tells whether an address may be one of our listeners."""
+    host_ip, ports = config.host_ip, config.ports
+    return lambda address: address.ip == host_ip and address.port in ports
+
+
 def _source_status(source: Source) -> SourceStatus:
     return SourceStatus(
         kind=source.kind, synced=source.synced, stale_seconds=round(source.stale_seconds(), 3)
@@ -176,19 +187,17 @@ class Daemon:
     Args:
         config: what is wanted of it.
         control: the control side.
-        crew: the data side.
-        kernel: the kernel's side.
+        sides: that carry connections.
         view: what it shows of itself.
         source: of the Services.
     """
 
-    def __init__(
-        self, config: Config, control: Control, crew: Crew, kernel: Kernel, view: View, source: Source
-    ) -> None:
+    def __init__(self, config: Config, control: Control, sides: Sides, view: View, source: Source) -> None:
         self._config = config
         self._control = control
-        self._crew = crew
-        self._kernel = kernel
+        self._crew = sides.crew
+        self._kernel = sides.kernel
+        self._flows = sides.flows
         self._view = view
         self._source = source
         self._stopping = asyncio.Event()
@@ -269,6 +278,7 @@ class Daemon:
             self._renewing = False
         elif self._stopping.is_set():
             self._crew.hurry()
+            self._flows.hurry()
         self._stopping.set()
 
     def _health(self) -> Health:
@@ -323,6 +333,7 @@ class Daemon:
         # leads, and wait there. The table itself stays until the connections are over: without any nat chain,
         # the kernel would stop translating their packets.
         await self._kernel.apply(CaptureChange(put=dict.fromkeys(self._control.actual.captures, Refuse())))
-        cut = await self._crew.drain(self._config.drain_seconds)
+        seconds = self._config.drain_seconds
+        cut, left = await asyncio.gather(self._crew.drain(seconds), self._flows.drain(seconds))
         await self._kernel.remove()
-        log.info("stopped", connections_cut=cut)
+        log.info("stopped", connections_cut=cut, connections_left_to_the_kernel=left)

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import structlog
 
-from userproxy.model.address import Address
-from userproxy.model.filter import is_backend
 from userproxy.model.plan import Plan, Wanted
 from userproxy.model.snapshot import Node, Problem, Snapshot
-from userproxy.ops.admin import OperatorError
 from userproxy.planner.drained import Drained
 from userproxy.planner.plan import plan
 from userproxy.planner.wanted import Planner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from userproxy.config import Config
     from userproxy.dataplane.health.carried import CarriedPods
-    from userproxy.model.filter import ConnectionFilter
     from userproxy.model.service import ServicePortName
+    from userproxy.netfilter.conntrack.table import FlowTable
     from userproxy.netfilter.kernel import Kernel
     from userproxy.ops.portfile import PortFile
     from userproxy.ops.view import View
@@ -38,9 +35,6 @@ _TOLD_BY_SOURCE = frozenset({"BadManifest", "ManifestsMissing"})
 
 # Planning again because a host port turned out to be occupied, or had to be freed first.
 _MAX_ROUNDS = 100
-
-# How long an operator waits to hear that it is done.
-_PATIENCE_SECONDS = 8.0
 
 
 class CarryOutError(Exception):
@@ -72,24 +66,36 @@ class Ports:
             )
 
 
+class Sides(NamedTuple):
+    """What carries connections.
+
+    Attributes:
+        crew: the data side: connections that are relayed.
+        kernel: what it captures for us.
+        carried: the checks of pods that netfilter sends connections to by itself.
+        flows: these connections.
+    """
+
+    crew: Crew
+    kernel: Kernel
+    carried: CarriedPods
+    flows: FlowTable
+
+
 class Control:
     """Carries out one Snapshot after another. Lives as long as the daemon.
 
     Args:
         config: of the daemon.
-        crew: the data side.
-        carried: the checks of pods that netfilter sends connections to.
-        kernel: the kernel's side.
+        sides: that carry connections.
         ports: the host ports.
         view: is shown what was done.
     """
 
-    def __init__(
-        self, config: Config, crew: Crew, carried: CarriedPods, kernel: Kernel, ports: Ports, view: View
-    ) -> None:
-        self._crew = crew
-        self._carried = carried
-        self._kernel = kernel
+    def __init__(self, config: Config, sides: Sides, ports: Ports, view: View) -> None:
+        self._crew = sides.crew
+        self._kernel = sides.kernel
+        self._carried = sides.carried
         self._ports = ports
         self._view = view
         self._node = Node(config.node_name)
@@ -231,61 +237,6 @@ class Control:
             else:
                 others[name] = error
         return others
-
-
-class Operator:
-    """What a person does by hand: ends connections, takes pods out and brings them back.
-
-    Args:
-        control: carries it out.
-        crew: the data side.
-        view: knows the backends.
-        notify: has `Control.reconcile` called soon.
-    """
-
-    def __init__(self, control: Control, crew: Crew, view: View, notify: Callable[[], None]) -> None:
-        self._control = control
-        self._crew = crew
-        self._view = view
-        self._notify = notify
-
-    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
-        """Reset the connections with these ids (None: any) that match; returns how many.
-
-        Raises:
-            OperatorError: nothing in particular is asked for.
-        """
-        if ids is None and not wanted:
-            raise OperatorError("kill what? name connections, a Service, a client or a backend")
-        count = await self._crew.kill(ids, wanted)
-        log.info("connections were killed by hand", connections=count)
-        return count
-
-    async def drain(self, backend: Address, *, undo: bool) -> tuple[int, int]:
-        """Take a pod out, or bring it back; returns how many backends, and their connections.
-
-        Raises:
-            OperatorError: there is no such backend, or it was not taken out.
-        """
-        backends = await self._view.backends()
-        rows = [row for row in backends if is_backend(backend, Address.parse(row.backend))]
-        shown = str(backend) if backend.port else backend.ip
-        drained = self._control.drained
-        if undo and not drained.remove(backend):
-            known = ", ".join(str(one) if one.port else one.ip for one in drained.addresses)
-            raise OperatorError(f"{shown} is not drained by hand; what is: {known or 'nothing'}")
-        if not undo:
-            if not rows:
-                raise OperatorError(f"no backend is at {shown}: see `userproxy backends`")
-            drained.add(backend)
-        log.info("a pod was brought back by hand" if undo else "a pod was drained by hand", backend=shown)
-        self._notify()
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._control.settled()
-        except TimeoutError:
-            raise OperatorError("noted, but not carried out yet: see `userproxy status`") from None
-        return len(rows), sum(row.connections for row in rows)
 
 
 def _without(wanted: Wanted, failures: Mapping[ServicePortName, OSError]) -> Wanted:

@@ -12,7 +12,6 @@ from userproxy import __version__
 from userproxy.model.plan import Frontend, ToPods, Wanted
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
-from userproxy.netfilter.conntrack.table import FlowTable
 from userproxy.ops.http.metrics import Figures
 from userproxy.ops.tally import Tally
 from userproxy.planner.difference import dropped, touched
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from userproxy.model.filter import ConnectionFilter
     from userproxy.model.plan import Target
     from userproxy.model.service import ServicePort, ServicePortName
-    from userproxy.netfilter.kernel import Kernel
+    from userproxy.netfilter.conntrack.table import FlowTable
     from userproxy.worker.crew import Crew
 
 
@@ -47,7 +46,7 @@ class View:
         config: of the daemon.
         crew: the data side.
         carried: the checks of pods that netfilter sends connections to.
-        kernel: the kernel's side.
+        flows: the connections that netfilter sends to pods by itself.
         source: tells where Services come from, and how old the news is.
         clock: seconds since the epoch.
     """
@@ -57,7 +56,7 @@ class View:
         config: Config,
         crew: Crew,
         carried: CarriedPods,
-        kernel: Kernel,
+        flows: FlowTable,
         source: Callable[[], SourceStatus],
         clock: Callable[[], float],
     ) -> None:
@@ -71,7 +70,7 @@ class View:
         self._wanted = Wanted()
         self._problems: tuple[Problem, ...] = ()
         self._tally = Tally(())
-        self._flows = FlowTable(kernel.flows, self._is_listener, clock)
+        self._flows = flows
         self._trouble = ""
         self._conditions: dict[ServicePortName, dict[Address, Condition]] = {}
 
@@ -170,9 +169,6 @@ class View:
             )
             for endpoint in endpoints
         }
-
-    def _is_listener(self, address: Address) -> bool:
-        return address.ip == self._config.host_ip and address.port in self._config.ports
 
     def _problems_by_service(self) -> dict[str, list[str]]:
         problems: dict[str, list[str]] = defaultdict(list)

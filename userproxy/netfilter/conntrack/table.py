@@ -7,6 +7,7 @@ second, and not at all as long as no Service has gone this path.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from datetime import UTC, datetime
 from itertools import islice
@@ -17,7 +18,7 @@ import structlog
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.plan import Frontend, Wanted
 from userproxy.model.rows import ConnectionRow
-from userproxy.model.service import Path, ServicePort, ServicePortName
+from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
 from userproxy.netfilter import NetfilterError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ ID_PREFIX = "ct-"
 
 _CHUNK = 100
 _FRESH_SECONDS = 1.0
+_DRAIN_TICK = 0.5
 _ALL = ConnectionFilter()
 
 
@@ -69,6 +71,7 @@ class FlowTable:
         self._owners: dict[Frontend, ServicePortName] | None = {}
         self._in_use = False
         self._counted_at = 0.0
+        self._hurried = asyncio.Event()
 
     def observe(self, services: Mapping[ServicePortName, ServicePort], wanted: Wanted) -> None:
         """Take in the state that was carried out. Cheap: what is made of it waits until somebody asks."""
@@ -101,6 +104,31 @@ class FlowTable:
         )
         while chunk := list(islice(found, _CHUNK)):
             yield [row_of(name, flow, now) for name, flow in chunk]
+
+    async def drain(self, seconds: float) -> int:
+        """Wait for TCP connections to end. UDP flows have no end, and are not waited for.
+
+        Returns:
+            How many were left after that time, or when `hurry` was called.
+        """
+        if not self._in_use:
+            return 0
+        clock = asyncio.get_running_loop().time
+        ends = clock() + seconds
+        while left := await self._connections():
+            time_left = ends - clock()
+            if time_left <= 0 or self._hurried.is_set():
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), min(_DRAIN_TICK, time_left))
+        return left
+
+    def hurry(self) -> None:
+        """Stop waiting for connections to end, now or as soon as `drain` is called."""
+        self._hurried.set()
+
+    async def _connections(self) -> int:
+        return sum(flow.frontend.protocol is Protocol.TCP for _, flow in await self._flows(_ALL))
 
     async def _flows(self, wanted: ConnectionFilter) -> list[tuple[ServicePortName, Flow]]:
         """The connections to our frontends, or to those of the wanted Service, with their Service ports."""

@@ -248,3 +248,20 @@ def test_with_timestamps_a_connection_is_not_idle_for_longer_than_it_is_old() ->
         2.25,
         2.25,
     )
+
+
+async def test_a_drain_waits_for_tcp_connections_alone() -> None:
+    assert await table(Kernel(flow(), flow(protocol=Protocol.UDP))).drain(0.0) == 1
+    assert await table(Kernel(flow(protocol=Protocol.UDP))).drain(60.0) == 0
+
+
+async def test_a_drain_can_be_hurried() -> None:
+    made = table(Kernel(flow()))
+    made.hurry()
+    assert await made.drain(60.0) == 1
+
+
+async def test_where_no_service_went_this_path_a_drain_asks_nobody() -> None:
+    kernel = Kernel(flow())
+    assert await table(kernel, Path.REDIRECT_TO_HOST).drain(60.0) == 0
+    assert kernel.questions == []

@@ -45,7 +45,7 @@ def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter) -
 def drain(*, backend: Address, undo: bool, admin_socket: str) -> None:
     """Give a pod no new connections, of any Service, until that is undone or the daemon ends.
 
-    Its live connections go on; `userproxy kill --backend` ends them.
+    Its live connections go on; `userproxy kill --backend` ends those that are relayed.
     """
     with daemon_at(admin_socket) as daemon:
         answer = daemon.drain(backend, undo=undo)
@@ -56,7 +56,7 @@ def drain(*, backend: Address, undo: bool, admin_socket: str) -> None:
     click.echo(f"{_shown(backend)} gets no new connections: {backends}")
     if answer.connections:
         going_on = _counted(answer.connections, "connection")
-        click.echo(f"{going_on} may go on; to end them: userproxy kill --backend {_shown(backend)}")
+        click.echo(f"{going_on} may go on; to end those that are relayed: userproxy kill --backend {_shown(backend)}")
 
 
 def _shown(backend: Address) -> str:

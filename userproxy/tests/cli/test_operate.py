@@ -70,7 +70,7 @@ def test_drain_says_what_it_means_and_what_goes_on(shell: Shell) -> None:
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
         "10.0.1.2:8080 gets no new connections: 2 backends",
-        "5 connections may go on; to end them: userproxy kill --backend 10.0.1.2:8080",
+        "5 connections may go on; to end those that are relayed: userproxy kill --backend 10.0.1.2:8080",
     ]
     assert shell.operator.drained == [(Address("10.0.1.2", 8080), False)]
 

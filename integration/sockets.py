@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from userproxy.lab.deployment import Lab
     from userproxy.model.address import Address
@@ -25,11 +26,16 @@ _CLONE_NEWNET = 0x40000000
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-@contextlib.contextmanager
-def inside(lab: Lab, member: str) -> Iterator[None]:
+def inside(lab: Lab, member: str) -> AbstractContextManager[None]:
     """This thread is in the member's namespace for the time of the block."""
+    return inside_namespace(lab.namespace(member))
+
+
+@contextlib.contextmanager
+def inside_namespace(name: str) -> Iterator[None]:
+    """The same with a namespace that is not of a lab."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    there = os.open(f"/run/netns/{lab.namespace(member)}", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         _enter(there)
         try:

@@ -11,28 +11,24 @@ its sockets or its `Nftables` there, and steps out again.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
 import socket
 import subprocess
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from integration.echo import PATIENCE_SECONDS, echo_server
+from integration.sockets import inside_namespace
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 HOST_IP = "10.100.0.2"
 LISTENER = Address(HOST_IP, 10400)
 VIP = Address("10.3.241.152", 80)
 SERVER1, SERVER2 = Address("10.0.1.2", 8080), Address("10.0.2.2", 8080)
-PATIENCE_SECONDS = 3.0
 REFUSED = (ConnectionRefusedError, PermissionError)
 """A host's own datagram that is refused in output fails in `send` already, and there the errno is EPERM."""
-CLONE_NEWNET = 0x40000000
 
 
 class Node:
@@ -67,20 +63,9 @@ class Node:
         for name in self.names.values():
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
-    @contextlib.contextmanager
-    def inside(self, member: str) -> Iterator[None]:
+    def inside(self, member: str) -> AbstractContextManager[None]:
         """This thread is in the member's namespace for the time of the block."""
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        there = os.open(f"/run/netns/{self.names[member]}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _enter(there)
-            try:
-                yield
-            finally:
-                _enter(home)
-        finally:
-            os.close(there)
-            os.close(home)
+        return inside_namespace(self.names[member])
 
     def run(self, member: str, *command: str) -> str:
         """What a program prints there; it must succeed."""
@@ -91,26 +76,9 @@ class Node:
         """Give the host a default route that leads nowhere: enough for `connect()`."""
         self.run("host", "ip", "route", "add", "default", "via", "10.100.0.1")
 
-    @contextlib.contextmanager
-    def serving(self, member: str, address: Address, name: str) -> Iterator[None]:
+    def serving(self, member: str, address: Address, name: str) -> AbstractContextManager[None]:
         """A server that tells each client its own name and the client's address, and echoes from then on."""
-        with self.inside(member):
-            tcp = socket.create_server((address.ip, address.port), backlog=256)
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            udp.bind((address.ip, address.port))
-        threads = [
-            threading.Thread(target=_accept, args=(tcp, name), daemon=True),
-            threading.Thread(target=_answer, args=(udp, name), daemon=True),
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            for each in (tcp, udp):
-                with contextlib.suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)  # wakes the thread, which close() would not
-                each.close()
+        return echo_server(self.names[member], (address.ip, address.port), name)
 
     def connect(self, member: str, address: Address = VIP) -> socket.socket:
         """A TCP connection from there."""
@@ -132,34 +100,5 @@ class Node:
             return client.recv(100).decode()
 
 
-def _enter(namespace: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(namespace, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
-
-
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, timeout=30)
-
-
-def _accept(listener: socket.socket, name: str) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            connection, peer = listener.accept()
-            connection.sendall(f"{name} {peer[0]}".encode())
-            threading.Thread(target=_echo, args=(connection,), daemon=True).start()
-
-
-def _echo(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError), connection:
-        while data := connection.recv(4096):
-            connection.sendall(data)
-
-
-def _answer(udp: socket.socket, name: str) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            data, peer = udp.recvfrom(4096)
-            if not data:
-                return
-            udp.sendto(f"{name} {peer[0]}".encode(), peer)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from typing import TYPE_CHECKING
 
+from integration.echo import PATIENCE_SECONDS, echo_server
 from integration.sockets import connect, inside
 
 if TYPE_CHECKING:
@@ -15,37 +15,15 @@ if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
     from userproxy.model.address import Address
 
-PATIENCE_SECONDS = 3.0
-
 
 @contextlib.contextmanager
 def serving(lab: Lab, members: Sequence[str], *ports: int) -> Iterator[None]:
     """In each of these pods, on each port: TCP and UDP servers that say `NAME:PORT PEER`, TCP then echoes."""
-    sockets: list[socket.socket] = []
-    threads: list[threading.Thread] = []
-    try:
+    with contextlib.ExitStack() as stack:
         for member in members:
             for port in ports:
-                with inside(lab, member):
-                    tcp = socket.create_server(("", port), backlog=4096)
-                    sockets.append(tcp)
-                    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                    sockets.append(udp)
-                udp.bind(("", port))
-                for serve, each in ((_accept, tcp), (_answer, udp)):
-                    threads.append(
-                        threading.Thread(target=serve, args=(each, f"{member}:{port}"), daemon=True)
-                    )
-                    threads[-1].start()
+                stack.enter_context(echo_server(lab.namespace(member), ("", port), f"{member}:{port}"))
         yield
-    finally:
-        for each in sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)  # wakes the thread, which close() would not
-        for thread in threads:
-            thread.join(PATIENCE_SECONDS)  # or it would hold the port
-        for each in sockets:
-            each.close()
 
 
 def ask(lab: Lab, member: str, address: Address) -> tuple[str, str]:
@@ -87,26 +65,3 @@ def ask_udp(client: socket.socket) -> tuple[str, str]:
 def _told(connection: socket.socket) -> tuple[str, str]:
     name, _, peer = connection.recv(100).decode().partition(" ")
     return name, peer
-
-
-def _accept(listener: socket.socket, name: str) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            connection, peer = listener.accept()
-            connection.sendall(f"{name} {peer[0]}".encode())
-            threading.Thread(target=_echo, args=(connection,), daemon=True).start()
-
-
-def _echo(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError), connection:
-        while data := connection.recv(4096):
-            connection.sendall(data)
-
-
-def _answer(udp: socket.socket, name: str) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            data, peer = udp.recvfrom(4096)
-            if not data:
-                return
-            udp.sendto(f"{name} {peer[0]}".encode(), peer)

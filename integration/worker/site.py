@@ -123,6 +123,14 @@ class Site:
         self.servers.append(server)
         return server
 
+    async def serving(self, count: int = 1, begin: Begin = BEGIN) -> tuple[Crew, Serve]:
+        """A crew, and the Service `web` that it serves: `server1` is behind it, and nobody else."""
+        server = await self.server()
+        crew = await self.crew(count, begin)
+        wanted = serve("web", server.address)
+        await crew.serve([wanted])
+        return crew, wanted
+
     async def shut(self) -> None:
         """End everything."""
         for server in self.servers:
@@ -205,11 +213,6 @@ def is_running(pid: int) -> bool:
 def zombies(found: Iterable[int]) -> list[int]:
     """Which of these are waiting to be collected."""
     return [pid for pid in found if Path(f"/proc/{pid}").exists() and not is_running(pid)]
-
-
-def open_files(pid: int) -> int:
-    """How many files a process has open."""
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from integration.vitals import open_files
 from integration.worker.site import (
     BEGIN,
     Client,
@@ -15,7 +16,6 @@ from integration.worker.site import (
     is_running,
     live,
     minded,
-    open_files,
     pids,
     refused,
     rows,
@@ -105,10 +105,7 @@ async def test_two_workers_share_the_load_and_the_rotation_stays_even(site: Site
 
 
 async def test_draining_gives_time_counts_whom_it_cut_and_ends_the_workers(site: Site) -> None:
-    server = await site.server()
-    crew = await site.crew(2)
-    wanted = serve("web", server.address)
-    await crew.serve([wanted])
+    crew, wanted = await site.serving(2)
     clients = [await Client.connect(wanted.listener) for _ in range(3)]
     workers = pids(crew)
     draining = asyncio.ensure_future(crew.drain(30))
@@ -122,10 +119,7 @@ async def test_draining_gives_time_counts_whom_it_cut_and_ends_the_workers(site:
 
 
 async def test_an_order_that_fails_is_told_and_the_worker_goes_on(site: Site) -> None:
-    server = await site.server()
-    crew = await site.crew()
-    wanted = serve("web", server.address)
-    await crew.serve([wanted])
+    crew, wanted = await site.serving()
     (member,) = crew._everybody()
     with pytest.raises(OrderFailedError, match="Apply"):
         await member.ask(messages.Apply(serves=(wanted,), opens=(wanted.service,)))  # the socket is missing
@@ -200,10 +194,7 @@ async def test_a_system_that_runs_no_more_processes_is_a_plain_error_and_nothing
 
 
 async def test_a_worker_asked_to_end_by_somebody_else_is_replaced_first(site: Site) -> None:
-    server = await site.server()
-    crew = await site.crew()
-    wanted = serve("web", server.address)
-    await crew.serve([wanted])
+    crew, wanted = await site.serving()
     (pid,) = pids(crew)
     client = await Client.connect(wanted.listener)
     async with minded(crew):

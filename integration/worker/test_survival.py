@@ -30,10 +30,7 @@ from userproxy.worker.orphans import end_orphans
 
 
 async def test_a_worker_that_dies_takes_its_connections_along_and_is_replaced(site: Site) -> None:
-    server = await site.server()
-    crew = await site.crew(2)
-    wanted = serve("web", server.address)
-    await crew.serve([wanted])
+    crew, wanted = await site.serving(2)
     victim, survivor = pids(crew)
     clients: dict[str, Client] = {}
     while len(clients) < 20 or len({row.partition("-")[0] for row in clients}) < 2:
@@ -56,10 +53,7 @@ async def test_a_worker_that_dies_takes_its_connections_along_and_is_replaced(si
 
 
 async def test_the_only_worker_dies_and_clients_wait_for_the_next_one(site: Site) -> None:
-    server = await site.server()
-    crew = await site.crew()
-    wanted = serve("web", server.address)
-    await crew.serve([wanted])
+    crew, wanted = await site.serving()
     (victim,) = pids(crew)
     os.kill(victim, signal.SIGKILL)
     await until(lambda: pids(crew) == [])
@@ -70,10 +64,7 @@ async def test_the_only_worker_dies_and_clients_wait_for_the_next_one(site: Site
 
 
 async def test_the_next_control_side_takes_over_while_connections_live(site: Site) -> None:
-    server = await site.server()
-    first = await site.crew(2)
-    wanted = serve("web", server.address)
-    await first.serve([wanted])
+    first, wanted = await site.serving(2)
     old = pids(first)
     clients = [await Client.connect(wanted.listener) for _ in range(5)]
     known = {row.id for row in await rows(first)}
@@ -95,10 +86,7 @@ async def test_the_next_control_side_takes_over_while_connections_live(site: Sit
 async def test_a_control_side_may_come_before_the_worker_has_noticed_that_the_other_is_gone(
     site: Site,
 ) -> None:
-    server = await site.server()
-    first = await site.crew()
-    wanted = serve("web", server.address)
-    await first.serve([wanted])
+    first, wanted = await site.serving()
     (pid,) = pids(first)
     (member,) = first._everybody()
     os.kill(pid, signal.SIGSTOP)  # busy with something else
@@ -120,16 +108,13 @@ async def test_a_stopped_worker_delays_neither_the_start_nor_the_end(
 ) -> None:
     monkeypatch.setattr("userproxy.worker.crew._ADOPT_SECONDS", 0.2)
     monkeypatch.setattr("userproxy.worker.crew._HURRY_SECONDS", 0.2)
-    server = await site.server()
-    first = await site.crew()
-    wanted = serve("web", server.address)
-    await first.serve([wanted])
+    first, _ = await site.serving()
     (stopped,) = pids(first)
     first.leave()
     os.kill(stopped, signal.SIGSTOP)
     second = await site.crew()
     assert second.serves == {}  # its listeners cannot be had
-    other = serve("web", server.address)
+    other = serve("web", site.servers[0].address)
     assert await second.serve([other]) == {}
     client = await Client.connect(other.listener)
     assert len(await rows(second)) == 1  # not waiting for it
@@ -142,10 +127,7 @@ async def test_a_worker_that_was_stopped_retires_when_it_wakes_up(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("userproxy.worker.crew._ADOPT_SECONDS", 0.2)
-    server = await site.server()
-    first = await site.crew()
-    wanted = serve("web", server.address)
-    await first.serve([wanted])
+    first, wanted = await site.serving()
     client = await Client.connect(wanted.listener)
     (stopped,) = pids(first)
     first.leave()
@@ -164,17 +146,14 @@ async def test_a_worker_that_was_stopped_retires_when_it_wakes_up(
 async def test_a_worker_that_misses_an_order_is_replaced_and_not_ended(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = await site.server()
-    crew = await site.crew()
-    wanted = serve("web", server.address)
-    await crew.serve([wanted])
+    crew, wanted = await site.serving()
     client = await Client.connect(wanted.listener)
     (stopped,) = pids(crew)
     os.kill(stopped, signal.SIGSTOP)
     async with minded(crew):
         with monkeypatch.context() as patch:
             patch.setattr("userproxy.worker.member.ANSWER_SECONDS", 0.1)
-            other = serve("other", server.address)
+            other = serve("other", site.servers[0].address)
             assert await crew.serve([other]) == {}
         await until(lambda: pids(crew) not in ([], [stopped]))
         assert (await Client.connect(other.listener)).server == "server1"
@@ -186,10 +165,7 @@ async def test_a_worker_that_misses_an_order_is_replaced_and_not_ended(
 
 
 async def test_an_orphan_ends_in_time_and_says_so_to_its_clients(site: Site) -> None:
-    server = await site.server()
-    crew = await site.crew(begin=msgspec.structs.replace(BEGIN, orphan_seconds=0.0))
-    wanted = serve("web", server.address)
-    await crew.serve([wanted])
+    crew, wanted = await site.serving(begin=msgspec.structs.replace(BEGIN, orphan_seconds=0.0))
     client = await Client.connect(wanted.listener)
     (pid,) = pids(crew)
     crew.leave()
@@ -205,10 +181,7 @@ async def test_an_orphan_that_serves_nothing_ends_at_once(site: Site) -> None:
 
 
 async def test_an_orphan_that_is_told_to_end_serves_its_connections_to_their_end(site: Site) -> None:
-    server = await site.server()
-    crew = await site.crew()
-    wanted = serve("web", server.address)
-    await crew.serve([wanted])
+    crew, wanted = await site.serving()
     client = await Client.connect(wanted.listener)
     (pid,) = pids(crew)
     crew.leave()
@@ -230,11 +203,9 @@ async def test_cleanup_ends_orphans_and_only_those(
 ) -> None:
     if stopped:
         monkeypatch.setattr("userproxy.worker.orphans._SECONDS", 0.2)
-    server = await site.server()
-    crew, other = await site.crew(2), await Site(f"other-{site.prefix}").crew()
+    crew, wanted = await site.serving(2)
+    other = await Site(f"other-{site.prefix}").crew()
     site.crews.append(other)
-    wanted = serve("web", server.address)
-    await crew.serve([wanted])
     client = await Client.connect(wanted.listener)
     workers = sorted(pids(crew))
     crew.leave()

@@ -141,33 +141,35 @@ def test_a_slow_reader_counts_as_activity(relay: Relay) -> None:
     assert relay.client_leg.last_received == relay.poller.now
 
 
-@MAX_PIPES
-def test_a_hang_up_behind_held_bytes_is_not_told_over_and_over(relay: Relay) -> None:
+def hang_up_behind_held_bytes(relay: Relay) -> bytes:
+    """Have both sides finish while the backend does not read; returns what the client had sent it."""
     data = PATTERN * 4
     sent = block(relay, data)
     relay.backend.shutdown(net.SHUT_WR)
     relay.settle()
     relay.client.close()  # both directions of the client's socket are shut now, and epoll insists on that
+    return data[:sent]
+
+
+@MAX_PIPES
+def test_a_hang_up_behind_held_bytes_is_not_told_over_and_over(relay: Relay) -> None:
+    held = hang_up_behind_held_bytes(relay)
     relay.poller.dispatch()
     assert not select.select([relay.poller._epoll], [], [], 0)[0]
     assert relay.ends == ["backend finished"]
-    assert receive_all(relay, relay.backend) == data[:sent]
+    assert receive_all(relay, relay.backend) == held
     assert relay.ends == ["backend finished", "client finished"]
 
 
 @MAX_PIPES
 def test_a_hang_up_that_is_older_than_the_room_it_waited_for_stops_nothing(relay: Relay) -> None:
-    data = PATTERN * 4
-    sent = block(relay, data)
-    relay.backend.shutdown(net.SHUT_WR)
-    relay.settle()
-    relay.client.close()
+    held = hang_up_behind_held_bytes(relay)
     taken = b""
     while relay.client_leg._carrier is not None:
         taken += relay.backend.recv(1 << 20)
         relay.client_leg.flush()  # the other side's turn comes first in this round
     relay.client_leg.on_ready(select.EPOLLHUP)
-    assert taken + receive_all(relay, relay.backend) == data[:sent]
+    assert taken + receive_all(relay, relay.backend) == held
     assert relay.ends == ["backend finished", "client finished"]
 
 

@@ -41,25 +41,23 @@ table inet blackhole {
 """
 
 
-def timed_pair(
-    lab: Lab, frontend: Address, listener: socket.socket
-) -> tuple[float, socket.socket, socket.socket]:
-    """A connection that works, and the seconds until its first byte had made the round trip."""
-    began = time.monotonic()
-    client, server = pair(lab, frontend, listener)
-    assert echoes(client, server)
-    return time.monotonic() - began, client, server
+def timed(lab: Lab, frontend: Address, listener: socket.socket, count: int) -> list[float]:
+    """So many connections in turn, which all work: the seconds until each one's first byte was back."""
+    took = []
+    for _ in range(count):
+        began = time.monotonic()
+        client, server = pair(lab, frontend, listener)
+        assert echoes(client, server)
+        took.append(time.monotonic() - began)
+        client.close()
+        server.close()
+    return took
 
 
 def test_one_of_two_refuses_and_every_request_succeeds(lab: Lab) -> None:
     with listen(lab, "server2", ALIVE.port) as listener:
         frontend = publish(lab, NAME, IP, [DEAD, ALIVE])
-        took = []
-        for _ in range(50):
-            seconds, client, server = timed_pair(lab, frontend, listener)
-            took.append(seconds)
-            client.close()
-            server.close()
+        took = timed(lab, frontend, listener, 50)
     withdraw(lab, NAME)
     print(
         f"50 of 50 connections with one of two backends refusing; the slowest took {max(took) * 1000:.0f} ms"
@@ -71,12 +69,7 @@ def test_one_of_two_refuses_and_every_request_succeeds(lab: Lab) -> None:
 def test_one_of_two_does_not_answer_and_costs_one_second(lab: Lab) -> None:
     with listen(lab, "server2", ALIVE.port) as listener:
         frontend = publish(lab, NAME, IP, [DEAD, ALIVE])
-        took = []
-        for _ in range(4):
-            seconds, client, server = timed_pair(lab, frontend, listener)
-            took.append(seconds)
-            client.close()
-            server.close()
+        took = timed(lab, frontend, listener, 4)
     withdraw(lab, NAME)
     print(
         "one of two backends does not answer; connections took", ", ".join(f"{each:.2f} s" for each in took)
@@ -115,12 +108,7 @@ def test_nobody_waits_for_those_who_wait_for_the_dead(lab: Lab) -> None:
     with listen(lab, "server2", ALIVE.port) as listener:
         alive = publish(lab, "alive", "10.3.241.21", [ALIVE])
         waiting = [connect(lab, "client", dead) for _ in range(200)]
-        took = []
-        for _ in range(20):
-            seconds, client, server = timed_pair(lab, alive, listener)
-            took.append(seconds)
-            client.close()
-            server.close()
+        took = timed(lab, alive, listener, 20)
         for each in waiting:
             with pytest.raises(ConnectionResetError):
                 each.recv(1)

@@ -109,6 +109,18 @@ def silent(lab: Lab, member: str, *ports: int) -> Iterator[None]:
         lab.exec(member, "nft", "delete table ip silence")
 
 
+def begin_connecting(lab: Lab, frontend: Address, count: int) -> list[socket.socket]:
+    """So many clients whose connections may be there or not: nothing is waited for."""
+    clients = []
+    with inside(lab, "client"):
+        for _ in range(count):
+            client = socket.socket()
+            client.setblocking(False)  # noqa: FBT003 - takes no keyword
+            client.connect_ex((frontend.ip, frontend.port))
+            clients.append(client)
+    return clients
+
+
 def ask(frontend: Address, timeout: float = 10.0) -> float:
     """Seconds from connecting to the answer's first byte. Called inside of the client's namespace.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from integration.health.scenes import server
 from integration.services import manifest
 from integration.uploads import Uploads
-from integration.vitals import open_files, resident_bytes
+from integration.vitals import family, open_files, resident_bytes
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2, SERVER_SERVICE
 from userproxy.model.address import Address
@@ -108,15 +108,9 @@ def _frontend(number: int) -> Address:
     return Address(f"10.3.243.{10 + number}", 80)
 
 
-def processes(lab: Lab) -> list[int]:
-    """The daemon and its workers."""
-    daemon = lab.daemon("host1").pid
-    return [daemon, *map(int, Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split())]
-
-
 def vitals(lab: Lab) -> tuple[list[int], list[int], list[int]]:
     """Open files, threads and resident bytes of each process."""
-    pids = processes(lab)
+    pids = family(lab.daemon("host1").pid)
     threads = [len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in pids]
     return [open_files(pid) for pid in pids], threads, [resident_bytes(pid) for pid in pids]
 
@@ -149,7 +143,7 @@ def test_after_churn_everything_is_as_before_and_no_byte_was_wrong(lab: Lab) -> 
         for member, port in (("server1", 7600), ("server1", 7601), ("server2", 7600), ("server2", 7601)):
             stack.enter_context(server(lab, member, port))
         churn = Churn(lab, stack, SEED)
-        pids = processes(lab)
+        pids = family(lab.daemon("host1").pid)
         for half in (1, 2):
             with churning(lab, churn, SECONDS / 2, SEED + half) as uploads:
                 pass
@@ -162,7 +156,7 @@ def test_after_churn_everything_is_as_before_and_no_byte_was_wrong(lab: Lab) -> 
             print(f"files, threads, bytes of each process: {measured[-1]}")
     print(f"seed {SEED}, {SECONDS:g} s: {dict(churn.done)}")
     (files, threads, memory), (files_after, threads_after, memory_after) = measured
-    assert processes(lab) == pids, "a process was replaced"
+    assert family(lab.daemon("host1").pid) == pids, "a process was replaced"
     assert outcomes["wrong"] == 0
     assert outcomes["timed out"] == 0
     assert outcomes["right"] > 0

@@ -6,8 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from integration.health.scenes import ask_often, publish, server, states, told
-from integration.services import withdraw
+from integration.health.scenes import ask_often, publish, published, server, states, told
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2
 
@@ -42,7 +41,7 @@ def seconds_until(lab: Lab, state: str, patience: float) -> float:
 
 
 def test_checks_notice_a_cut_and_its_end(lab: Lab) -> None:
-    frontend = publish(
+    with published(
         lab,
         NAME,
         "10.3.242.30",
@@ -52,44 +51,29 @@ def test_checks_notice_a_cut_and_its_end(lab: Lab) -> None:
         health_check_timeout="500ms",
         health_check_fall=str(FALL),
         health_check_rise=str(RISE),
-    )
-    time.sleep(2 * INTERVAL)  # so that every worker has begun to check
-    with cut(lab):
-        out = seconds_until(lab, "down", OUT_SECONDS + LISTING_SECONDS)
-        print(f"out after {out:.1f} s; configured: {OUT_SECONDS:.1f} s at most")
-        time.sleep(max(0.0, OUT_SECONDS - out))
-        took, failed = ask_often(lab, frontend, 50)
-        print(f"while it is out: {len(took)} of 50 succeed, {told(took)}")
-        assert failed == 0
-        assert max(took) < 0.9
-    back = seconds_until(lab, "up", BACK_SECONDS + LISTING_SECONDS)
-    print(f"back after {back:.1f} s; configured: {BACK_SECONDS:.1f} s at most")
-    withdraw(lab, NAME)
+    ) as frontend:
+        time.sleep(2 * INTERVAL)  # so that every worker has begun to check
+        with cut(lab):
+            out = seconds_until(lab, "down", OUT_SECONDS + LISTING_SECONDS)
+            print(f"out after {out:.1f} s; configured: {OUT_SECONDS:.1f} s at most")
+            time.sleep(max(0.0, OUT_SECONDS - out))
+            took, failed = ask_often(lab, frontend, 50)
+            print(f"while it is out: {len(took)} of 50 succeed, {told(took)}")
+            assert failed == 0
+            assert max(took) < 0.9
+        back = seconds_until(lab, "up", BACK_SECONDS + LISTING_SECONDS)
+        print(f"back after {back:.1f} s; configured: {BACK_SECONDS:.1f} s at most")
 
 
 def test_an_http_check_reads_the_status(lab: Lab) -> None:
+    ip = "10.3.242.31"
+    checks = {"health_check": "http", "health_check_interval": "200ms"}
     with server(lab, "server1", 7400) as address:
-        publish(
-            lab,
-            NAME,
-            "10.3.242.31",
-            [address, SERVER2.address],
-            health_check="http",
-            health_check_path="/bytes/1",
-            health_check_interval="200ms",
-        )
-        wait_until("checks pass", lambda: set(states(lab, NAME).values()) == {"up"}, 5.0)
-        frontend = publish(
-            lab,
-            NAME,
-            "10.3.242.31",
-            [address, SERVER2.address],
-            health_check="http",
-            health_check_path="/is-not-there",
-            health_check_interval="200ms",
-        )
-        wait_until("404 takes both out", lambda: set(states(lab, NAME).values()) == {"down"}, 5.0)
-        took, failed = ask_often(lab, frontend, 20)
-        print(f"with every pod down by its checks: {len(took)} of 20 succeed, {told(took)}")
-        assert failed == 0
-    withdraw(lab, NAME)
+        pods = [address, SERVER2.address]
+        with published(lab, NAME, ip, pods, health_check_path="/bytes/1", **checks) as frontend:
+            wait_until("checks pass", lambda: set(states(lab, NAME).values()) == {"up"}, 5.0)
+            publish(lab, NAME, ip, pods, health_check_path="/is-not-there", **checks)
+            wait_until("404 takes both out", lambda: set(states(lab, NAME).values()) == {"down"}, 5.0)
+            took, failed = ask_often(lab, frontend, 20)
+            print(f"with every pod down by its checks: {len(took)} of 20 succeed, {told(took)}")
+            assert failed == 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from integration.health.scenes import ask_often, percentile, publish, server, silent, states, told
-from integration.services import withdraw
+from integration.health.scenes import ask_often, percentile, published, server, silent, states, told
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2
 from userproxy.model.address import Address
@@ -34,26 +33,26 @@ def compare(lab: Lab, healthy: Address, troubled: Address) -> None:
 
 
 def test_one_of_two_pods_drops_every_packet(lab: Lab) -> None:
-    with silent(lab, "server2", 7200):
-        dead = Address(SERVER2.ip, 7200)
-        healthy = publish(lab, "one-healthy", "10.3.242.20", [SERVER1.address])
-        troubled = publish(lab, "one-dead", "10.3.242.21", [SERVER1.address, dead])
+    dead = Address(SERVER2.ip, 7200)
+    with (
+        silent(lab, "server2", 7200),
+        published(lab, "one-healthy", "10.3.242.20", [SERVER1.address]) as healthy,
+        published(lab, "one-dead", "10.3.242.21", [SERVER1.address, dead]) as troubled,
+    ):
         first, failed = ask_often(lab, troubled, 60)
         print(f"before: {len(first)} of {len(first) + failed} succeed, {told(first)}")
         assert failed == 0
         assert sum(seconds > 0.5 for seconds in first) <= 6
         wait_until("it is out", lambda: states(lab, "one-dead")[str(dead)] != "up", 5.0)
         compare(lab, healthy, troubled)
-    withdraw(lab, "one-healthy")
-    withdraw(lab, "one-dead")
 
 
 def test_five_of_six_pods_refuse(lab: Lab) -> None:
     with ExitStack() as stack:
         living = [stack.enter_context(server(lab, "server1", 7300 + number)) for number in range(6)]
         dead = [Address(SERVER2.ip, 7310 + number) for number in range(5)]
-        healthy = publish(lab, "six-healthy", "10.3.242.22", living)
-        troubled = publish(lab, "five-dead", "10.3.242.23", [living[0], *dead])
+        healthy = stack.enter_context(published(lab, "six-healthy", "10.3.242.22", living))
+        troubled = stack.enter_context(published(lab, "five-dead", "10.3.242.23", [living[0], *dead]))
         first, failed = ask_often(lab, troubled, 100)
         print(f"before: {len(first)} of {len(first) + failed} succeed, {told(first)}")
         assert failed == 0
@@ -64,5 +63,3 @@ def test_five_of_six_pods_refuse(lab: Lab) -> None:
 
         wait_until("all five are out", all_out, 20.0)
         compare(lab, healthy, troubled)
-    withdraw(lab, "six-healthy")
-    withdraw(lab, "five-dead")

@@ -7,15 +7,13 @@ import resource
 import selectors
 import socket
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.health.scenes import REQUEST, ask, ask_often, publish, told
-from integration.services import withdraw
+from integration.health.scenes import REQUEST, ask, ask_often, begin_connecting, publish, published, told
 from integration.sockets import PATIENCE_SECONDS, accept, connect, echoes, inside, listen, pair
-from integration.vitals import cpu_seconds, open_files
+from integration.vitals import cpu_seconds, family, open_files
 from userproxy.lab.deployment import PORT_RANGE, Lab
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2, SERVER_SERVICE
@@ -63,24 +61,13 @@ def room_for_clients() -> Iterator[None]:
 
 def worker_of(daemon: int) -> int:
     """The pid of the daemon's one worker."""
-    (child,) = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
-    return int(child)
+    _, worker = family(daemon)
+    return worker
 
 
 def live(lab: Lab) -> int:
     with AdminClient(lab.admin_socket("host1")) as admin:
         return admin.status().connections
-
-
-def connect_all(lab: Lab) -> list[socket.socket]:
-    clients = []
-    with inside(lab, "client"):
-        for _ in range(CONNECTIONS):
-            client = socket.socket()
-            client.setblocking(False)  # noqa: FBT003 - takes no keyword
-            client.connect_ex((FRONTEND.ip, FRONTEND.port))
-            clients.append(client)
-    return clients
 
 
 def answered(clients: list[socket.socket], seconds: float) -> int:
@@ -149,7 +136,7 @@ def overload(lab: Lab, worker: int) -> tuple[float, float]:
         How long until there is full service again, and what that took of the worker's processor time.
     """
     daemon = lab.daemon("host1")
-    clients = connect_all(lab)
+    clients = begin_connecting(lab, FRONTEND, CONNECTIONS)
     served = answered(clients[: FILES // 2], LOAD_SECONDS)
     during, held = live(lab), open_files(worker)
     print(f"{CONNECTIONS} clients, of whom the first {FILES // 2} ask: {served} were answered")
@@ -170,9 +157,11 @@ def overload(lab: Lab, worker: int) -> tuple[float, float]:
 
 
 def test_over_a_services_limit_clients_wait_and_no_other_service_notices(lab: Lab) -> None:
-    with listen(lab, "server1", 7700) as listener:
-        address = Address(SERVER1.ip, 7700)
-        limited = publish(lab, "limited", "10.3.242.50", [address], max_connections="3", health_check="off")
+    pods = [Address(SERVER1.ip, 7700)]
+    with (
+        listen(lab, "server1", 7700) as listener,
+        published(lab, "limited", "10.3.242.50", pods, max_connections="3", health_check="off") as limited,
+    ):
         pairs = [pair(lab, limited, listener) for _ in range(3)]
         waiting = connect(lab, "client", limited)
         listener.settimeout(0.5)
@@ -188,15 +177,16 @@ def test_over_a_services_limit_clients_wait_and_no_other_service_notices(lab: La
         assert echoes(waiting, served)
         for end in (waiting, served, *(end for both in pairs for end in both)):
             end.close()
-    withdraw(lab, "limited")
 
 
 def test_a_client_with_too_many_connections_is_reset_and_another_one_is_not(lab: Lab) -> None:
-    with listen(lab, "server1", 7701) as listener:
-        address = Address(SERVER1.ip, 7701)
-        limited = publish(
-            lab, "each", "10.3.242.51", [address], max_connections_per_client="2", health_check="off"
-        )
+    pods = [Address(SERVER1.ip, 7701)]
+    with (
+        listen(lab, "server1", 7701) as listener,
+        published(
+            lab, "each", "10.3.242.51", pods, max_connections_per_client="2", health_check="off"
+        ) as limited,
+    ):
         # The workers count each for itself.
         pairs = [pair(lab, limited, listener) for _ in range(2)]
         ends = []
@@ -217,27 +207,26 @@ def test_a_client_with_too_many_connections_is_reset_and_another_one_is_not(lab:
         assert echoes(neighbour, accept(listener))
         for end in (neighbour, *ends, *(end for both in pairs for end in both)):
             end.close()
-    withdraw(lab, "each")
 
 
 def test_connections_end_at_their_age_and_when_their_pod_is_gone(lab: Lab) -> None:
-    with listen(lab, "server1", 7702) as listener:
-        address, other = Address(SERVER1.ip, 7702), Address(SERVER2.ip, 7702)
-        aging = publish(lab, "aging", "10.3.242.52", [address], max_connection_age="2s", health_check="off")
-        leaving = publish(lab, "leaving", "10.3.242.53", [address], close_on_removal="1s", health_check="off")
+    pods, others = [Address(SERVER1.ip, 7702)], [Address(SERVER2.ip, 7702)]
+    with (
+        listen(lab, "server1", 7702) as listener,
+        published(lab, "aging", "10.3.242.52", pods, max_connection_age="2s", health_check="off") as aging,
+        published(lab, "leaving", "10.3.242.53", pods, close_on_removal="1s", health_check="off") as leaving,
+    ):
         old, its_server = pair(lab, aging, listener)
         seconds = seconds_until_reset(old)
         print(f"a connection of a Service with max-connection-age 2s was reset after {seconds:.1f} s")
         assert 1.7 < seconds < 3.5
         left, left_server = pair(lab, leaving, listener)
-        publish(lab, "leaving", "10.3.242.53", [other], close_on_removal="1s", health_check="off")
+        publish(lab, "leaving", "10.3.242.53", others, close_on_removal="1s", health_check="off")
         seconds = seconds_until_reset(left)
         print(f"with close-on-removal 1s, a connection was reset {seconds:.1f} s after its pod was gone")
         assert seconds < 3.0
         for end in (old, its_server, left, left_server):
             end.close()
-    withdraw(lab, "aging")
-    withdraw(lab, "leaving")
 
 
 def seconds_until_reset(client: socket.socket) -> float:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from typing import TYPE_CHECKING
 
-from integration.health.scenes import ask_often, percentile, publish, silent, told
-from integration.services import live_connections, withdraw
-from integration.sockets import inside
+from integration.health.scenes import ask_often, begin_connecting, percentile, published, silent, told
+from integration.services import live_connections
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from userproxy.lab.deployment import Lab
@@ -27,13 +26,7 @@ DELAY_SECONDS = 0.005
 @contextlib.contextmanager
 def waiting(lab: Lab, frontend: Address, count: int) -> Iterator[list[socket.socket]]:
     """So many clients that wait for a pod."""
-    clients = []
-    with inside(lab, "client"):
-        for _ in range(count):
-            client = socket.socket()
-            client.setblocking(False)  # noqa: FBT003 - takes no keyword
-            client.connect_ex((frontend.ip, frontend.port))
-            clients.append(client)
+    clients = begin_connecting(lab, frontend, count)
     try:
         yield clients
     finally:
@@ -43,9 +36,11 @@ def waiting(lab: Lab, frontend: Address, count: int) -> Iterator[list[socket.soc
 
 def test_five_hundred_waiting_clients_delay_no_other_service(lab: Lab) -> None:
     dead = [Address(SERVER2.ip, 7500 + number) for number in range(6)]
-    with silent(lab, "server2", *(address.port for address in dead)):
-        hopeless = publish(lab, "hopeless", "10.3.242.40", dead)
-        other = publish(lab, "other", "10.3.242.41", [SERVER1.address])
+    with (
+        silent(lab, "server2", *(address.port for address in dead)),
+        published(lab, "hopeless", "10.3.242.40", dead) as hopeless,
+        published(lab, "other", "10.3.242.41", [SERVER1.address]) as other,
+    ):
         for attempt in range(4):
             alone, _ = ask_often(lab, other, REQUESTS)
             with waiting(lab, hopeless, WAITING):
@@ -69,5 +64,3 @@ def test_five_hundred_waiting_clients_delay_no_other_service(lab: Lab) -> None:
             with contextlib.suppress(ConnectionResetError):
                 assert client.recv(1) != b"", "it ended in order, as if all had been said"
             print(f"a client without any hope is reset after {time.monotonic() - began:.1f} s")
-    withdraw(lab, "hopeless")
-    withdraw(lab, "other")

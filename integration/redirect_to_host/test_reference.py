@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.sockets import seconds_until_refused
+from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2, SERVER_SERVICE
 from userproxy.model.address import Address
 
@@ -75,8 +76,6 @@ def test_connections_tells_what_the_kernel_tells(lab: Lab) -> None:
 
 
 def wait_for_one_connection(lab: Lab) -> list[dict[str, str]]:
-    from userproxy.lab.processes import wait_until  # noqa: PLC0415 - used here only
-
     # Those of earlier scenarios may be listed for a moment more.
     wait_until("the client alone is connected", lambda: len(lab.rows("host1", "connections")) == 1, 5.0)
     return lab.rows("host1", "connections")

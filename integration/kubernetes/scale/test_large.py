@@ -7,19 +7,22 @@ import json
 import os
 import signal
 import statistics
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from integration.kubernetes.source.site import HOST, LOAD, Site, reference, seconds_until, with_pods
+from integration.kubernetes.source.site import (
+    HOST,
+    Site,
+    end_load,
+    reference,
+    seconds_until,
+    start_load,
+    with_pods,
+)
 from userproxy.lab import processes
-from userproxy.lab.topology import SERVER_SERVICE
-
-if TYPE_CHECKING:
-    from userproxy.lab.processes import Process
 
 FIRST_SYNC_SECONDS = 10.0
 RESIDENT_MB = 400
@@ -128,7 +131,7 @@ def test_idle_cpu(large_site: Site) -> None:
 def test_the_relay_during_the_first_list(large_site: Site) -> None:
     """SIGHUP starts the control side anew: it lists everything, while the workers relay."""
     seconds_until(lambda: large_site.answering() == {"server1", "server2"})
-    load = start_load(large_site)
+    load = start_load(large_site, concurrency=2)
     time.sleep(10.0)
     syncs = len(large_site.log("synced"))
     began = time.time()
@@ -154,18 +157,3 @@ def test_the_relay_during_the_first_list(large_site: Site) -> None:
     )
     assert outcome["failures"] == []
     assert ratio < 2 * SLACK * SLACK
-
-
-def start_load(site: Site) -> Process:
-    """Have the client ask the reference Service, gently."""
-    frontend = SERVER_SERVICE.frontend
-    argv = (sys.executable, str(LOAD), frontend.ip, str(frontend.port), "2", "0.01")
-    return site.lab.start(f"load-{time.monotonic_ns()}", "client", *argv)
-
-
-def end_load(load: Process) -> dict[str, Any]:
-    """Stop asking; returns how it went."""
-    load.send(signal.SIGTERM)
-    load.wait(15.0)
-    outcome: dict[str, Any] = json.loads(load.last_line())
-    return outcome

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
+import sys
 import time
 from functools import cached_property
 from pathlib import Path
@@ -142,6 +144,21 @@ def with_pods(endpoints: dict[str, Any], *ips: str) -> dict[str, Any]:
     """The same slice with only these of its endpoints."""
     kept = [each for each in endpoints["endpoints"] if each["addresses"][0] in ips]
     return {**endpoints, "endpoints": kept}
+
+
+def start_load(site: Site, concurrency: int = 4) -> Process:
+    """Have the client ask the reference Service without a pause, so many requests at a time."""
+    frontend = SERVER_SERVICE.frontend
+    argv = (sys.executable, str(LOAD), frontend.ip, str(frontend.port), str(concurrency), "0.01")
+    return site.lab.start(f"load-{time.monotonic_ns()}", "client", *argv)
+
+
+def end_load(load: Process) -> dict[str, Any]:
+    """Stop asking; returns how it went."""
+    load.send(signal.SIGTERM)
+    load.wait(15.0)
+    outcome: dict[str, Any] = json.loads(load.last_line())
+    return outcome
 
 
 def seconds_until(holds: Callable[[], bool], limit: float = PATIENCE_SECONDS) -> float:

@@ -8,35 +8,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.kubernetes.source.site import LOAD, Site, reference, seconds_until, with_pods
-from userproxy.lab.topology import SERVER_SERVICE
+from integration.kubernetes.source.site import end_load, reference, seconds_until, start_load, with_pods
 
 if TYPE_CHECKING:
-    from userproxy.lab.processes import Process
+    from integration.kubernetes.source.site import Site
 
 AWAY_SECONDS = 60.0 if os.environ.get("USERPROXY_FULL") else 10.0
 CAUGHT_UP_SECONDS = 5.0
-
-
-def start_load(site: Site, concurrency: int = 4, interval: float = 0.01) -> Process:
-    """Have the client ask the reference Service without a pause."""
-    frontend = SERVER_SERVICE.frontend
-    argv = (sys.executable, str(LOAD), frontend.ip, str(frontend.port), str(concurrency), str(interval))
-    return site.lab.start(f"load-{time.monotonic_ns()}", "client", *argv)
-
-
-def end_load(load: Process) -> dict[str, Any]:
-    """Stop asking; returns how it went."""
-    load.send(signal.SIGTERM)
-    load.wait(15.0)
-    outcome: dict[str, Any] = json.loads(load.last_line())
-    return outcome
 
 
 @pytest.mark.parametrize("compacted", [False, True], ids=["plain", "compacted"])

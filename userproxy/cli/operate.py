@@ -56,7 +56,8 @@ def drain(*, backend: Address, undo: bool, admin_socket: str) -> None:
     click.echo(f"{_shown(backend)} gets no new connections: {backends}")
     if answer.connections:
         going_on = _counted(answer.connections, "connection")
-        click.echo(f"{going_on} may go on; to end those that are relayed: userproxy kill --backend {_shown(backend)}")
+        remedy = f"userproxy kill --backend {_shown(backend)}"
+        click.echo(f"{going_on} may go on; to end those that are relayed: {remedy}")
 
 
 def _shown(backend: Address) -> str:

@@ -23,6 +23,7 @@ from userproxy.logs import configure_logging
 from userproxy.model.messages import Begin
 from userproxy.model.plan import CaptureChange, Refuse
 from userproxy.model.rows import SourceStatus
+from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.conntrack.table import FlowTable
 from userproxy.netfilter.kernel import Kernel
 from userproxy.ops.admin import serve_admin
@@ -50,6 +51,9 @@ log = structlog.get_logger("userproxy")
 
 # Seconds between two looks at whether somebody else has changed our rules.
 _REPAIR_SECONDS = 2.0
+
+# Seconds between two looks at which Services netfilter sends to pods.
+_USE_SECONDS = 2.0
 
 # Signals to the program. They wait while it starts anew: by themselves they would end it.
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
@@ -198,6 +202,7 @@ class Daemon:
         self._crew = sides.crew
         self._kernel = sides.kernel
         self._flows = sides.flows
+        self._carried = sides.carried
         self._view = view
         self._source = source
         self._stopping = asyncio.Event()
@@ -230,6 +235,7 @@ class Daemon:
                 group.create_task(self._source.run(self._publish)),
                 group.create_task(self._reconciler.run()),
                 group.create_task(self._repair()),
+                group.create_task(self._notice_use()),
                 group.create_task(self._crew.mind()),
                 group.create_task(
                     serve_http(self._config.healthz_address, pages.probes(), "healthz-bind-address")
@@ -326,6 +332,16 @@ class Daemon:
                     self._reconciler.notify()
             except Exception as error:  # noqa: BLE001 - told, and tried again
                 log.error("the kernel's rules could not be checked", error=str(error))  # noqa: TRY400
+
+    async def _notice_use(self) -> None:
+        """Have pods checked that netfilter sends connections to, while it does."""
+        while True:
+            await asyncio.sleep(_USE_SECONDS)
+            if self._carried.wants_to_know:
+                try:
+                    self._carried.notice(await self._kernel.used())
+                except NetfilterError as error:
+                    log.error("pods of Services in use are not checked", error=str(error))  # noqa: TRY400
 
     async def _shut_down(self) -> None:
         log.info("stopping", drain_seconds=self._config.drain_seconds)

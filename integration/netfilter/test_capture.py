@@ -13,10 +13,10 @@ from userproxy.model.address import Address
 from userproxy.model.plan import CaptureChange, Drop, Frontend, Refuse, ToListener, ToPods
 from userproxy.model.service import Protocol
 from userproxy.netfilter.conntrack.stale import forget
+from userproxy.netfilter.nftables import Nftables
 
 if TYPE_CHECKING:
     from integration.netfilter.node import Node
-    from userproxy.netfilter.nftables import Nftables
 
 TCP, UDP = Frontend(Protocol.TCP, VIP), Frontend(Protocol.UDP, VIP)
 REFUSED_WITHIN_SECONDS = 0.5
@@ -76,6 +76,21 @@ def test_a_service_is_redirected_to_its_pods_evenly(node: Node, nftables: Nftabl
         # 200 fair draws leave 60..140 less than once in 10^8 runs.
         assert all(60 <= count <= 140 for count in answered.values()), answered
         assert {node.ask_udp(asker).split()[0] for _ in range(40)} == {"server1", "server2"}
+
+
+def test_the_kernel_notes_which_services_it_sends_to_pods(node: Node, nftables: Nftables) -> None:
+    unused = Frontend(Protocol.TCP, Address("10.3.0.9", 80))
+    target = ToPods((SERVER1, SERVER2))
+    nftables.apply(CaptureChange(put={TCP: target, UDP: target, unused: target}))
+    assert nftables.used() == set()
+    with node.serving("server1", SERVER1, "1"), node.serving("server2", SERVER2, "2"):
+        for _ in range(4):
+            node.ask("server1")
+    assert nftables.used() == {TCP}
+    assert nftables.verify() == (), "what the kernel notes is no tampering"
+    with node.inside("host"), Nftables() as successor:
+        assert successor.ensure().keys() == {TCP, UDP, unused}
+        assert successor.used() == {TCP}, "and a new daemon finds it there"
 
 
 def test_a_pod_reaches_itself_through_its_service(node: Node, nftables: Nftables) -> None:

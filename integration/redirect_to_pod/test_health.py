@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,15 @@ PATIENCE_SECONDS = 5.0
 def answers(lab: Lab, count: int = 20) -> set[str]:
     """Who answers so many new connections."""
     return {ask(lab, "client", FRONTEND)[0] for _ in range(count)}
+
+
+def fails(lab: Lab) -> bool:
+    """Whether a new connection meets the pod that is not there."""
+    try:
+        ask(lab, "client", FRONTEND)
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def states(lab: Lab) -> dict[str, tuple[str, str]]:
@@ -59,12 +69,20 @@ def test_a_dead_pod_gets_no_new_connections_until_it_lives_again(lab: Lab) -> No
             connection.close()
 
 
-def test_without_checks_netfilter_goes_on_sending(lab: Lab) -> None:
+def test_by_default_a_service_in_use_is_checked(lab: Lab) -> None:
     with serving(lab, ["server2"], 7000), service(lab, "checked", IP, [TCP], PODS):
-        refused = 0
-        for _ in range(20):
-            try:
-                ask(lab, "client", FRONTEND)
-            except ConnectionRefusedError:
-                refused += 1
-        assert 0 < refused < 20
+        tried, failed = 0, 0
+        began = time.monotonic()
+        while states(lab)["10.0.1.2:7000"][0] != "down":
+            assert time.monotonic() - began < 20.0
+            tried, failed = tried + 1, failed + fails(lab)
+            time.sleep(0.2)
+        took = time.monotonic() - began
+        print(f"{failed} of {tried} connections failed within the {took:.1f} s until it was out")
+        assert answers(lab) == {"server2:7000"}
+
+
+def test_without_checks_netfilter_goes_on_sending(lab: Lab) -> None:
+    unchecked = {"health-check": "off"}
+    with serving(lab, ["server2"], 7000), service(lab, "checked", IP, [TCP], PODS, annotations=unchecked):
+        assert 0 < sum(fails(lab) for _ in range(20)) < 20

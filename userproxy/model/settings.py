@@ -47,7 +47,7 @@ class HealthCheck(enum.StrEnum):
     """How backends are checked. The values are those of the annotation."""
 
     AUTO = "auto"
-    """A TCP connect, while the Service has traffic on this node; none of pods that netfilter sends to."""
+    """A TCP connect, while the Service has traffic on this node."""
 
     TCP = "tcp"
     """A TCP connect."""

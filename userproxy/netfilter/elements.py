@@ -169,11 +169,12 @@ def captures_of(elements: Iterable[Element]) -> dict[Frontend, Target]:
 
 def guards_of(elements: Iterable[Element]) -> set[Frontend]:
     """The listeners that a table's elements guard."""
-    return {
-        _unpack_frontend(element.key)
-        for element in elements
-        if element.set == ruleset.GUARDED.name and element.key[4] in _PROTOCOL
-    }
+    return frontends_of(element for element in elements if element.set == ruleset.GUARDED.name)
+
+
+def frontends_of(elements: Iterable[Element]) -> set[Frontend]:
+    """The frontends that are the keys of a set's elements; what makes no sense is left out."""
+    return {_unpack_frontend(element.key) for element in elements if element.key[4] in _PROTOCOL}
 
 
 def sizes_of(elements: Iterable[Element]) -> frozenset[int]:

@@ -91,6 +91,11 @@ class Kernel:
         """The connections that the kernel carries to pods, to these frontends or to any of others too."""
         return await asyncio.to_thread(flows, frontends)
 
+    async def used(self) -> set[Frontend]:
+        """The frontends from which the kernel has sent a new connection to a pod lately."""
+        async with self._lock:
+            return await asyncio.to_thread(self._nftables.used)
+
     async def repair(self) -> tuple[str, ...]:
         """Put back what somebody else has changed of ours; returns what that was."""
         async with self._lock:

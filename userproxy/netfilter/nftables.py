@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter import elements as packed
 from userproxy.netfilter.elements import Element, Elements
-from userproxy.netfilter.ruleset import TABLE, pick_chain, pick_size, ruleset
+from userproxy.netfilter.ruleset import TABLE, USED, pick_chain, pick_size, ruleset
 from userproxy.netfilter.wire import encode, held
 from userproxy.netfilter.wire.netlink import RefusedError, Socket
 
@@ -128,6 +128,15 @@ class Nftables:
             if not found:
                 self._generation = now
             return tuple(found)
+
+    def used(self) -> set[Frontend]:
+        """The frontends from which the kernel has sent a new connection to a pod within a minute or so.
+
+        Raises:
+            NetfilterError: they cannot be read.
+        """
+        with self._lock, _explained("cannot read which Services are in use"):
+            return packed.frontends_of(held.read_elements(self._socket, [USED.name]))
 
     def remove(self) -> bool:
         """Remove the table, and forget the captures; returns whether it was there.

@@ -75,7 +75,14 @@ class In(msgspec.Struct, frozen=True):
     set: str
 
 
-Match = Equals | HasAny | In
+class Note(msgspec.Struct, frozen=True):
+    """Always holds: the kernel notes the key in the set, or that it was seen again."""
+
+    key: Key
+    set: str
+
+
+Match = Equals | HasAny | In | Note
 
 
 class DnatBy(msgspec.Struct, frozen=True):
@@ -148,12 +155,14 @@ class Set(msgspec.Struct, frozen=True):
         key: the types of the key's fields.
         data: the types of the value's fields; none for a set, or for a map to chains.
         to_chain: whether this is a map to chains.
+        fades: if rules note elements in it: seconds after which the kernel forgets one; else 0.
     """
 
     name: str
     key: tuple[Datatype, ...]
     data: tuple[Datatype, ...] = ()
     to_chain: bool = False
+    fades: int = 0
 
 
 class Ruleset(msgspec.Struct, frozen=True):
@@ -180,7 +189,8 @@ SIZES = Set("sizes4", _FRONTEND, to_chain=True)
 PODS = Set("pods4", (*_FRONTEND, Datatype.MARK), data=_ADDRESS)
 GUARDED = Set("guarded4", _FRONTEND)
 HAIRPINS = Set("hairpins4", (Datatype.IPV4_ADDR, Datatype.IPV4_ADDR))
-SETS = (PROTOCOLS, REFUSED, DROPPED, LISTENERS, SIZES, PODS, GUARDED, HAIRPINS)
+USED = Set("used4", _FRONTEND, fades=60)
+SETS = (PROTOCOLS, REFUSED, DROPPED, LISTENERS, SIZES, PODS, GUARDED, HAIRPINS, USED)
 
 _IPV4 = Equals(Field.FAMILY, FAMILY_IPV4)
 _TCP_OR_UDP = In((Field.PROTOCOL,), PROTOCOLS.name)
@@ -253,7 +263,8 @@ _PICK_PREFIX = "pick-"
 
 def pick_chain(size: int) -> Chain:
     """The chain that picks one of `size` pods evenly: one chain for all Service ports that have so many."""
-    return Chain(pick_name(size), (Rule(_CANDIDATE, DnatBy((*_KEY, Random(size)), PODS.name)),))
+    noted = (*_CANDIDATE, Note(_KEY, USED.name))
+    return Chain(pick_name(size), (Rule(noted, DnatBy((*_KEY, Random(size)), PODS.name)),))
 
 
 def pick_name(size: int) -> str:

@@ -16,9 +16,6 @@ from userproxy.planner import topology
 if TYPE_CHECKING:
     from userproxy.model.endpoint import Endpoint
 
-# Netfilter does not tell which Services have traffic, so `auto` checks nobody there.
-_CHECKED = frozenset({HealthCheck.TCP, HealthCheck.HTTP})
-
 _TO_POD_REMEDY = f"annotate the Service with userproxy.dev/path: {Path.REDIRECT_TO_POD}"
 
 
@@ -175,7 +172,7 @@ def _carried(
     if service.protocol is Protocol.UDP:
         serving = (endpoint.address for endpoint in endpoints if endpoint.serving)
         flows = dict.fromkeys(keys, tuple(dict.fromkeys((*pods, *serving))))
-    elif service.settings.check.kind in _CHECKED:
+    elif service.settings.check.kind is not HealthCheck.OFF:
         checked = Pool(
             service=service.name,
             frontends=tuple(key.address for key in keys),

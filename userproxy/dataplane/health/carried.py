@@ -1,7 +1,8 @@
 """Health of the pods that netfilter sends connections to by itself (redirect to pod).
 
-No dial of ours tells how they are, and nobody is near to try another one: so those whose author asked for
-checks are checked from the control side, and whoever is found down leaves the kernel's map.
+No dial of ours tells how they are, and nobody is near to try another one: so they are checked from the
+control side, and whoever is found down leaves the kernel's map. Services whose author does not say otherwise
+are checked while they are in use, which netfilter notes.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from userproxy.dataplane.health.check import is_due_at_all
 from userproxy.dataplane.health.checker import Checker
 from userproxy.dataplane.services import Counted, LiveService
 from userproxy.model.plan import Frontend, Pool, ToPods, Wanted
 from userproxy.model.service import Protocol
+from userproxy.model.settings import HealthCheck
 from userproxy.planner.difference import dropped, touched
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from userproxy.dataplane.poller import Poller
+    from userproxy.model.address import Address
     from userproxy.model.service import ServicePortName
 
 
@@ -44,6 +48,8 @@ class CarriedPods:
         self.counted = Counted(Counter(), Counter(), Counter())
         self.on_change: Callable[[], object] | None = None
         self.checker = Checker(loop, poller, self.services)
+        self._clock = poller.clock
+        self._owners: dict[Frontend, ServicePortName] = {}  # of those that are checked while in use
         self._pools: dict[ServicePortName, Pool] = {}
         self._steered: dict[ServicePortName, dict[Frontend, ToPods]] = {}
 
@@ -63,30 +69,62 @@ class CarriedPods:
             captures.update(targets)
         return msgspec.structs.replace(wanted, captures=captures)
 
+    @property
+    def wants_to_know(self) -> bool:
+        """Whether it matters to anybody which frontends are in use."""
+        return bool(self._owners)
+
+    def notice(self, used: Collection[Frontend]) -> None:
+        """New connections to these frontends have been sent to pods lately."""
+        now = self._clock()
+        for name in {self._owners[frontend] for frontend in used if frontend in self._owners}:
+            service = self.services.get(name) or self._begin(self._pools[name])
+            service.used = now
+        for name, service in list(self.services.items()):
+            if any(live.down for live in service.backends):
+                service.used = now  # somebody must find out when it is back
+            elif not is_due_at_all(service.pool.settings.check, now, service.used):
+                del self.services[name]
+
     def close(self) -> None:
         """Check nothing more."""
         self.checker.stop()
 
     def _follow(self, pools: dict[ServicePortName, Pool], actual: Wanted) -> None:
-        for name in dropped(pools, self._pools):
-            del self.services[name]
+        gone, new = dropped(pools, self._pools), touched(pools, self._pools)
+        for name in (*gone, *new):
+            for frontend in _frontends(self._pools.get(name)):
+                self._owners.pop(frontend, None)
+        for name in gone:
+            self.services.pop(name, None)
             self._steered.pop(name, None)
-        for name in touched(pools, self._pools):
-            service = self.services.get(name)
-            if service is None:
-                service = self._begin(pools[name], actual)
-            else:
-                service.update(pools[name])
-            self._weigh(service)
+        for name in new:
+            self._take(pools[name], actual)
         self._pools = pools
 
-    def _begin(self, pool: Pool, actual: Wanted) -> LiveService:
-        service = self.services[pool.service] = LiveService(pool, counted=self.counted)
+    def _take(self, pool: Pool, actual: Wanted) -> None:
+        name = pool.service
+        on_use = pool.settings.check.kind is HealthCheck.AUTO
+        if on_use:
+            self._owners.update(dict.fromkeys(_frontends(pool), name))
+        service = self.services.get(name)
+        if service is not None:
+            service.update(pool)
+        else:
+            known = set() if name in self._pools else _carried_to(pool, actual)
+            out = bool(known) and any(backend.address not in known for backend in pool.backends)
+            if on_use and not out:
+                return
+            service = self._begin(pool)
+            if out:
+                service.begin_with(known)
+        self._weigh(service)
+
+    def _begin(self, pool: Pool) -> LiveService:
+        service = LiveService(pool, clock=self._clock, counted=self.counted)
+        service.used = self._clock()
         service.on_change = self._changed
-        targets = {actual.captures.get(frontend) for frontend in _frontends(pool)}
-        carried = {pod for target in targets if isinstance(target, ToPods) for pod in target.pods}
-        if carried:
-            service.begin_with(carried)
+        self.services[pool.service] = service
         return service
 
     def _changed(self, service: LiveService) -> None:
@@ -104,5 +142,11 @@ class CarriedPods:
             self._steered[pool.service] = dict.fromkeys(_frontends(pool), ToPods(pods))
 
 
-def _frontends(pool: Pool) -> list[Frontend]:
-    return [Frontend(Protocol.TCP, address) for address in pool.frontends]
+def _frontends(pool: Pool | None) -> list[Frontend]:
+    return [Frontend(Protocol.TCP, address) for address in pool.frontends] if pool else []
+
+
+def _carried_to(pool: Pool, actual: Wanted) -> set[Address]:
+    """The pods that an earlier daemon has its packets sent to; none if there was no such daemon."""
+    targets = {actual.captures.get(frontend) for frontend in _frontends(pool)}
+    return {pod for target in targets if isinstance(target, ToPods) for pod in target.pods}

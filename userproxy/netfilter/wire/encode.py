@@ -22,6 +22,7 @@ from userproxy.netfilter.ruleset import (
     In,
     Jump,
     JumpBy,
+    Note,
     Random,
     Simple,
 )
@@ -36,12 +37,14 @@ if TYPE_CHECKING:
 
 SUBSYSTEM = netlink.NFNL_SUBSYS_NFTABLES << 8
 FAMILY_INET = 1
+_MOST_NOTED = 65536  # elements, in a set that rules add to: more than there are Service ports on a node
 ELEMENTS_A_MESSAGE = 1000  # an attribute, here the list of elements, ends at 64 KiB
 
 _HOOKS = {"prerouting": 0, "input": 1, "output": 3, "postrouting": 4}
 _REGISTER_BASE = 8  # NFT_REG32_00; registers of 4 bytes, 4 of which are one NFT_REG_1
 _VERDICT_REGISTER = 0
 JUMP, _GOTO, _ACCEPT, _DROP = -3, -4, 1, 0
+_UPDATE = 1  # NFT_DYNSET_OP_UPDATE: add an element, or have its time begin anew
 _DATATYPE_VERDICT = 0xFFFFFF00  # NFT_DATA_VERDICT
 _TYPE_BITS = 6  # by which nft shifts the types of a concatenation's fields into one number
 
@@ -91,6 +94,10 @@ def set_(spec: Set, identity: int) -> Message:
         attrs.append(("NFTA_SET_DATA_TYPE", _DATATYPE_VERDICT))
     if spec.data or spec.to_chain:
         flags.add("NFT_SET_MAP")
+    if spec.fades:
+        flags |= {"NFT_SET_EVAL", "NFT_SET_TIMEOUT"}
+        attrs.append(("NFTA_SET_TIMEOUT", spec.fades * 1000))
+        attrs.append(("NFTA_SET_DESC", {"attrs": [("NFTA_SET_DESC_SIZE", _MOST_NOTED)]}))
     if flags:
         attrs.append(("NFTA_SET_FLAGS", flags))
     return _message(nft.nft_set_msg, nft.NFT_MSG_NEWSET, attrs, what=f"set {spec.name}")
@@ -248,6 +255,13 @@ def _match(match: Match) -> list[Attributes]:
             return [_load(field, 0), masked, _compare(1, bytes(4))]
         case In(key, set_name):
             return [*_load_key(key), _lookup(set_name)]
+        case Note(key, set_name):
+            update: Attributes = [
+                ("NFTA_DYNSET_SET_NAME", set_name),
+                ("NFTA_DYNSET_OP", _UPDATE),
+                ("NFTA_DYNSET_SREG_KEY", _register(0)),
+            ]
+            return [*_load_key(key), _expression("dynset", update)]
 
 
 _DECISIONS: dict[Simple, tuple[str, Attributes]] = {

@@ -128,11 +128,14 @@ def differences(expected: Held, actual: Held) -> list[str]:
 
 
 def intact_sets(expected: Held, actual: Held) -> list[str]:
-    """The names of the sets in `actual` that are as expected, so that their elements can be read as ours."""
+    """The names of the sets in `actual` that are as expected, so that their elements can be read as ours.
+
+    Those that rules add to are left out.
+    """
     return [
         name
         for name, wanted in expected.sets.items()
-        if name in actual.sets and _covers(actual.sets[name], wanted)
+        if name in actual.sets and not _SPECS[name].fades and _covers(actual.sets[name], wanted)
     ]
 
 
@@ -201,7 +204,7 @@ def _element(set_name: str, packed: bytes) -> Element:
     fields = dict(attributes(packed))
     data = dict(attributes(fields.get(2, b"")))
     # What we never put there (a drop, a timeout) is kept as a chain that is none of ours, so that it is
-    # noticed.
+    # noticed. Sets that rules add to have timeouts, and are read for their keys alone.
     verdict = dict(attributes(data.get(2, b"")))
     jumps = verdict.get(1) == struct.pack(">i", encode.JUMP)
     chain = _name(verdict[2]) if jumps else "?" if verdict else ""

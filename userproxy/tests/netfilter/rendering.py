@@ -14,6 +14,8 @@ from userproxy.netfilter.ruleset import (
     In,
     Jump,
     JumpBy,
+    Match,
+    Note,
     Random,
     Rule,
     Ruleset,
@@ -36,7 +38,8 @@ def _set(spec: Set) -> str:
     key = " . ".join(each.value[0] for each in spec.key)
     data = "verdict" if spec.to_chain else " . ".join(each.value[0] for each in spec.data)
     kind = "map" if data else "set"
-    return f"\t{kind} {spec.name} {{\n\t\ttype {key}{' : ' if data else ''}{data}\n\t}}"
+    fades = f"\n\t\tflags dynamic,timeout\n\t\ttimeout {spec.fades}s" if spec.fades else ""
+    return f"\t{kind} {spec.name} {{\n\t\ttype {key}{' : ' if data else ''}{data}{fades}\n\t}}"
 
 
 def _chain(chain: Chain) -> str:
@@ -51,7 +54,7 @@ def rule(spec: Rule) -> str:
     action = _action(spec)
     # nft leaves out what a later `ip daddr` implies.
     implied = "ip " in action or any(
-        isinstance(match, In) and Field.DESTINATION in match.key for match in spec.matches
+        isinstance(match, In | Note) and Field.DESTINATION in match.key for match in spec.matches
     )
     parts = [
         _match(match)
@@ -61,7 +64,7 @@ def rule(spec: Rule) -> str:
     return " ".join([*parts, action])
 
 
-def _match(match: Equals | HasAny | In) -> str:
+def _match(match: Match) -> str:
     match match:
         case Equals(Field.FAMILY, _):
             return "meta nfproto ipv4"
@@ -72,6 +75,8 @@ def _match(match: Equals | HasAny | In) -> str:
             return f"{field.value} {','.join(names)}"
         case In(key, name):
             return f"{_key(key)} @{name}"
+        case Note(key, name):
+            return f"update @{name} {{ {_key(key)} }}"
 
 
 def _action(spec: Rule) -> str:

@@ -47,6 +47,12 @@ table inet userproxy {
 		type ipv4_addr . ipv4_addr
 	}
 
+	set used4 {
+		type ipv4_addr . inet_proto . inet_service
+		flags dynamic,timeout
+		timeout 60s
+	}
+
 	chain refuse {
 		meta l4proto tcp reject with tcp reset
 		reject
@@ -96,10 +102,10 @@ table inet userproxy {
 	}
 
 	chain pick-3 {
-		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @pods4
+		meta l4proto @protocols update @used4 { ip daddr . meta l4proto . th dport } dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @pods4
 	}
 }
-"""
+"""  # noqa: E501 - as nft lists it
 
 VIP = Address("10.3.241.152", 80)
 LISTENER = Address("10.100.0.2", 10400)

@@ -20,6 +20,8 @@ from userproxy.netfilter.ruleset import (
     In,
     Jump,
     JumpBy,
+    Match,
+    Note,
     Random,
     Rule,
     Simple,
@@ -98,7 +100,7 @@ class Kernel:
             case Simple() as simple:
                 return simple.value, packet
 
-    def _holds(self, match: Equals | HasAny | In, packet: Packet) -> bool:
+    def _holds(self, match: Match, packet: Packet) -> bool:
         match match:
             case Equals(field, value):
                 return {Field.FAMILY: packet.family, Field.PROTOCOL: packet.protocol}[field] == value
@@ -106,6 +108,9 @@ class Kernel:
                 return bool({Field.STATE: packet.state, Field.STATUS: packet.status}[field] & bits)
             case In(key, name):
                 return self._key(key, packet) in self.sets[name]
+            case Note(key, name):
+                self.sets[name][self._key(key, packet)] = b""
+                return True
 
     def _key(self, key: Key, packet: Packet) -> bytes:
         if len(key) == 1:

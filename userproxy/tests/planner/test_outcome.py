@@ -71,12 +71,12 @@ def test_udp_flows_may_stay_with_a_pod_that_still_serves_though_new_ones_go_else
     [
         (HealthCheck.TCP, Protocol.TCP, True),
         (HealthCheck.HTTP, Protocol.TCP, True),
-        (HealthCheck.AUTO, Protocol.TCP, False),
+        (HealthCheck.AUTO, Protocol.TCP, True),
         (HealthCheck.OFF, Protocol.TCP, False),
         (HealthCheck.TCP, Protocol.UDP, False),
     ],
 )
-def test_pods_that_netfilter_sends_to_are_checked_if_the_author_asked_for_it(
+def test_pods_that_netfilter_sends_to_are_checked_unless_they_cannot_or_must_not_be(
     check: HealthCheck, protocol: Protocol, checked: bool
 ) -> None:
     pool = carried(READY, LEAVING, protocol=protocol, check=check).checked

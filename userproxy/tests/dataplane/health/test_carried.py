@@ -24,6 +24,9 @@ NAME = ServicePortName("default", "web")
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
 OTHER = Frontend(Protocol.TCP, Address("10.3.0.2", 80))
 CHECKED = Settings(check=Check(kind=HealthCheck.TCP, interval=5.0, rise=2, fall=3))
+WHILE_USED = Settings()
+BACKLOG = 1000
+"""Nobody accepts, so every check that passes stays in it."""
 SOON = 10.0
 """Seconds that are more than the checks need to change their mind."""
 
@@ -34,9 +37,10 @@ class Node:
     def __init__(self, sockets: Sockets) -> None:
         self._clock, self._timers = Clock(), VirtualTimers()
         self._poller = sockets.poller(self._clock)
-        self._listeners = [net.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        self._listeners = [net.create_server(("127.0.0.1", 0), backlog=BACKLOG) for _ in range(2)]
         self.pods = tuple(Address(*listener.getsockname()) for listener in self._listeners)
         self.told = 0
+        self.settings = CHECKED
         self.carried = self.daemon()
 
     def daemon(self) -> CarriedPods:
@@ -52,7 +56,7 @@ class Node:
     def wanted(self) -> Wanted:
         """By what the source says."""
         backends = tuple(Backend(pod) for pod in self.pods)
-        pool = Pool(service=NAME, frontends=(FRONTEND.address,), backends=backends, settings=CHECKED)
+        pool = Pool(service=NAME, frontends=(FRONTEND.address,), backends=backends, settings=self.settings)
         return Wanted(captures={FRONTEND: ToPods(self.pods), OTHER: ToPods(self.pods)}, checked={NAME: pool})
 
     def targets(self, actual: Wanted | None = None) -> tuple[Address, ...]:
@@ -78,7 +82,7 @@ class Node:
     def start(self, number: int) -> None:
         """A pod listens again."""
         address = self.pods[number]
-        self._listeners[number] = net.create_server((address.ip, address.port))
+        self._listeners[number] = net.create_server((address.ip, address.port), backlog=BACKLOG)
 
     def close(self) -> None:
         """The end."""
@@ -148,3 +152,58 @@ def test_what_an_earlier_daemon_took_out_stays_out_until_it_has_passed_its_check
 
 def test_without_an_earlier_daemon_all_pods_count_as_well(node: Node) -> None:
     assert node.targets(Wanted()) == node.pods
+
+
+def test_by_default_pods_are_checked_while_their_service_is_in_use(node: Node) -> None:
+    node.settings = WHILE_USED
+    node.targets()
+    node.stop(0)
+    node.later()
+    assert not node.carried.checker.made, "nobody has used it"
+    node.carried.notice({OTHER})
+    node.later()
+    assert not node.carried.checker.made, "that is another Service's"
+    assert node.carried.wants_to_know
+    node.carried.notice({FRONTEND})
+    node.later()
+    assert node.targets() == node.pods[1:]
+
+
+def test_a_pod_that_is_out_is_checked_until_it_is_back_though_nobody_uses_its_service(node: Node) -> None:
+    node.settings = WHILE_USED
+    node.targets()
+    node.stop(0)
+    node.carried.notice({FRONTEND})
+    node.later()
+    for _ in range(5):
+        node.later(100.0)
+        node.carried.notice(())
+    assert node.targets() == node.pods[1:]
+    node.start(0)
+    node.later()
+    assert node.targets() == node.pods
+    for _ in range(4):
+        node.later(100.0)
+        node.carried.notice(())
+    assert not node.carried.services, "and then it is looked at no more"
+
+
+def test_by_default_what_an_earlier_daemon_took_out_stays_out_too(node: Node) -> None:
+    node.settings = WHILE_USED
+    node.stop(0)
+    assert node.targets(Wanted(captures={FRONTEND: ToPods(node.pods[1:])})) == node.pods[1:]
+
+
+def test_a_pod_that_comes_while_nobody_uses_its_service_is_not_held_back(node: Node) -> None:
+    node.settings = WHILE_USED
+    before = node.wanted
+    captures = {**before.captures, FRONTEND: ToPods(node.pods[1:])}
+    pool = msgspec.structs.replace(before.checked[NAME], backends=(Backend(node.pods[1]),))
+    one = msgspec.structs.replace(before, captures=captures, checked={NAME: pool})
+    assert node.carried.steer(one, Wanted()) is one
+    assert node.targets(one) == node.pods
+
+
+def test_where_every_author_has_chosen_nobody_need_know_who_is_in_use(node: Node) -> None:
+    node.targets()
+    assert not node.carried.wants_to_know

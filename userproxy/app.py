@@ -300,9 +300,9 @@ class Daemon:
         )
 
     def _publish(self, snapshot: Snapshot) -> None:
+        self._reconciler.notify()
         self._metrics.changed(self._control.snapshot, snapshot)
         self._control.take(snapshot)
-        self._reconciler.notify()
 
     async def _reconcile(self) -> None:
         started = time.monotonic()

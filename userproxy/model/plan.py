@@ -105,7 +105,7 @@ class Wanted(msgspec.Struct, frozen=True):
         serves: by Service port: those that have a listener.
         captures: by frontend: every frontend of every Service port that is ours.
         paths: by Service port: how its bytes travel.
-        guards: every listener of `serves`, with its protocol.
+        guards: every listener of `serves`, with its protocol; a set, in the form in which changes are found.
         flows: by UDP frontend in `captures`: where its flows may lead. Those that began before may stay with
             pods that serve and get no new ones.
         checked: by Service port: those whose packets netfilter sends to pods that are to be checked.
@@ -114,7 +114,7 @@ class Wanted(msgspec.Struct, frozen=True):
     serves: dict[ServicePortName, Serve] = {}
     captures: dict[Frontend, Target] = {}
     paths: dict[ServicePortName, Path] = {}
-    guards: frozenset[Frontend] = frozenset()
+    guards: dict[Frontend, None] = {}
     flows: dict[Frontend, tuple[Address, ...]] = {}
     checked: dict[ServicePortName, Pool] = {}
 

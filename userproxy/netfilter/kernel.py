@@ -63,7 +63,7 @@ class Kernel:
             captures = await asyncio.to_thread(self._nftables.ensure)
             self._uses = Counter(frontend.address.ip for frontend in captures)
             await self._ensure_routes()
-            return Wanted(captures=captures, guards=self._nftables.guards)
+            return Wanted(captures=captures, guards=dict.fromkeys(self._nftables.guards))
 
     async def apply(self, change: CaptureChange) -> None:
         """Change captures, atomically. A route is there before its capture, and goes after it."""

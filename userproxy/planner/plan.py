@@ -34,12 +34,10 @@ def plan(wanted: Wanted, actual: Wanted) -> Plan:
     """
     serves, closed = _difference(wanted.serves, actual.serves)
     put, removed = _difference(wanted.captures, actual.captures)
-    guard, unguard = frozenset[Frontend](), frozenset[Frontend]()
-    if wanted.guards is not actual.guards:
-        guard, unguard = wanted.guards - actual.guards, actual.guards - wanted.guards
+    guard, unguard = _difference(wanted.guards, actual.guards)
     return Plan(
         serve=tuple(serves.values()),
-        capture=CaptureChange(put, frozenset(removed), guard, unguard),
+        capture=CaptureChange(put, frozenset(removed), frozenset(guard), frozenset(unguard)),
         forget=_outdated(wanted.flows, actual.flows),
         close=tuple(closed),
     )

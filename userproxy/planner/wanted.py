@@ -14,7 +14,7 @@ import msgspec
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.plan import Frontend, Pool, Serve, Target, Wanted
 from userproxy.model.service import Path, ServicePort, ServicePortName
-from userproxy.planner.difference import dropped, touched
+from userproxy.planner.difference import dropped, patched, touched
 from userproxy.planner.outcome import Outcome, Place, needs_host_port, outcome_of, without_conflicts
 
 if TYPE_CHECKING:
@@ -174,29 +174,13 @@ class Planner:
 
 def _replaced(wanted: Wanted, old: list[Outcome], new: list[Outcome]) -> Wanted:
     return Wanted(
-        serves=_patched(wanted.serves, _serves(old), _serves(new)),
-        captures=_patched(wanted.captures, _captures(old), _captures(new)),
-        paths=_patched(wanted.paths, _paths(old), _paths(new)),
-        guards=_exchanged(wanted.guards, _guards(old), _guards(new)),
-        flows=_patched(wanted.flows, _flows(old), _flows(new)),
-        checked=_patched(wanted.checked, _checked(old), _checked(new)),
+        serves=patched(wanted.serves, _serves(new), drop=_serves(old)),
+        captures=patched(wanted.captures, _captures(new), drop=_captures(old)),
+        paths=patched(wanted.paths, _paths(new), drop=_paths(old)),
+        guards=patched(wanted.guards, _guards(new), drop=_guards(old)),
+        flows=patched(wanted.flows, _flows(new), drop=_flows(old)),
+        checked=patched(wanted.checked, _checked(new), drop=_checked(old)),
     )
-
-
-def _exchanged(whole: frozenset[Frontend], old: set[Frontend], new: set[Frontend]) -> frozenset[Frontend]:
-    """The whole with new members in the place of old ones; the very same if they are equal."""
-    return whole if old == new else whole - old | new
-
-
-def _patched(whole: dict[K, V], old: dict[K, V], new: dict[K, V]) -> dict[K, V]:
-    """The whole with new entries in the place of old ones; the very same if they are equal."""
-    if old == new:
-        return whole
-    patched = dict(whole)
-    for key in old.keys() - new.keys():
-        patched.pop(key, None)
-    patched.update(new)
-    return patched
 
 
 def _serves(outcomes: list[Outcome]) -> dict[ServicePortName, Serve]:
@@ -207,8 +191,8 @@ def _captures(outcomes: list[Outcome]) -> dict[Frontend, Target]:
     return dict(chain.from_iterable(outcome.captures.items() for outcome in outcomes))
 
 
-def _guards(outcomes: list[Outcome]) -> set[Frontend]:
-    return {outcome.guard for outcome in outcomes if outcome.guard is not None}
+def _guards(outcomes: list[Outcome]) -> dict[Frontend, None]:
+    return dict.fromkeys(outcome.guard for outcome in outcomes if outcome.guard is not None)
 
 
 def _paths(outcomes: list[Outcome]) -> dict[ServicePortName, Path]:

@@ -17,6 +17,7 @@ import msgspec
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.plan import Frontend
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
+from userproxy.planner.difference import patched
 from userproxy.sources.decode import DecodedObject, Kind, ObjectKey, ServiceObject, SliceObject, merge
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class ObjectIndex:
             wanted |= dict.fromkeys(names - ports.keys())
             wanted |= {name: port if port.frontends else None for name, port in ports.items()}
         self._stale_services.clear()
-        return _patched(previous, wanted)
+        return _current(previous, wanted)
 
     def _resolve(self, key: ObjectKey) -> tuple[dict[ServicePortName, ServicePort], tuple[Problem, ...]]:
         """The ports of a Service with the frontends that are its own, and what is wrong with it."""
@@ -182,7 +183,7 @@ class ObjectIndex:
     ) -> dict[ServicePortName, tuple[Endpoint, ...]]:
         wanted = {name: _merge_slices(self._slices_of.get(name, {})) for name in self._stale_endpoints}
         self._stale_endpoints.clear()
-        return _patched(previous, wanted)
+        return _current(previous, wanted)
 
 
 def _frontends(service: ServiceObject) -> Iterable[Frontend]:
@@ -199,17 +200,9 @@ def _merge_slices(slices: _Slices) -> tuple[Endpoint, ...] | None:
     return merge(endpoint for key in sorted(slices) for endpoint in slices[key]) or None
 
 
-def _patched(
+def _current(
     previous: dict[ServicePortName, _Value], wanted: Mapping[ServicePortName, _Value | None]
 ) -> dict[ServicePortName, _Value]:
-    """`previous` itself if it is as wanted, else a copy with what differs; None stands for absence."""
-    changed = {name: value for name, value in wanted.items() if previous.get(name) != value}
-    if not changed:
-        return previous
-    patched = dict(previous)
-    for name, value in changed.items():
-        if value is None:
-            del patched[name]
-        else:
-            patched[name] = value
-    return patched
+    """`previous` with what is wanted; None stands for absence."""
+    put = {name: value for name, value in wanted.items() if value is not None}
+    return patched(previous, put, drop=wanted)

@@ -18,7 +18,7 @@ from userproxy.dataplane.services import Counted, LiveService
 from userproxy.model.plan import Frontend, Pool, ToPods, Wanted
 from userproxy.model.service import Protocol
 from userproxy.model.settings import HealthCheck
-from userproxy.planner.difference import dropped, touched
+from userproxy.planner.difference import dropped, patched, touched
 
 if TYPE_CHECKING:
     import asyncio
@@ -64,10 +64,8 @@ class CarriedPods:
         self._follow(wanted.checked, actual)
         if not self._steered:
             return wanted
-        captures = dict(wanted.captures)
-        for targets in self._steered.values():
-            captures.update(targets)
-        return msgspec.structs.replace(wanted, captures=captures)
+        steered = {key: target for targets in self._steered.values() for key, target in targets.items()}
+        return msgspec.structs.replace(wanted, captures=patched(wanted.captures, steered))
 
     @property
     def wants_to_know(self) -> bool:

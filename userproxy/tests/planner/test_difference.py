@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.planner.difference import dropped, touched
+from userproxy.planner.difference import dropped, patched, touched
 
 VALUES = [object() for _ in range(3)]
 versions = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(VALUES))
@@ -42,3 +42,57 @@ def test_large_states_are_compared_to_their_ends() -> None:
         assert (touched(old, less), dropped(old, less)) == ([number], [])
         assert touched({**old, number: object()}, old) == [number]
         assert touched({**less, number: old[number]}, old) == [], "moved to the end"
+
+
+patches = st.tuples(versions, st.sets(st.sampled_from("abcdef")))
+
+
+@given(versions, patches)
+def test_a_patched_state_has_what_was_put_and_lacks_what_was_dropped(
+    before: dict[str, object], patch: tuple[dict[str, object], set[str]]
+) -> None:
+    put, drop = patch
+    was = dict(before)
+    after = patched(before, put, drop)
+    assert after == {**{key: value for key, value in before.items() if key not in drop}, **put}
+    assert before == was, "the one before stays as it is"
+    assert (after is before) == (after == before)
+
+
+@given(versions, st.lists(patches, max_size=80), st.data())
+def test_any_two_of_its_states_differ_in_what_comparing_them_shows(
+    first: dict[str, object],
+    history: list[tuple[dict[str, object], set[str]]],
+    data: st.DataObject,
+) -> None:
+    states = [first]
+    for put, drop in history:
+        states.append(patched(states[-1], put, drop))
+    new, old = data.draw(st.sampled_from(states)), data.draw(st.sampled_from(states))
+    assert set(touched(new, old)) == set(touched(dict(new), dict(old)))
+    assert set(dropped(new, old)) == set(dropped(dict(new), dict(old)))
+
+
+def test_an_equal_value_stays_in_place() -> None:
+    before = {"a": [1]}
+    assert patched(before, {"a": [1]}) is before
+    assert patched(before, {"a": [1], "b": [2]})["a"] is before["a"]
+
+
+def test_what_differs_is_known_without_looking_at_the_rest() -> None:
+    class Value:
+        """Says when it is looked at."""
+
+        looks = 0
+
+        def __eq__(self, other: object) -> bool:
+            Value.looks += 1
+            return self is other
+
+        __hash__ = None  # type: ignore[assignment]
+
+    begin = patched({}, {number: Value() for number in range(1000)})
+    end = patched(patched(begin, {7: Value()}), {1000: Value()}, drop=[8])
+    Value.looks = 0
+    assert (touched(end, begin), dropped(end, begin)) == ([7, 1000], [8])
+    assert Value.looks <= 2

@@ -51,12 +51,16 @@ class Ports:
     def __init__(self, book: PortBook, file: PortFile) -> None:
         self.book = book
         self._file = file
+        self._remembered = -1
 
     async def remember(self) -> None:
-        """Write them down, before any packet is sent to a new one."""
-        ports = self.book.dump()
+        """Write them down, before any packet is sent to a new one; nothing to do if they are the same."""
+        revision = self.book.revision
+        if revision == self._remembered:
+            return
         try:
-            await asyncio.to_thread(self._file.write, ports)
+            await asyncio.to_thread(self._file.write, self.book.dump())
+            self._remembered = revision
         except OSError as error:
             log.warning(
                 "host ports are not remembered over a restart",
@@ -250,5 +254,5 @@ def _without(wanted: Wanted, failures: Mapping[ServicePortName, OSError]) -> Wan
         wanted,
         serves={name: serve for name, serve in wanted.serves.items() if name not in failures},
         captures={key: target for key, target in wanted.captures.items() if key.address not in lost},
-        guards=frozenset(guard for guard in wanted.guards if guard.address not in closed),
+        guards=dict.fromkeys(guard for guard in wanted.guards if guard.address not in closed),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from userproxy.model.address import Address
-from userproxy.model.service import Path, Protocol, ServicePortName
+from userproxy.model.service import Protocol, ServicePortName
 from userproxy.model.settings import Settings
 
 
@@ -104,19 +106,17 @@ class Wanted(msgspec.Struct, frozen=True):
     Attributes:
         serves: by Service port: those that have a listener.
         captures: by frontend: every frontend of every Service port that is ours.
-        paths: by Service port: how its bytes travel.
         guards: every listener of `serves`, with its protocol; a set, in the form in which changes are found.
         flows: by UDP frontend in `captures`: where its flows may lead. Those that began before may stay with
             pods that serve and get no new ones.
         checked: by Service port: those whose packets netfilter sends to pods that are to be checked.
     """
 
-    serves: dict[ServicePortName, Serve] = {}
-    captures: dict[Frontend, Target] = {}
-    paths: dict[ServicePortName, Path] = {}
-    guards: dict[Frontend, None] = {}
-    flows: dict[Frontend, tuple[Address, ...]] = {}
-    checked: dict[ServicePortName, Pool] = {}
+    serves: Mapping[ServicePortName, Serve] = {}
+    captures: Mapping[Frontend, Target] = {}
+    guards: Mapping[Frontend, None] = {}
+    flows: Mapping[Frontend, tuple[Address, ...]] = {}
+    checked: Mapping[ServicePortName, Pool] = {}
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from userproxy.model.endpoint import Endpoint
@@ -50,8 +52,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         node: this daemon's own, where the source knows of nodes.
     """
 
-    services: dict[ServicePortName, ServicePort]
-    endpoints: dict[ServicePortName, tuple[Endpoint, ...]]
+    services: Mapping[ServicePortName, ServicePort]
+    endpoints: Mapping[ServicePortName, tuple[Endpoint, ...]]
     problems: tuple[Problem, ...] = ()
     node: Node | None = None
 

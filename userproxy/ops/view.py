@@ -186,7 +186,7 @@ class View:
         return ServiceRow(
             service=str(name),
             protocol=service.protocol.value,
-            path=self._wanted.paths.get(name, self._config.mode).value,
+            path=(service.path or self._config.mode).value,
             frontends=tuple(str(frontend) for frontend in service.frontends),
             listener=str(serve.listener) if serve else None,
             backends_up=sum(self._condition(name, address).state == "up" for address in conditions),

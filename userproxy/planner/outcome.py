@@ -40,7 +40,6 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
 
     Attributes:
         name: of the Service port.
-        path: how its bytes travel.
         serve: its listener, if it has one.
         captures: a target for each of its frontends that are served.
         problems: in any order.
@@ -50,7 +49,6 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
     """
 
     name: ServicePortName
-    path: Path
     serve: Serve | None = None
     captures: dict[Frontend, Target] = {}
     problems: tuple[Problem, ...] = ()
@@ -84,16 +82,15 @@ def outcome_of(
         port: its host port; None if it needs none, or if none is left.
         place: where it is served.
     """
-    path = path_of(service, place)
     problems = [_ipv6_problem(service.name, lost) for lost in service.frontends if lost.is_ipv6]
-    if path is Path.REDIRECT_TO_HOST and service.protocol is not Protocol.TCP:
+    if path_of(service, place) is Path.REDIRECT_TO_HOST and service.protocol is not Protocol.TCP:
         problems.append(_protocol_problem(service))
-        return Outcome(service.name, path, problems=tuple(problems))
+        return Outcome(service.name, problems=tuple(problems))
     frontends = tuple(frontend for frontend in service.frontends if not frontend.is_ipv6)
     keys = [Frontend(service.protocol, frontend) for frontend in frontends]
     if port is None and needs_host_port(service, place):
         problems.append(_exhausted_problem(service.name, place.ports))
-        return Outcome(service.name, path, None, dict.fromkeys(keys, Refuse()), tuple(problems))
+        return Outcome(service.name, None, dict.fromkeys(keys, Refuse()), tuple(problems))
     same_family = [endpoint for endpoint in endpoints if not endpoint.address.is_ipv6]
     choice = topology.select(service, same_family, place.node)
     if port is None:
@@ -155,7 +152,6 @@ def _relayed(
     )
     return Outcome(
         name=service.name,
-        path=Path.REDIRECT_TO_HOST,
         serve=serve,
         captures=dict.fromkeys(keys, _target(choice, ToListener(listener))),
         guard=Frontend(service.protocol, listener),
@@ -182,7 +178,6 @@ def _carried(
         )
     return Outcome(
         name=service.name,
-        path=Path.REDIRECT_TO_POD,
         captures=dict.fromkeys(keys, _target(choice, ToPods(pods))),
         flows=flows,
         checked=checked,

@@ -14,6 +14,8 @@ from userproxy.model.plan import CaptureChange, Frontend, Plan
 from userproxy.planner.difference import dropped, touched
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from userproxy.model.address import Address
     from userproxy.model.plan import Wanted
 
@@ -26,7 +28,7 @@ def plan(wanted: Wanted, actual: Wanted) -> Plan:
 
     Values are compared by identity first, so states that share most of theirs are cheap to compare. A Serve
     whose listener differs from the open one opens the new listener; the old one closes when the whole plan
-    has been carried out. `paths` and `checked` need no action of their own.
+    has been carried out. `checked` needs no action of its own.
 
     Args:
         wanted: where to get to.
@@ -43,13 +45,13 @@ def plan(wanted: Wanted, actual: Wanted) -> Plan:
     )
 
 
-def _difference(wanted: dict[K, V], actual: dict[K, V]) -> tuple[dict[K, V], list[K]]:
+def _difference(wanted: Mapping[K, V], actual: Mapping[K, V]) -> tuple[dict[K, V], list[K]]:
     """What to put into `actual` for it to become `wanted`, and which keys to take out."""
     return {key: wanted[key] for key in touched(wanted, actual)}, dropped(wanted, actual)
 
 
 def _outdated(
-    wanted: dict[Frontend, tuple[Address, ...]], actual: dict[Frontend, tuple[Address, ...]]
+    wanted: Mapping[Frontend, tuple[Address, ...]], actual: Mapping[Frontend, tuple[Address, ...]]
 ) -> dict[Frontend, tuple[Address, ...]]:
     """The UDP frontends of which conntrack may hold flows that lead where they no longer may.
 

@@ -176,7 +176,6 @@ def _replaced(wanted: Wanted, old: list[Outcome], new: list[Outcome]) -> Wanted:
     return Wanted(
         serves=patched(wanted.serves, _serves(new), drop=_serves(old)),
         captures=patched(wanted.captures, _captures(new), drop=_captures(old)),
-        paths=patched(wanted.paths, _paths(new), drop=_paths(old)),
         guards=patched(wanted.guards, _guards(new), drop=_guards(old)),
         flows=patched(wanted.flows, _flows(new), drop=_flows(old)),
         checked=patched(wanted.checked, _checked(new), drop=_checked(old)),
@@ -193,10 +192,6 @@ def _captures(outcomes: list[Outcome]) -> dict[Frontend, Target]:
 
 def _guards(outcomes: list[Outcome]) -> dict[Frontend, None]:
     return dict.fromkeys(outcome.guard for outcome in outcomes if outcome.guard is not None)
-
-
-def _paths(outcomes: list[Outcome]) -> dict[ServicePortName, Path]:
-    return {outcome.name: outcome.path for outcome in outcomes}
 
 
 def _flows(outcomes: list[Outcome]) -> dict[Frontend, tuple[Address, ...]]:

@@ -145,8 +145,8 @@ class ObjectIndex:
             del self._problems[owner]
 
     def _current_services(
-        self, previous: dict[ServicePortName, ServicePort]
-    ) -> dict[ServicePortName, ServicePort]:
+        self, previous: Mapping[ServicePortName, ServicePort]
+    ) -> Mapping[ServicePortName, ServicePort]:
         wanted: dict[ServicePortName, ServicePort | None] = {}
         for key, names in self._stale_services.items():
             ports, problems = self._resolve(key)
@@ -179,8 +179,8 @@ class ObjectIndex:
         return math.inf if service.created is None else service.created, rank, key
 
     def _current_endpoints(
-        self, previous: dict[ServicePortName, tuple[Endpoint, ...]]
-    ) -> dict[ServicePortName, tuple[Endpoint, ...]]:
+        self, previous: Mapping[ServicePortName, tuple[Endpoint, ...]]
+    ) -> Mapping[ServicePortName, tuple[Endpoint, ...]]:
         wanted = {name: _merge_slices(self._slices_of.get(name, {})) for name in self._stale_endpoints}
         self._stale_endpoints.clear()
         return _current(previous, wanted)
@@ -201,8 +201,8 @@ def _merge_slices(slices: _Slices) -> tuple[Endpoint, ...] | None:
 
 
 def _current(
-    previous: dict[ServicePortName, _Value], wanted: Mapping[ServicePortName, _Value | None]
-) -> dict[ServicePortName, _Value]:
+    previous: Mapping[ServicePortName, _Value], wanted: Mapping[ServicePortName, _Value | None]
+) -> Mapping[ServicePortName, _Value]:
     """`previous` with what is wanted; None stands for absence."""
     put = {name: value for name, value in wanted.items() if value is not None}
     return patched(previous, put, drop=wanted)

@@ -22,7 +22,7 @@ from userproxy.planner.difference import dropped, patched, touched
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from userproxy.dataplane.poller import Poller
     from userproxy.model.address import Address
@@ -50,7 +50,7 @@ class CarriedPods:
         self.checker = Checker(loop, poller, self.services)
         self._clock = poller.clock
         self._owners: dict[Frontend, ServicePortName] = {}  # of those that are checked while in use
-        self._pools: dict[ServicePortName, Pool] = {}
+        self._pools: Mapping[ServicePortName, Pool] = {}
         self._steered: dict[ServicePortName, dict[Frontend, ToPods]] = {}
 
     def steer(self, wanted: Wanted, actual: Wanted) -> Wanted:
@@ -88,7 +88,7 @@ class CarriedPods:
         """Check nothing more."""
         self.checker.stop()
 
-    def _follow(self, pools: dict[ServicePortName, Pool], actual: Wanted) -> None:
+    def _follow(self, pools: Mapping[ServicePortName, Pool], actual: Wanted) -> None:
         gone, new = dropped(pools, self._pools), touched(pools, self._pools)
         for name in (*gone, *new):
             for frontend in _frontends(self._pools.get(name)):

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.model.filter import ConnectionFilter
-from userproxy.model.plan import Frontend, Wanted
+from userproxy.model.plan import Frontend, ToPods, Wanted
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
 from userproxy.netfilter import NetfilterError
+from userproxy.planner.difference import touched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
@@ -75,9 +76,9 @@ class FlowTable:
 
     def observe(self, services: Mapping[ServicePortName, ServicePort], wanted: Wanted) -> None:
         """Take in the state that was carried out. Cheap: what is made of it waits until somebody asks."""
-        if wanted.paths is not self._wanted.paths:
-            # A Service that goes another path from now on still has connections on this one.
-            self._in_use |= Path.REDIRECT_TO_POD in wanted.paths.values()
+        if not self._in_use:  # a Service that goes another path later on still has connections on this one
+            changed = touched(wanted.captures, self._wanted.captures)
+            self._in_use = any(isinstance(wanted.captures[key], ToPods) for key in changed)
         if services is not self._ports:
             self._ports, self._owners = services, None
         self._wanted = wanted

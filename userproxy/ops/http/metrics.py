@@ -180,6 +180,6 @@ class _FiguresCollector(Collector):
         yield problems
 
 
-def _differences(before: dict[ServicePortName, Any], after: dict[ServicePortName, Any]) -> int:
+def _differences(before: Mapping[ServicePortName, Any], after: Mapping[ServicePortName, Any]) -> int:
     """How many values differ; those that did not change keep their identity."""
     return len(touched(after, before)) + len(dropped(after, before))

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from userproxy.model.address import Address
 from userproxy.model.filter import ConnectionFilter
-from userproxy.model.plan import Frontend, Wanted
+from userproxy.model.plan import Frontend, ToListener, ToPods, Wanted
 from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.conntrack.flows import Flow, flow_of
@@ -20,6 +20,7 @@ from userproxy.netfilter.wire.netlink import attribute
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from userproxy.model.plan import Target
     from userproxy.model.rows import ConnectionRow
 
 CLIENT, VIP, POD = Address("10.0.1.3", 40000), Address("10.3.241.152", 80), Address("10.0.1.2", 8080)
@@ -165,7 +166,8 @@ def table(kernel: Kernel, path: Path = Path.REDIRECT_TO_POD, clock: Clock | None
         WEB: ServicePort(name=WEB, protocol=Protocol.TCP, frontends=(VIP,)),
         DNS: ServicePort(name=DNS, protocol=Protocol.UDP, frontends=(VIP,)),
     }
-    made.observe(services, Wanted(paths={WEB: path, DNS: path}))
+    target: Target = ToPods((POD,)) if path is Path.REDIRECT_TO_POD else ToListener(LISTENER)
+    made.observe(services, Wanted(captures={Frontend(Protocol.TCP, VIP): target}))
     return made
 
 
@@ -211,7 +213,7 @@ async def test_a_service_that_went_another_path_still_shows_its_old_connections(
     made = table(Kernel(flow()))
     made.observe(
         {WEB: ServicePort(name=WEB, protocol=Protocol.TCP, frontends=(VIP,))},
-        Wanted(paths={WEB: Path.REDIRECT_TO_HOST}),
+        Wanted(captures={Frontend(Protocol.TCP, VIP): ToListener(LISTENER)}),
     )
     assert [row.service for row in await rows(made)] == ["default/web:http"]
 

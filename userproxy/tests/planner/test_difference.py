@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.planner.difference import dropped, patched, touched
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VALUES = [object() for _ in range(3)]
 versions = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(VALUES))
@@ -65,12 +70,25 @@ def test_any_two_of_its_states_differ_in_what_comparing_them_shows(
     history: list[tuple[dict[str, object], set[str]]],
     data: st.DataObject,
 ) -> None:
-    states = [first]
+    states: list[Mapping[str, object]] = [first]
     for put, drop in history:
         states.append(patched(states[-1], put, drop))
     new, old = data.draw(st.sampled_from(states)), data.draw(st.sampled_from(states))
     assert set(touched(new, old)) == set(touched(dict(new), dict(old)))
     assert set(dropped(new, old)) == set(dropped(dict(new), dict(old)))
+
+
+def test_a_state_may_move_far_from_where_it_began() -> None:
+    state: Mapping[int, object] = dict.fromkeys(range(2000))
+    plain = dict(state)
+    for step in range(40):
+        put = {number: object() for number in range(step * 70, step * 70 + 60)}
+        drop = range(step * 31, step * 31 + 17)
+        before, state = state, patched(state, put, drop)
+        plain = {key: value for key, value in plain.items() if key not in drop} | put
+        assert state == plain
+        assert (len(state), list(state.values())) == (len(plain), [state[key] for key in state])
+        assert set(touched(state, before)) == put.keys()
 
 
 def test_an_equal_value_stays_in_place() -> None:

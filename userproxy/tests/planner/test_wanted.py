@@ -76,7 +76,6 @@ def test_a_service_is_relayed_by_a_listener_on_the_host() -> None:
     assert (serve.listener, serve.frontends) == (listener, web.frontends)
     assert serve.backends == (Backend(POD1, "host2"), Backend(POD2, "host2"))
     assert wanted.captures == {Frontend(Protocol.TCP, web.frontends[0]): ToListener(listener)}
-    assert wanted.paths == {web.name: Path.REDIRECT_TO_HOST}
 
 
 def test_a_service_without_backends_keeps_its_listener_and_refuses() -> None:
@@ -115,7 +114,6 @@ def test_redirect_to_pod_needs_no_listener_and_no_port(protocol: Protocol) -> No
     wanted = daemon.round(snapshot([web]))
     assert wanted.serves == {}
     assert wanted.captures == {Frontend(protocol, web.frontends[0]): ToPods((POD1, POD2))}
-    assert wanted.paths == {web.name: Path.REDIRECT_TO_POD}
     assert not daemon.book.live
     assert targets(daemon.round(snapshot([web], pods=[]))) == [Refuse()]
 
@@ -123,7 +121,6 @@ def test_redirect_to_pod_needs_no_listener_and_no_port(protocol: Protocol) -> No
 def test_the_mode_decides_for_services_that_do_not_choose() -> None:
     one, two = service(1), service(2, path=Path.REDIRECT_TO_HOST)
     wanted = Daemon(mode=Path.REDIRECT_TO_POD).round(snapshot([one, two]))
-    assert wanted.paths == {one.name: Path.REDIRECT_TO_POD, two.name: Path.REDIRECT_TO_HOST}
     assert wanted.serves.keys() == {two.name}
 
 
@@ -294,7 +291,7 @@ def test_one_change_among_many_services_is_one_choice(monkeypatch: pytest.Monkey
     assert len(chosen) == 200
 
     changed = service(7).name
-    after = Snapshot(dict(before.services), before.endpoints | {changed: (Endpoint(address=POD1),)})
+    after = Snapshot(dict(before.services), {**before.endpoints, changed: (Endpoint(address=POD1),)})
     chosen.clear()
     second = daemon.round(after)
     assert chosen == [changed]

@@ -6,22 +6,21 @@ import errno
 import os
 import re
 import socket as net
-from _socket import socket
 from typing import TYPE_CHECKING
 
 from userproxy.dataplane.health.check import is_healthy
 from userproxy.dataplane.poller import READ, WRITE
-from userproxy.dataplane.tcp.sockets import RESET_ON_CLOSE
+from userproxy.dataplane.tcp.sockets import RESET_ON_CLOSE, dialling_socket
 from userproxy.model.settings import HealthCheck
 
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable
 
     from userproxy.dataplane.health.backend import LiveBackend
     from userproxy.dataplane.poller import Poller
     from userproxy.model.settings import Check
 
-_NEW_SOCKET = net.SOCK_STREAM | net.SOCK_NONBLOCK | net.SOCK_CLOEXEC
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)[ \r\n]")
 _ENOUGH = 64
 """Bytes of an answer in which its status must be."""
@@ -67,9 +66,8 @@ class Probe:
 
     def start(self) -> None:
         """Begin; everything further comes from the poller, or from `expire`."""
-        family = net.AF_INET6 if self.live.address.is_ipv6 else net.AF_INET
         try:
-            self._sock = sock = socket(family, _NEW_SOCKET)
+            self._sock = sock = dialling_socket(self.live.address)
             outcome = sock.connect_ex(self.live.sockaddr)
             if outcome not in (0, errno.EINPROGRESS):
                 self._end(outcome)

@@ -7,7 +7,6 @@ import errno
 import math
 import os
 import socket as net
-from _socket import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -16,10 +15,17 @@ from userproxy.dataplane.poller import ERROR, HANGUP, WRITE
 from userproxy.dataplane.tcp.flow import Command, DialBudget, Event, Flow, Reason, State
 from userproxy.dataplane.tcp.hedge import Hedge
 from userproxy.dataplane.tcp.relay import Leg
-from userproxy.dataplane.tcp.sockets import OUT_OF_RESOURCES, RESET_ON_CLOSE, keep_alive, original_destination
+from userproxy.dataplane.tcp.sockets import (
+    OUT_OF_RESOURCES,
+    RESET_ON_CLOSE,
+    dialling_socket,
+    keep_alive,
+    original_destination,
+)
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable
 
     from userproxy.dataplane.health.backend import LiveBackend
@@ -28,8 +34,6 @@ if TYPE_CHECKING:
     from userproxy.dataplane.tcp.pipes import PipePool
 
 log = structlog.get_logger(__name__)
-
-_NEW_SOCKET = net.SOCK_STREAM | net.SOCK_NONBLOCK | net.SOCK_CLOEXEC
 
 
 class Context(NamedTuple):
@@ -228,7 +232,7 @@ class Connection:
         self._attempt_began = now
         self._attempt_ends = now + seconds
         try:
-            sock = socket(net.AF_INET6 if backend.address.is_ipv6 else net.AF_INET, _NEW_SOCKET)
+            sock = dialling_socket(backend.address)
         except OSError as error:
             if error.errno not in OUT_OF_RESOURCES:
                 return self._dial_failed(error.errno)
@@ -236,7 +240,6 @@ class Connection:
             context.starved(self, error)
             return None
         self._backend_sock = sock
-        sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
         outcome = self._connect(sock, backend)
         if outcome == errno.EALREADY:
             context.poller.register(sock.fileno(), WRITE, self)

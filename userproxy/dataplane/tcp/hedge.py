@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import errno
 import socket as net
-from _socket import socket
 from typing import TYPE_CHECKING, Protocol
 
 from userproxy.dataplane.poller import ERROR, HANGUP, WRITE
+from userproxy.dataplane.tcp.sockets import dialling_socket
 
 if TYPE_CHECKING:
     from userproxy.dataplane.health.backend import LiveBackend
     from userproxy.dataplane.poller import Poller
-
-_NEW_SOCKET = net.SOCK_STREAM | net.SOCK_NONBLOCK | net.SOCK_CLOEXEC
 
 
 class Hedged(Protocol):
@@ -70,12 +68,11 @@ class Hedge:
         self.ends = self.began + seconds
         self._poller = poller
         self._owner = owner
-        self.sock = socket(net.AF_INET6 if backend.address.is_ipv6 else net.AF_INET, _NEW_SOCKET)
+        self.sock = dialling_socket(backend.address)
         backend.connections += 1
 
     def dial(self) -> int:
         """Begin; returns the errno of a failure at once, or else 0: the rest comes as events."""
-        self.sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
         outcome = self.sock.connect_ex(self.backend.sockaddr)
         if outcome not in (0, errno.EINPROGRESS):
             return outcome

@@ -5,12 +5,9 @@ from __future__ import annotations
 import errno
 import socket as net
 import struct
-from typing import TYPE_CHECKING
+from _socket import socket
 
 from userproxy.model.address import Address
-
-if TYPE_CHECKING:
-    from _socket import socket
 
 # What a call for a new socket says when this process, or the system, can have no more of them for now.
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -21,10 +18,23 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 # A dead peer is noticed after 15 s of silence and 9 unanswered probes (what the original kube-proxy used).
 _KEEPALIVE_SECONDS = 15
 
+_NEW_SOCKET = net.SOCK_STREAM | net.SOCK_NONBLOCK | net.SOCK_CLOEXEC
+
 # linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h: the destination before it was rewritten.
 _SO_ORIGINAL_DST = 80
 _SOCKADDR_IN = struct.Struct("!2xH4s8x")
 _SOCKADDR_IN6 = struct.Struct("!2xH4x16s4x")
+
+
+def dialling_socket(address: Address) -> socket:
+    """A socket to reach an address with, that does not block.
+
+    Raises:
+        OSError: this process, or the system, can have no more of them for now.
+    """
+    sock = socket(net.AF_INET6 if address.is_ipv6 else net.AF_INET, _NEW_SOCKET)
+    sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
+    return sock
 
 
 def keep_alive(sock: socket) -> None:

@@ -127,7 +127,7 @@ def test_what_we_lack_ourselves_says_nothing_of_the_backend(
     def none_left(*_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("userproxy.dataplane.health.probe.socket", none_left)
+    monkeypatch.setattr("userproxy.dataplane.tcp.sockets.socket", none_left)
     assert Run(sockets, pod.address, Check()).outcome() is None
 
 

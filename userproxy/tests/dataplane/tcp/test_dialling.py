@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from userproxy.dataplane.tcp import connection as connection_module
+from userproxy.dataplane.tcp import sockets
 from userproxy.dataplane.tcp.flow import Event, Reason, State
 from userproxy.model.address import Address
 from userproxy.tests.dataplane.rig.proxy import Narrow, NarrowAndSlow, Slow, is_reset, segments_sent
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @pytest.fixture(params=[False, True], ids=["local", "remote"])
 def distance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param:
-        monkeypatch.setattr(connection_module, "socket", Slow)
+        monkeypatch.setattr(sockets, "socket", Slow)
 
 
 @pytest.mark.usefixtures("distance")
@@ -109,7 +109,7 @@ def test_what_it_says_first_goes_out_with_the_handshake(proxy: Proxy) -> None:
 def test_a_flood_before_the_backend_answers_waits_in_order(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch, kind: type[socket]
 ) -> None:
-    monkeypatch.setattr(connection_module, "socket", kind)
+    monkeypatch.setattr(sockets, "socket", kind)
     backend = proxy.bound()
     backend.setsockopt(net.SOL_SOCKET, net.SO_RCVBUF, 4096)
     backend.listen()
@@ -200,7 +200,7 @@ def test_how_long_a_backend_took_is_known(proxy: Proxy) -> None:
 
 
 def test_how_long_a_distant_backend_took_is_known(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "socket", Slow)
+    monkeypatch.setattr(sockets, "socket", Slow)
     proxy.serve(proxy.listening())
     connection, _ = proxy.accept()
     proxy.clock.now += 0.25
@@ -218,7 +218,7 @@ def test_without_a_file_descriptor_it_waits_and_no_backend_is_blamed(
     backend = proxy.listening()
     proxy.serve(backend)
     with monkeypatch.context() as patch:
-        patch.setattr(connection_module, "socket", no_socket)
+        patch.setattr(sockets, "socket", no_socket)
         connection, _ = proxy.accept()
     assert [error.errno for error in proxy.starved] == [errno.EMFILE]
     assert connection.state is State.CONNECTING
@@ -237,7 +237,7 @@ def test_one_that_was_killed_while_it_waited_is_not_opened(
 
     proxy.serve(proxy.listening())
     with monkeypatch.context() as patch:
-        patch.setattr(connection_module, "socket", no_socket)
+        patch.setattr(sockets, "socket", no_socket)
         connection, _ = proxy.accept()
     connection.end(Event.KILLED)
     connection.open()
@@ -252,7 +252,7 @@ def test_a_socket_that_the_system_forbids_is_one_more_failed_dial(
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
     proxy.serve(proxy.listening())
-    monkeypatch.setattr(connection_module, "socket", no_socket)
+    monkeypatch.setattr(sockets, "socket", no_socket)
     connection, client = proxy.accept()
     assert connection.reason is Reason.NO_BACKEND
     assert is_reset(proxy, client)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import random
 import resource
 import time
 from contextlib import ExitStack
@@ -49,12 +50,13 @@ class Step:
         self.round = round_
 
     def order(self, live: Sequence[Path]) -> list[Path]:
-        """The paths in this round's order: another one is first each time, and the way round changes."""
-        if not live:
-            return []
-        start = self.round % len(live)
-        turned = [*live[start:], *live[:start]]
-        return turned[::-1] if self.round // len(live) % 2 else turned
+        """The paths in an order at random, though always the same for this step.
+
+        Whatever one path leaves behind (a warm or throttled processor, old connections) must not always meet
+        the same other one.
+        """
+        seed = f"{self.workload.name} {self.size} {self.round}"
+        return random.Random(seed).sample(live, len(live))  # noqa: S311 - no secret
 
 
 def schedule(chosen: Sequence[Workload], settings: Settings) -> list[Step]:
@@ -66,7 +68,6 @@ def schedule(chosen: Sequence[Workload], settings: Settings) -> list[Step]:
         steps += [Step(each, 0, round_) for each in repeated if round_ < each.steps(settings)[0]]
     for each in chosen:
         if each not in repeated:
-            # Each size begins with another path.
             steps += [Step(each, size, number) for number, size in enumerate(each.steps(settings))]
     return steps
 

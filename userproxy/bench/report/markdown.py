@@ -83,8 +83,8 @@ def _method(record: Record) -> str:
   writes its own rules. The direct path has none.
 - One thread or worker for each relay, except the original kube-proxy: its runtime uses every core. Client,
   pods and proxy share the machine's CPUs.
-- Measured in {rounds}; in each, every workload goes over all paths before the next begins, and each round
-  begins with another path. {settings.seconds} s a measurement, {warm}; the tracked connections are forgotten
+- Measured in {rounds}; in each, every workload goes over all paths, in an order at random, before the next
+  begins. {settings.seconds} s a measurement, {warm}; the tracked connections are forgotten
   before each.
 - Requests, latency and new connections: wrk with one thread, against nginx in both pods. wrk waits for each
   answer before it asks again, so its latencies are those at full load. Throughput: iperf3, to one pod.

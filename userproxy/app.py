@@ -23,7 +23,6 @@ from userproxy.logs import configure_logging
 from userproxy.model.messages import Begin
 from userproxy.model.plan import CaptureChange, Refuse
 from userproxy.model.rows import SourceStatus
-from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.conntrack.table import FlowTable
 from userproxy.netfilter.kernel import Kernel
 from userproxy.ops.admin import serve_admin
@@ -340,7 +339,7 @@ class Daemon:
             if self._carried.wants_to_know:
                 try:
                     self._carried.notice(await self._kernel.used())
-                except NetfilterError as error:
+                except Exception as error:  # noqa: BLE001 - told, and tried again
                     log.error("pods of Services in use are not checked", error=str(error))  # noqa: TRY400
 
     async def _shut_down(self) -> None:
@@ -350,6 +349,8 @@ class Daemon:
         # the kernel would stop translating their packets.
         await self._kernel.apply(CaptureChange(put=dict.fromkeys(self._control.actual.captures, Refuse())))
         seconds = self._config.drain_seconds
-        cut, left = await asyncio.gather(self._crew.drain(seconds), self._flows.drain(seconds))
+        cut, left = await asyncio.gather(
+            self._crew.drain(seconds), self._flows.drain(seconds, self._control.actual.captures)
+        )
         await self._kernel.remove()
         log.info("stopped", connections_cut=cut, connections_left_to_the_kernel=left)

@@ -173,6 +173,7 @@ class Control:
             wanted = self._carried.steer(_without(wanted, failures), self._actual)
             steps = plan(wanted, self._actual)
             if not steps:
+                self._actual = wanted  # there may be news in it that need no action
                 break
             failed = await self._crew.serve(steps.serve)
             if failed:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from integration.redirect_to_pod.servers import ask, hold, lives, serving
-from integration.redirect_to_pod.services import Port, service
+from integration.redirect_to_pod.services import Port, put, service
 from userproxy.lab.processes import wait_until
 from userproxy.model.address import Address
 
@@ -56,6 +56,11 @@ def test_a_dead_pod_gets_no_new_connections_until_it_lives_again(lab: Lab) -> No
         assert states(lab)["10.0.2.2:7000"] == ("up", "")
         assert answers(lab) == {"server2:7000"}
         assert all(lives(connection) for connection in kept), "connections go on, wherever they lead"
+
+        put(lab, "checked", IP, [TCP], PODS, terminating=["server1"], annotations=CHECKED)
+        assert states(lab)["10.0.1.2:7000"] == ("draining", "terminating"), "news that change no rule show"
+        put(lab, "checked", IP, [TCP], PODS, annotations=CHECKED)
+        wait_until("it is out again", lambda: states(lab)["10.0.1.2:7000"] == dead, PATIENCE_SECONDS)
 
         lab.daemon("host1").kill()
         assert answers(lab) == {"server2:7000"}, "the rules stay while the daemon is gone"

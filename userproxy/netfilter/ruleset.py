@@ -76,7 +76,7 @@ class In(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """Always holds: the kernel notes the key in the set, or that it was seen again."""
+    """The kernel notes the key in the set, or that it was seen again. Holds unless the set is full."""
 
     key: Key
     set: str

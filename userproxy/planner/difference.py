@@ -40,7 +40,7 @@ class _Step(NamedTuple):
     """What was changed in one version to make the next one."""
 
     version: int
-    keys: tuple[Any, ...]
+    keys: frozenset[Any]
 
 
 class _Version(Mapping[K, V]):
@@ -99,7 +99,7 @@ class _Version(Mapping[K, V]):
             gone: keys that are here, and then no more.
         """
         steps: tuple[_Step, ...] = ()
-        keys = (*changed, *gone)
+        keys = frozenset((*changed, *gone))
         if len(keys) <= _MOST_OF_A_STEP:
             steps = (*self.steps[1 - _REMEMBERED :], _Step(self.number, keys))
         above = {key: value for key, value in self._above.items() if key not in keys} | dict(changed)

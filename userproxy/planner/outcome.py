@@ -166,7 +166,8 @@ def _carried(
     flows: dict[Frontend, tuple[Address, ...]] = {}
     checked = None
     if service.protocol is Protocol.UDP:
-        serving = (endpoint.address for endpoint in endpoints if endpoint.serving)
+        # Not with those that are drained by hand: UDP clients have no end that one could wait for.
+        serving = (each.address for each in endpoints if each.serving and not each.drained)
         flows = dict.fromkeys(keys, tuple(dict.fromkeys((*pods, *serving))))
     elif service.settings.check.kind is not HealthCheck.OFF:
         checked = Pool(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from userproxy.model.plan import CaptureChange, Frontend, Plan
+from userproxy.model.service import Protocol
 from userproxy.planner.difference import dropped, touched
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def plan(wanted: Wanted, actual: Wanted) -> Plan:
     return Plan(
         serve=tuple(serves.values()),
         capture=CaptureChange(put, frozenset(removed), frozenset(guard), frozenset(unguard)),
-        forget=_outdated(wanted.flows, actual.flows),
+        # An earlier daemon's captures are known from the kernel, where their flows might lead is not.
+        forget=dict.fromkeys((key for key in removed if key.protocol is Protocol.UDP), ())
+        | _outdated(wanted.flows, actual.flows),
         close=tuple(closed),
     )
 

@@ -8,7 +8,7 @@ are checked while they are in use, which netfilter notes.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -26,7 +26,22 @@ if TYPE_CHECKING:
 
     from userproxy.dataplane.poller import Poller
     from userproxy.model.address import Address
+    from userproxy.model.plan import Target
     from userproxy.model.service import ServicePortName
+
+
+class _Steered(NamedTuple):
+    """What became of captures.
+
+    Attributes:
+        captures: by what the source says.
+        steered: those that lead elsewhere.
+        given: the captures with these.
+    """
+
+    captures: Mapping[Frontend, Target]
+    steered: Mapping[Frontend, Target]
+    given: Mapping[Frontend, Target]
 
 
 class CarriedPods:
@@ -52,20 +67,28 @@ class CarriedPods:
         self._owners: dict[Frontend, ServicePortName] = {}  # of those that are checked while in use
         self._pools: Mapping[ServicePortName, Pool] = {}
         self._steered: dict[ServicePortName, dict[Frontend, ToPods]] = {}
+        self._last = _Steered({}, {}, {})
 
     def steer(self, wanted: Wanted, actual: Wanted) -> Wanted:
         """The wanted state, without the pods that checks have found down.
 
         Args:
             wanted: by what the source says.
-            actual: what was carried out last. Pods that an earlier daemon had taken out stay out until they
-                have passed their checks.
+            actual: what was carried out last. Pods that an earlier daemon has not in the kernel's map, be it
+                that it had taken them out or that they came later, stay out until they have passed their
+                checks.
         """
         self._follow(wanted.checked, actual)
         if not self._steered:
             return wanted
         steered = {key: target for targets in self._steered.values() for key, target in targets.items()}
-        return msgspec.structs.replace(wanted, captures=patched(wanted.captures, steered))
+        captures, last = wanted.captures, self._last
+        # Made of what was given the last time, so that few captures differ from those.
+        looked_at = (*touched(captures, last.captures), *last.steered, *steered)
+        put = {key: steered.get(key, captures[key]) for key in looked_at if key in captures}
+        given = patched(last.given, put, drop=dropped(captures, last.captures))
+        self._last = _Steered(captures, steered, given)
+        return msgspec.structs.replace(wanted, captures=given)
 
     @property
     def wants_to_know(self) -> bool:
@@ -126,6 +149,8 @@ class CarriedPods:
         return service
 
     def _changed(self, service: LiveService) -> None:
+        if self.services.get(service.pool.service) is not service:
+            return  # a check had been under way when it was given up
         self._weigh(service)
         if self.on_change is not None:
             self.on_change()

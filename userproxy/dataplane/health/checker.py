@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from userproxy.model.service import ServicePortName
 
 CHECKS_A_SECOND = 200
-"""For the node; a backend's turn comes later where that is not enough."""
+"""For what the node relays, and once more for what netfilter carries by itself; a backend's turn comes later
+where that is not enough."""
 
 _TICK_SECONDS = 0.05
 _LOOK_SECONDS = 1.0

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 
     from userproxy.model.address import Address
+    from userproxy.model.plan import Target
     from userproxy.netfilter.conntrack.flows import Flow
 
 log = structlog.get_logger(__name__)
@@ -106,17 +107,29 @@ class FlowTable:
         while chunk := list(islice(found, _CHUNK)):
             yield [row_of(name, flow, now) for name, flow in chunk]
 
-    async def drain(self, seconds: float) -> int:
+    async def drain(self, seconds: float, captures: Mapping[Frontend, Target]) -> int:
         """Wait for TCP connections to end. UDP flows have no end, and are not waited for.
 
+        Args:
+            seconds: for how long at most.
+            captures: whose connections; be it that no source has spoken yet.
+
         Returns:
-            How many were left after that time, or when `hurry` was called.
+            How many were left after that time, or when `hurry` was called, as far as is known.
         """
-        if not self._in_use:
+        if not self._in_use and not any(isinstance(target, ToPods) for target in captures.values()):
             return 0
         clock = asyncio.get_running_loop().time
         ends = clock() + seconds
-        while left := await self._connections():
+        left = 0
+        while True:
+            try:
+                left = self._lasting(await self._read(()), captures)
+            except NetfilterError as error:  # that says nothing of the connections
+                log.warning("connections on the path redirect-to-pod cannot be seen", error=str(error))
+            else:
+                if not left:
+                    break
             time_left = ends - clock()
             if time_left <= 0 or self._hurried.is_set():
                 break
@@ -128,8 +141,13 @@ class FlowTable:
         """Stop waiting for connections to end, now or as soon as `drain` is called."""
         self._hurried.set()
 
-    async def _connections(self) -> int:
-        return sum(flow.frontend.protocol is Protocol.TCP for _, flow in await self._flows(_ALL))
+    def _lasting(self, found: Iterable[Flow], captures: Mapping[Frontend, Target]) -> int:
+        return sum(
+            flow.frontend.protocol is Protocol.TCP
+            and flow.frontend in captures
+            and not self._is_listener(flow.backend)
+            for flow in found
+        )
 
     async def _flows(self, wanted: ConnectionFilter) -> list[tuple[ServicePortName, Flow]]:
         """The connections to our frontends, or to those of the wanted Service, with their Service ports."""

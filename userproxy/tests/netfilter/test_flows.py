@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from userproxy.model.rows import ConnectionRow
 
 CLIENT, VIP, POD = Address("10.0.1.3", 40000), Address("10.3.241.152", 80), Address("10.0.1.2", 8080)
-LISTENER = Address("10.100.0.2", 10400)
+OTHER, LISTENER = Address("10.3.241.153", 80), Address("10.100.0.2", 10400)
+CARRIED = {Frontend(Protocol.TCP, VIP): ToPods((POD,)), Frontend(Protocol.UDP, VIP): ToPods((POD,))}
 WEB, DNS = ServicePortName("default", "web", "http"), ServicePortName("default", "dns")
 TCP, UDP = 6, 17
 DNAT, SEEN_REPLY, ASSURED = 0x20, 0x2, 0x4
@@ -253,17 +254,23 @@ def test_with_timestamps_a_connection_is_not_idle_for_longer_than_it_is_old() ->
 
 
 async def test_a_drain_waits_for_tcp_connections_alone() -> None:
-    assert await table(Kernel(flow(), flow(protocol=Protocol.UDP))).drain(0.0) == 1
-    assert await table(Kernel(flow(protocol=Protocol.UDP))).drain(60.0) == 0
+    assert await table(Kernel(flow(), flow(protocol=Protocol.UDP))).drain(0.0, CARRIED) == 1
+    assert await table(Kernel(flow(protocol=Protocol.UDP))).drain(60.0, CARRIED) == 0
 
 
 async def test_a_drain_can_be_hurried() -> None:
     made = table(Kernel(flow()))
     made.hurry()
-    assert await made.drain(60.0) == 1
+    assert await made.drain(60.0, CARRIED) == 1
+
+
+async def test_connections_that_were_there_before_a_source_has_spoken_are_waited_for_too() -> None:
+    made = FlowTable(Kernel(flow(), flow(frontend=OTHER)).read, lambda address: address == LISTENER, Clock())
+    assert await made.drain(0.0, CARRIED) == 1
 
 
 async def test_where_no_service_went_this_path_a_drain_asks_nobody() -> None:
     kernel = Kernel(flow())
-    assert await table(kernel, Path.REDIRECT_TO_HOST).drain(60.0) == 0
+    relayed = {Frontend(Protocol.TCP, VIP): ToListener(LISTENER)}
+    assert await table(kernel, Path.REDIRECT_TO_HOST).drain(60.0, relayed) == 0
     assert kernel.questions == []

@@ -62,7 +62,7 @@ def test_udp_flows_may_stay_with_a_pod_that_still_serves_though_new_ones_go_else
     assert outcome.flows == {frontend: (READY.address, LEAVING.address)}
     by_hand = msgspec.structs.replace(READY, drained=True)
     assert carried(by_hand, protocol=Protocol.UDP).captures == {frontend: Refuse()}
-    assert carried(by_hand, protocol=Protocol.UDP).flows == {frontend: (READY.address,)}
+    assert carried(by_hand, protocol=Protocol.UDP).flows == {frontend: ()}
     assert carried(READY).flows == {}
 
 

@@ -178,6 +178,11 @@ def test_udp_flows_to_pods_that_stay_are_left_alone() -> None:
     assert not forgets((POD1,), (POD1, POD2))
 
 
+def test_udp_flows_of_a_service_that_went_while_no_daemon_ran_are_forgotten() -> None:
+    adopted = Wanted(captures={DNS_IP: ToPods((POD1,)), WEB_IP: ToPods((POD1,))})
+    assert plan(Wanted(), adopted).forget == {DNS_IP: ()}
+
+
 def test_udp_flows_from_before_the_first_capture_or_an_earlier_daemon_are_looked_at_once() -> None:
     wanted = Wanted(flows={DNS_IP: (POD1,)})
     assert plan(wanted, Wanted()).forget == {DNS_IP: (POD1,)}

@@ -110,6 +110,34 @@ def test_a_dead_pod_leaves_the_map_and_comes_back(node: Node) -> None:
     assert node.targets() == node.pods
 
 
+def test_a_check_that_ends_after_its_service_is_gone_changes_nothing(node: Node) -> None:
+    node.targets()
+    service = node.carried.services[NAME]
+    for _ in range(2):
+        service.take_check(service.backends[0], "timed out", 1.0)
+    gone = msgspec.structs.replace(node.wanted, checked={})
+    assert node.carried.steer(gone, Wanted()) is gone
+    service.take_check(service.backends[0], "timed out", 1.0)
+    assert service.backends[0].down
+    assert node.carried.steer(gone, Wanted()) is gone
+    assert node.told == 0
+
+
+def test_what_is_steered_is_found_again_among_many_without_comparing_them(node: Node) -> None:
+    node.targets()
+    node.stop(0)
+    node.later()
+    first = node.carried.steer(node.wanted, Wanted())
+    second = node.carried.steer(node.wanted, first)
+    assert second.captures is first.captures
+    other = Frontend(Protocol.TCP, Address("10.3.0.3", 80))
+    more = msgspec.structs.replace(node.wanted, captures={**node.wanted.captures, other: ToPods(node.pods)})
+    third = node.carried.steer(more, second)
+    assert third.captures == {**first.captures, other: ToPods(node.pods)}
+    less = msgspec.structs.replace(more, captures={OTHER: ToPods(node.pods)}, checked={})
+    assert node.carried.steer(less, third) is less
+
+
 def test_while_every_pod_looks_dead_all_of_them_stay(node: Node) -> None:
     node.targets()
     node.stop(0, 1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.dataplane.tcp.flow import Event
+from userproxy.model.plan import Serve
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import Path, Protocol
 
@@ -115,14 +116,15 @@ def _matches(wanted: ConnectionFilter, connection: Connection) -> bool:
 def _row(connection: Connection) -> ConnectionRow:
     now = monotonic()
     age = now - connection.opened
+    pool = connection.service.pool
     source, backend, frontend = connection.source, connection.backend, connection.frontend
     return ConnectionRow(
         id=str(connection.number),
         protocol=Protocol.TCP.value,
-        service=str(connection.service.pool.service),
+        service=str(pool.service),
         client=str(connection.client),
         frontend=str(frontend) if frontend else "",
-        listener=str(connection.service.listener),
+        listener=str(pool.listener) if isinstance(pool, Serve) else None,
         source=str(source) if source else "",
         backend=str(backend.address) if backend else "",
         state=connection.state.value,

@@ -20,13 +20,13 @@ from userproxy.dataplane.tcp.lifetimes import Lifetimes
 from userproxy.dataplane.tcp.listener import Listener
 from userproxy.dataplane.tcp.pipes import PipePool
 from userproxy.dataplane.tcp.sockets import turn_away
+from userproxy.model.plan import Serve
 
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Iterable, Mapping
 
     from userproxy.model.address import Address
-    from userproxy.model.plan import Serve
     from userproxy.model.service import ServicePortName
 
 log = structlog.get_logger(__name__)
@@ -61,7 +61,6 @@ class DataPlane:
     Attributes:
         connections: the table of live connections.
         services: by Service port, what is served now.
-        serves: likewise, as it was told.
         counted: what all Service ports have seen, ever.
         checker: makes the active checks.
     """
@@ -78,7 +77,6 @@ class DataPlane:
     ) -> None:
         self.connections = Connections(trace=trace)
         self.services: dict[ServicePortName, LiveService] = {}
-        self.serves: dict[ServicePortName, Serve] = {}
         self.counted = Counted(Counter(), Counter(), Counter())
         self._loop = loop
         self._max_connections = max_connections
@@ -114,6 +112,12 @@ class DataPlane:
         return self._paused
 
     @property
+    def serves(self) -> list[Serve]:
+        """What is served by the open listeners, in their order."""
+        pools = (self.services[name].pool for name in self._listeners)
+        return [pool for pool in pools if isinstance(pool, Serve)]
+
+    @property
     def listeners(self) -> Mapping[ServicePortName, Listener]:
         """By Service port, the open listeners."""
         return self._listeners
@@ -135,7 +139,6 @@ class DataPlane:
                     service.balancer.pick()
             else:
                 service.update(serve)
-            self.serves[serve.service] = serve
             sock = opened.get(serve.service)
             if sock is not None:
                 self._open(service, serve.listener, sock)
@@ -150,7 +153,6 @@ class DataPlane:
         former = self._listeners.pop(name, None)
         if former is not None:
             former.close()
-        service.listener = address
         self._listeners[name] = Listener(address, sock, self._acceptors, admit, self._out_of_resources)
 
     def close(self, names: Iterable[ServicePortName]) -> None:
@@ -166,7 +168,6 @@ class DataPlane:
         if listener is not None:
             listener.close()
         self.services.pop(name, None)
-        self.serves.pop(name, None)
 
     async def drain(self, seconds: float | None) -> int:
         """Stop accepting for all, and wait for the connections to end.

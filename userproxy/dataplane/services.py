@@ -67,7 +67,6 @@ class LiveService:
 
     Attributes:
         pool: its backends, and how they are chosen, as told last.
-        listener: where its clients are accepted; None if netfilter sends them to the pods.
         on_failure: called with itself and a backend that a client could not reach.
         on_change: called with itself when a backend has gone down or come back.
         balancer: whose turn it is.
@@ -87,7 +86,6 @@ class LiveService:
         counted: Counted | None = None,
     ) -> None:
         self.pool = pool
-        self.listener: Address | None = None
         self.connections = 0
         self.used = -math.inf
         self.counted = counted or Counted(Counter(), Counter(), Counter())

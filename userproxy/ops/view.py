@@ -15,6 +15,7 @@ from userproxy.model.snapshot import EMPTY, Problem, Snapshot
 from userproxy.ops.http.metrics import Figures
 from userproxy.ops.tally import Tally
 from userproxy.planner.difference import dropped, touched
+from userproxy.planner.outcome import path_of
 from userproxy.worker import counts
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class View:
         return ServiceRow(
             service=str(name),
             protocol=service.protocol.value,
-            path=(service.path or self._config.mode).value,
+            path=path_of(service, self._config.mode).value,
             frontends=tuple(str(frontend) for frontend in service.frontends),
             listener=str(serve.listener) if serve else None,
             backends_up=sum(self._condition(name, address).state == "up" for address in conditions),

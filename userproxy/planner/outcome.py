@@ -57,15 +57,15 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
     checked: Pool | None = None
 
 
-def path_of(service: ServicePort, place: Place) -> Path:
+def path_of(service: ServicePort, mode: Path) -> Path:
     """How its bytes travel: as its author chose, else as this daemon's mode has it."""
-    return service.path or place.mode
+    return service.path or mode
 
 
 def needs_host_port(service: ServicePort, place: Place) -> bool:
     """Whether it is served by a listener of ours."""
     return (
-        path_of(service, place) is Path.REDIRECT_TO_HOST
+        path_of(service, place.mode) is Path.REDIRECT_TO_HOST
         and service.protocol is Protocol.TCP
         and not all(frontend.is_ipv6 for frontend in service.frontends)
     )
@@ -83,7 +83,7 @@ def outcome_of(
         place: where it is served.
     """
     problems = [_ipv6_problem(service.name, lost) for lost in service.frontends if lost.is_ipv6]
-    if path_of(service, place) is Path.REDIRECT_TO_HOST and service.protocol is not Protocol.TCP:
+    if path_of(service, place.mode) is Path.REDIRECT_TO_HOST and service.protocol is not Protocol.TCP:
         problems.append(_protocol_problem(service))
         return Outcome(service.name, problems=tuple(problems))
     frontends = tuple(frontend for frontend in service.frontends if not frontend.is_ipv6)

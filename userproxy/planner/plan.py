@@ -41,9 +41,8 @@ def plan(wanted: Wanted, actual: Wanted) -> Plan:
     return Plan(
         serve=tuple(serves.values()),
         capture=CaptureChange(put, frozenset(removed), frozenset(guard), frozenset(unguard)),
-        # An earlier daemon's captures are known from the kernel, where their flows might lead is not.
-        forget=dict.fromkeys((key for key in removed if key.protocol is Protocol.UDP), ())
-        | _outdated(wanted.flows, actual.flows),
+        forget=_outdated(wanted.flows, actual.flows)
+        | {frontend: () for frontend in removed if frontend.protocol is Protocol.UDP},
         close=tuple(closed),
     )
 
@@ -56,14 +55,13 @@ def _difference(wanted: Mapping[K, V], actual: Mapping[K, V]) -> tuple[dict[K, V
 def _outdated(
     wanted: Mapping[Frontend, tuple[Address, ...]], actual: Mapping[Frontend, tuple[Address, ...]]
 ) -> dict[Frontend, tuple[Address, ...]]:
-    """The UDP frontends of which conntrack may hold flows that lead where they no longer may.
+    """The wanted UDP frontends of which conntrack may hold flows that lead where they no longer may.
 
     A flow is rewritten as its first packet was, for as long as its client keeps sending. That goes for flows
     of before the first capture too: their packets went out as they were, and would go on doing so.
     """
-    changed = {
+    return {
         frontend: wanted[frontend]
         for frontend in touched(wanted, actual)
         if frontend not in actual or not set(actual[frontend]) <= set(wanted[frontend])
     }
-    return changed | dict.fromkeys(dropped(wanted, actual), ())

@@ -7,7 +7,7 @@ as it is made of the same values, and whatever did not change keeps its identity
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from userproxy.model.address import Address
     from userproxy.model.snapshot import Node, Problem, Snapshot
     from userproxy.planner.ports import PortBook
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class _Made(msgspec.Struct, frozen=True, eq=False):

@@ -91,7 +91,7 @@ class Worker:
         self._alone.clear()
         self._channel = Channel(sock, self._loop, self._on_message, self._on_control_gone)
         plane = self._plane
-        serves = [plane.serves[name] for name in plane.listeners] if plane else []
+        serves = plane.serves if plane else []
         self._say(messages.Hello(pid=os.getpid(), holds=len(serves)))
         for start in range(0, len(serves), CHUNK):
             part = tuple(serves[start : start + CHUNK])

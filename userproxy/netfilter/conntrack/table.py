@@ -23,7 +23,7 @@ from userproxy.netfilter import NetfilterError
 from userproxy.planner.difference import touched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Iterable, Mapping
 
     from userproxy.model.address import Address
     from userproxy.model.plan import Target
@@ -143,11 +143,12 @@ class FlowTable:
 
     def _lasting(self, found: Iterable[Flow], captures: Mapping[Frontend, Target]) -> int:
         return sum(
-            flow.frontend.protocol is Protocol.TCP
-            and flow.frontend in captures
-            and not self._is_listener(flow.backend)
-            for flow in found
+            flow.frontend.protocol is Protocol.TCP and self._is_carried(flow, captures) for flow in found
         )
+
+    def _is_carried(self, flow: Flow, frontends: Container[Frontend]) -> bool:
+        """Whether it leads from one of these frontends to a pod; not to a listener, where it is relayed."""
+        return flow.frontend in frontends and not self._is_listener(flow.backend)
 
     async def _flows(self, wanted: ConnectionFilter) -> list[tuple[ServicePortName, Flow]]:
         """The connections to our frontends, or to those of the wanted Service, with their Service ports."""
@@ -170,11 +171,7 @@ class FlowTable:
     def _named(
         self, found: Iterable[Flow], owners: Mapping[Frontend, ServicePortName]
     ) -> list[tuple[ServicePortName, Flow]]:
-        return [
-            (owners[flow.frontend], flow)
-            for flow in found
-            if flow.frontend in owners and not self._is_listener(flow.backend)
-        ]
+        return [(owners[flow.frontend], flow) for flow in found if self._is_carried(flow, owners)]
 
     def _owners_of_frontends(self) -> dict[Frontend, ServicePortName]:
         if self._owners is None:

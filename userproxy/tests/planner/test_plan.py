@@ -155,10 +155,15 @@ def test_a_removed_service_is_uncaptured_and_closed() -> None:
     assert plan(Wanted(), actual) == Plan(capture=CaptureChange(remove=frozenset({WEB_IP})), close=(WEB,))
 
 
+def dns(pods: tuple[Address, ...] | None) -> Wanted:
+    """A UDP Service with these pods, or none."""
+    if pods is None:
+        return Wanted()
+    return Wanted(captures={DNS_IP: ToPods(pods) if pods else Refuse()}, flows={DNS_IP: pods})
+
+
 def forgets(old: tuple[Address, ...] | None, new: tuple[Address, ...] | None) -> bool:
-    actual = Wanted(flows={} if old is None else {DNS_IP: old})
-    wanted = Wanted(flows={} if new is None else {DNS_IP: new})
-    return DNS_IP in plan(wanted, actual).forget
+    return DNS_IP in plan(dns(new), dns(old)).forget
 
 
 def test_udp_flows_to_a_pod_that_went_are_forgotten() -> None:
@@ -168,8 +173,7 @@ def test_udp_flows_to_a_pod_that_went_are_forgotten() -> None:
 
 
 def test_udp_flows_that_lead_to_a_current_pod_are_spared() -> None:
-    actual = Wanted(flows={DNS_IP: (POD1, POD2)})
-    wanted = Wanted(flows={DNS_IP: (POD2, POD3)})
+    actual, wanted = dns((POD1, POD2)), dns((POD2, POD3))
     assert plan(wanted, actual).forget == {DNS_IP: (POD2, POD3)}
     assert plan(Wanted(), actual).forget == {DNS_IP: ()}
 
@@ -184,6 +188,6 @@ def test_udp_flows_of_a_service_that_went_while_no_daemon_ran_are_forgotten() ->
 
 
 def test_udp_flows_from_before_the_first_capture_or_an_earlier_daemon_are_looked_at_once() -> None:
-    wanted = Wanted(flows={DNS_IP: (POD1,)})
+    wanted = dns((POD1,))
     assert plan(wanted, Wanted()).forget == {DNS_IP: (POD1,)}
     assert not plan(wanted, wanted)

@@ -53,7 +53,6 @@ class Proxy:
         self.service = LiveService(
             Serve(service=ServicePortName("shop", "cart", "http"), listener=LISTENER, frontends=())
         )
-        self.service.listener = LISTENER
 
     def serve(self, *backends: socket) -> None:
         """Serve with these backends: sockets that are bound to their addresses."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.netfilter.node import HOST_IP, LISTENER, REFUSED, SERVER1, SERVER2, VIP
+from userproxy.model.actions import CaptureChange
 from userproxy.model.address import Address
-from userproxy.model.plan import CaptureChange, Drop, Frontend, Refuse, ToListener, ToPods
 from userproxy.model.service import Protocol
+from userproxy.model.state import Drop, Frontend, Refuse, ToListener, ToPods
 from userproxy.netfilter.conntrack.stale import forget
 from userproxy.netfilter.nftables import Nftables
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.netfilter.node import HOST_IP, LISTENER, REFUSED, SERVER1, VIP
+from userproxy.model.actions import CaptureChange
 from userproxy.model.address import Address
-from userproxy.model.plan import CaptureChange, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.model.service import Protocol
+from userproxy.model.state import Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.netfilter.routes import Routes
 
 if TYPE_CHECKING:

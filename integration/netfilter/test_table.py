@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.netfilter.node import HOST_IP, LISTENER, SERVER1, SERVER2, VIP, Node
+from userproxy.model.actions import CaptureChange
 from userproxy.model.address import Address
-from userproxy.model.plan import CaptureChange, Drop, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.model.service import Protocol
+from userproxy.model.state import Drop, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.cleanup import cleanup
 from userproxy.netfilter.nftables import NETLINK_NETFILTER, Nftables
 from userproxy.netfilter.routes import Routes
-from userproxy.netfilter.wire import held
+from userproxy.netfilter.wire import read_back
 from userproxy.netfilter.wire.netlink import Socket
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def generation(node: Node) -> int:
     with node.inside("host"):
         connection = Socket(NETLINK_NETFILTER)
     try:
-        return held.generation(connection)
+        return read_back.generation(connection)
     finally:
         connection.close()
 

@@ -21,7 +21,7 @@ from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import manifest_name
 from userproxy.model.address import Address
 from userproxy.netfilter.nftables import NETLINK_NETFILTER
-from userproxy.netfilter.wire import held
+from userproxy.netfilter.wire import read_back
 from userproxy.netfilter.wire.netlink import Socket
 from userproxy.ops.client import AdminClient
 
@@ -121,7 +121,7 @@ def test_a_change_among_ten_thousand_services_is_programmed_in_no_time(many: Lab
 
 def seconds_until_programmed(lab: Lab, kernel: Socket, name: str, text: str) -> float:
     """From the moment that a manifest changes (or goes) until the kernel has committed a change."""
-    before = held.generation(kernel)
+    before = read_back.generation(kernel)
     whole = lab.manifests / f".{name}.new"
     whole.write_text(text)
     began = time.perf_counter()
@@ -129,7 +129,7 @@ def seconds_until_programmed(lab: Lab, kernel: Socket, name: str, text: str) -> 
         whole.replace(lab.manifests / name)
     else:
         (lab.manifests / name).unlink()
-    while held.generation(kernel) == before:
+    while read_back.generation(kernel) == before:
         time.sleep(0.0002)
         assert time.perf_counter() - began < 10, f"{name}: nothing was changed in the kernel"
     seconds = time.perf_counter() - began

@@ -33,7 +33,7 @@ async def test_many_listeners_are_handed_over_in_a_moment() -> None:
     raise_file_limit()
     async with loopback() as site:
         server = await site.server()
-        first = await site.crew()
+        first = await site.pool()
         (worker,) = pids(first)
         idle, files = resident_bytes(worker), open_files(worker)
         wanted = [
@@ -46,7 +46,7 @@ async def test_many_listeners_are_handed_over_in_a_moment() -> None:
         grown = resident_bytes(worker) - idle
         first.leave()
         began = time.monotonic()
-        second = await site.crew()
+        second = await site.pool()
         print(
             f"{SERVICES} Service ports: opened in {opened:.2f} s, "
             f"taken over in {time.monotonic() - began:.2f} s; "

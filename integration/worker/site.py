@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from userproxy.model.address import Address
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.messages import Begin, ServiceCounts, Totals
-from userproxy.model.plan import Backend, Serve
 from userproxy.model.service import ServicePortName
-from userproxy.worker.crew import Crew
+from userproxy.model.state import Backend, Serve
+from userproxy.worker.pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from userproxy.model.rows import ConnectionRow
-    from userproxy.worker.member import Member
+    from userproxy.worker.handle import WorkerHandle
 
 EVERYTHING = ConnectionFilter()
 BEGIN = Begin(
@@ -106,15 +106,15 @@ class Site:
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self.crews: list[Crew] = []
+        self.crews: list[WorkerPool] = []
         self.servers: list[Server] = []
 
-    async def crew(self, count: int = 1, begin: Begin = BEGIN) -> Crew:
+    async def pool(self, count: int = 1, begin: Begin = BEGIN) -> WorkerPool:
         """Another control side, with workers."""
-        crew = Crew(count, begin, self.prefix)
-        self.crews.append(crew)
-        await crew.start()
-        return crew
+        pool = WorkerPool(count, begin, self.prefix)
+        self.crews.append(pool)
+        await pool.start()
+        return pool
 
     async def server(self, name: str = "server1") -> Server:
         """Another backend."""
@@ -123,27 +123,27 @@ class Site:
         self.servers.append(server)
         return server
 
-    async def serving(self, count: int = 1, begin: Begin = BEGIN) -> tuple[Crew, Serve]:
-        """A crew, and the Service `web` that it serves: `server1` is behind it, and nobody else."""
+    async def serving(self, count: int = 1, begin: Begin = BEGIN) -> tuple[WorkerPool, Serve]:
+        """A pool, and the Service `web` that it serves: `server1` is behind it, and nobody else."""
         server = await self.server()
-        crew = await self.crew(count, begin)
+        pool = await self.pool(count, begin)
         wanted = serve("web", server.address)
-        await crew.serve([wanted])
-        return crew, wanted
+        await pool.serve([wanted])
+        return pool, wanted
 
     async def shut(self) -> None:
         """End everything."""
         for server in self.servers:
             server.stop()
-        for crew in self.crews:
-            for member in crew._everybody():
-                member.retiring = True
-                member.kill()
-                await _ended(member)
+        for pool in self.crews:
+            for handle in pool._everybody():
+                handle.retiring = True
+                handle.kill()
+                await _ended(handle)
 
 
-async def _ended(member: Member) -> None:
-    await until(lambda: not member.is_alive)
+async def _ended(handle: WorkerHandle) -> None:
+    await until(lambda: not handle.is_alive)
 
 
 def serve(name: str, *backends: Address, listener: Address | None = None) -> Serve:
@@ -163,19 +163,19 @@ def free_port() -> Address:
         return Address(*probe.getsockname())
 
 
-async def rows(crew: Crew) -> list[ConnectionRow]:
+async def rows(pool: WorkerPool) -> list[ConnectionRow]:
     """The live connections."""
-    return [row async for part in crew.connections(EVERYTHING) for row in part]
+    return [row async for part in pool.connections(EVERYTHING) for row in part]
 
 
-async def live(crew: Crew) -> list[int]:
+async def live(pool: WorkerPool) -> list[int]:
     """How many connections each worker counts."""
-    return [part.connections for part in await crew.count() if isinstance(part, Totals)]
+    return [part.connections for part in await pool.count() if isinstance(part, Totals)]
 
 
-async def latencies(crew: Crew) -> int:
+async def latencies(pool: WorkerPool) -> int:
     """How many backends have been connected to, over all workers."""
-    counts = [part for part in await crew.count() if isinstance(part, ServiceCounts)]
+    counts = [part for part in await pool.count() if isinstance(part, ServiceCounts)]
     return sum(len(service.backends) for part in counts for service in part.services)
 
 
@@ -197,9 +197,9 @@ async def refused(address: Address) -> None:
             continue
 
 
-def pids(crew: Crew) -> list[int]:
+def pids(pool: WorkerPool) -> list[int]:
     """Of the workers that accept."""
-    return [member.pid for member in crew._members.values()]
+    return [handle.pid for handle in pool._handles.values()]
 
 
 def is_running(pid: int) -> bool:
@@ -216,10 +216,10 @@ def zombies(found: Iterable[int]) -> list[int]:
 
 
 @contextlib.asynccontextmanager
-async def minded(crew: Crew) -> AsyncIterator[None]:
-    """The crew replaces workers meanwhile."""
+async def minded(pool: WorkerPool) -> AsyncIterator[None]:
+    """The pool replaces workers meanwhile."""
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(crew.mind())
+        task = group.create_task(pool.mind())
         try:
             yield
         finally:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from userproxy.tests.dataplane.rig.sockets import open_fds
+from userproxy.tests.sockets import open_fds
 from userproxy.worker.channel import MAX_FDS, MAX_MESSAGE, PACKET, Channel, pair
 
 if TYPE_CHECKING:

@@ -25,23 +25,23 @@ from integration.worker.site import (
     until,
     zombies,
 )
-from userproxy.worker import door
+from userproxy.worker import rendezvous
 from userproxy.worker.orphans import end_orphans
 
 
 async def test_a_worker_that_dies_takes_its_connections_along_and_is_replaced(site: Site) -> None:
-    crew, wanted = await site.serving(2)
-    victim, survivor = pids(crew)
+    pool, wanted = await site.serving(2)
+    victim, survivor = pids(pool)
     clients: dict[str, Client] = {}
     while len(clients) < 20 or len({row.partition("-")[0] for row in clients}) < 2:
         client = await Client.connect(wanted.listener)
-        clients |= {row.id: client for row in await rows(crew) if row.id not in clients}
-    async with minded(crew):
+        clients |= {row.id: client for row in await rows(pool) if row.id not in clients}
+    async with minded(pool):
         os.kill(victim, signal.SIGKILL)
         # Nobody is refused: the listening socket never goes away.
         during = await asyncio.gather(*(Client.connect(wanted.listener) for _ in range(20)))
-        await until(lambda: victim not in pids(crew) and len(pids(crew)) == 2)
-        assert survivor in pids(crew)
+        await until(lambda: victim not in pids(pool) and len(pids(pool)) == 2)
+        assert survivor in pids(pool)
     for row, client in clients.items():
         if row.startswith(f"{survivor}-"):
             assert await client.is_served()
@@ -53,14 +53,14 @@ async def test_a_worker_that_dies_takes_its_connections_along_and_is_replaced(si
 
 
 async def test_the_only_worker_dies_and_clients_wait_for_the_next_one(site: Site) -> None:
-    crew, wanted = await site.serving()
-    (victim,) = pids(crew)
+    pool, wanted = await site.serving()
+    (victim,) = pids(pool)
     os.kill(victim, signal.SIGKILL)
-    await until(lambda: pids(crew) == [])
+    await until(lambda: pids(pool) == [])
     waiting = asyncio.ensure_future(Client.connect(wanted.listener))
-    async with minded(crew):
+    async with minded(pool):
         assert (await waiting).server == "server1"
-    assert pids(crew) != [victim]
+    assert pids(pool) != [victim]
 
 
 async def test_the_next_control_side_takes_over_while_connections_live(site: Site) -> None:
@@ -71,7 +71,7 @@ async def test_the_next_control_side_takes_over_while_connections_live(site: Sit
     first.leave()
     assert [await client.is_served() for client in clients] == [True] * 5
     clients.append(await Client.connect(wanted.listener))
-    second = await site.crew()
+    second = await site.pool()
     assert second.serves == {wanted.service: wanted}
     assert known < {row.id for row in await rows(second)}
     fresh = await Client.connect(wanted.listener)
@@ -88,12 +88,12 @@ async def test_a_control_side_may_come_before_the_worker_has_noticed_that_the_ot
 ) -> None:
     first, wanted = await site.serving()
     (pid,) = pids(first)
-    (member,) = first._everybody()
+    (handle,) = first._everybody()
     os.kill(pid, signal.SIGSTOP)  # busy with something else
     visits = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
-    taking_over = asyncio.ensure_future(site.crew())
+    taking_over = asyncio.ensure_future(site.pool())
     await until(lambda: len(site.crews) == 2 and len(site.crews[1]._retiring) == 1)
-    member.retiring = True
+    handle.retiring = True
     os.kill(pid, signal.SIGCONT)
     await first.count()  # it has seen the visitor, and still listens to the first one
     first.leave()
@@ -106,13 +106,13 @@ async def test_a_control_side_may_come_before_the_worker_has_noticed_that_the_ot
 async def test_a_stopped_worker_delays_neither_the_start_nor_the_end(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("userproxy.worker.crew._ADOPT_SECONDS", 0.2)
-    monkeypatch.setattr("userproxy.worker.crew._HURRY_SECONDS", 0.2)
+    monkeypatch.setattr("userproxy.worker.pool._ADOPT_SECONDS", 0.2)
+    monkeypatch.setattr("userproxy.worker.pool._HURRY_SECONDS", 0.2)
     first, _ = await site.serving()
     (stopped,) = pids(first)
     first.leave()
     os.kill(stopped, signal.SIGSTOP)
-    second = await site.crew()
+    second = await site.pool()
     assert second.serves == {}  # its listeners cannot be had
     other = serve("web", site.servers[0].address)
     assert await second.serve([other]) == {}
@@ -126,13 +126,13 @@ async def test_a_stopped_worker_delays_neither_the_start_nor_the_end(
 async def test_a_worker_that_was_stopped_retires_when_it_wakes_up(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("userproxy.worker.crew._ADOPT_SECONDS", 0.2)
+    monkeypatch.setattr("userproxy.worker.pool._ADOPT_SECONDS", 0.2)
     first, wanted = await site.serving()
     client = await Client.connect(wanted.listener)
     (stopped,) = pids(first)
     first.leave()
     os.kill(stopped, signal.SIGSTOP)
-    second = await site.crew()
+    second = await site.pool()
     os.kill(stopped, signal.SIGCONT)
     assert await client.is_served()
     (late,) = second._retiring
@@ -146,16 +146,16 @@ async def test_a_worker_that_was_stopped_retires_when_it_wakes_up(
 async def test_a_worker_that_misses_an_order_is_replaced_and_not_ended(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crew, wanted = await site.serving()
+    pool, wanted = await site.serving()
     client = await Client.connect(wanted.listener)
-    (stopped,) = pids(crew)
+    (stopped,) = pids(pool)
     os.kill(stopped, signal.SIGSTOP)
-    async with minded(crew):
+    async with minded(pool):
         with monkeypatch.context() as patch:
-            patch.setattr("userproxy.worker.member.ANSWER_SECONDS", 0.1)
+            patch.setattr("userproxy.worker.handle.ANSWER_SECONDS", 0.1)
             other = serve("other", site.servers[0].address)
-            assert await crew.serve([other]) == {}
-        await until(lambda: pids(crew) not in ([], [stopped]))
+            assert await pool.serve([other]) == {}
+        await until(lambda: pids(pool) not in ([], [stopped]))
         assert (await Client.connect(other.listener)).server == "server1"
         assert (await Client.connect(wanted.listener)).server == "server1"
         os.kill(stopped, signal.SIGCONT)
@@ -165,27 +165,27 @@ async def test_a_worker_that_misses_an_order_is_replaced_and_not_ended(
 
 
 async def test_an_orphan_ends_in_time_and_says_so_to_its_clients(site: Site) -> None:
-    crew, wanted = await site.serving(begin=msgspec.structs.replace(BEGIN, orphan_seconds=0.0))
+    pool, wanted = await site.serving(begin=msgspec.structs.replace(BEGIN, orphan_seconds=0.0))
     client = await Client.connect(wanted.listener)
-    (pid,) = pids(crew)
-    crew.leave()
+    (pid,) = pids(pool)
+    pool.leave()
     assert await client.is_reset()
     await until(lambda: not is_running(pid))
 
 
 async def test_an_orphan_that_serves_nothing_ends_at_once(site: Site) -> None:
-    crew = await site.crew()
-    (pid,) = pids(crew)
-    crew.leave()
+    pool = await site.pool()
+    (pid,) = pids(pool)
+    pool.leave()
     await until(lambda: not is_running(pid))
 
 
 async def test_an_orphan_that_is_told_to_end_serves_its_connections_to_their_end(site: Site) -> None:
-    crew, wanted = await site.serving()
+    pool, wanted = await site.serving()
     client = await Client.connect(wanted.listener)
-    (pid,) = pids(crew)
-    crew.leave()
-    visits = door.knock_everywhere(site.prefix)  # when it has let somebody in, it knows that it is alone
+    (pid,) = pids(pool)
+    pool.leave()
+    visits = rendezvous.connect_to_all(site.prefix)  # when it has let somebody in, it knows that it is alone
     for visit, _ in visits:
         visit.settimeout(0)
         await asyncio.get_running_loop().sock_recv(visit, 1)
@@ -203,12 +203,12 @@ async def test_cleanup_ends_orphans_and_only_those(
 ) -> None:
     if stopped:
         monkeypatch.setattr("userproxy.worker.orphans._SECONDS", 0.2)
-    crew, wanted = await site.serving(2)
-    other = await Site(f"other-{site.prefix}").crew()
+    pool, wanted = await site.serving(2)
+    other = await Site(f"other-{site.prefix}").pool()
     site.crews.append(other)
     client = await Client.connect(wanted.listener)
-    workers = sorted(pids(crew))
-    crew.leave()
+    workers = sorted(pids(pool))
+    pool.leave()
     if stopped:
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)

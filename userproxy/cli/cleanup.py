@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from userproxy.cli.daemon import Environment, pass_environment
+from userproxy.control.node_lock import NodeLockError
 from userproxy.netfilter import NetfilterError
-from userproxy.ops.node_lock import NodeLockError
 
 
 @click.command()

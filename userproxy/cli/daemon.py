@@ -14,8 +14,8 @@ import click
 import msgspec
 
 from userproxy.cli import tables
+from userproxy.control.node_lock import NodeLock
 from userproxy.ops.client import AdminClient, AdminError
-from userproxy.ops.node_lock import NodeLock
 from userproxy.ops.protocol import DEFAULT_PATH
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

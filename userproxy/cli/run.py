@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from userproxy import config
-from userproxy.app import StartError
 from userproxy.app import run as run_daemon
+from userproxy.control.daemon import StartError
+from userproxy.control.node_lock import NodeLockError
 from userproxy.model.service import Path as TrafficPath
 from userproxy.netfilter import NetfilterError
 from userproxy.ops.admin import AdminSocketError
-from userproxy.ops.node_lock import NodeLockError
 
 if TYPE_CHECKING:
     import enum

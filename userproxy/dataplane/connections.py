@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from userproxy.dataplane.tcp.flow import Event
-from userproxy.model.plan import Serve
+from userproxy.dataplane.tcp.lifecycle import Event
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import Path, Protocol
+from userproxy.model.state import Serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from userproxy.dataplane.tcp.connection import Connection
-    from userproxy.dataplane.tcp.flow import Reason
+    from userproxy.dataplane.tcp.lifecycle import Reason
     from userproxy.model.filter import ConnectionFilter
 
 log = structlog.get_logger(__name__)

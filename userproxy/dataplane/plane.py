@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from userproxy.backends.checker import Checker
+from userproxy.backends.service import Counted, LiveService
 from userproxy.dataplane.connections import Connections
-from userproxy.dataplane.health.checker import Checker
-from userproxy.dataplane.poller import Poller, Watch
-from userproxy.dataplane.services import Counted, LiveService
 from userproxy.dataplane.tcp.connection import Connection, Context
-from userproxy.dataplane.tcp.flow import Event
-from userproxy.dataplane.tcp.lifetimes import Lifetimes
+from userproxy.dataplane.tcp.expiry import Lifetimes
+from userproxy.dataplane.tcp.lifecycle import Event
 from userproxy.dataplane.tcp.listener import Listener
 from userproxy.dataplane.tcp.pipes import PipePool
-from userproxy.dataplane.tcp.sockets import turn_away
-from userproxy.model.plan import Serve
+from userproxy.model.state import Serve
+from userproxy.net.poller import Poller, Watch
+from userproxy.net.sockets import turn_away
 
 if TYPE_CHECKING:
     from _socket import socket

@@ -10,9 +10,9 @@ import msgspec
 
 from userproxy.model.address import Address
 from userproxy.model.filter import ConnectionFilter
-from userproxy.model.plan import Serve
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import ServicePortName
+from userproxy.model.state import Serve
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, tag=True):

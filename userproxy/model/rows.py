@@ -21,7 +21,7 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
         source: whom the backend sees: our own address on its leg, or the client (masqueraded if it is the
             pod itself); empty while dialling.
         backend: the pod; empty while dialling.
-        state: of `userproxy.dataplane.tcp.flow`, or as conntrack knows it: `connecting`, `established`,
+        state: of `userproxy.dataplane.tcp.lifecycle`, or as conntrack knows it: `connecting`, `established`,
             `half-closed`, `closing`; of UDP `unreplied`, `replied`, `assured`.
         path: `redirect-to-host` or `redirect-to-pod`.
         started_at: RFC 3339, UTC. On the path redirect-to-pod empty, unless the kernel notes it

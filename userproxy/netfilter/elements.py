@@ -12,14 +12,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from userproxy.model.address import Address
-from userproxy.model.plan import Drop, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.model.service import Protocol
+from userproxy.model.state import Drop, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.netfilter import ruleset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from userproxy.model.plan import CaptureChange
+    from userproxy.model.actions import CaptureChange
 
 _NUMBER = {Protocol.TCP: ruleset.TCP, Protocol.UDP: ruleset.UDP}
 _PROTOCOL = {number: protocol for protocol, number in _NUMBER.items()}

@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
-from userproxy.model.plan import Wanted
+from userproxy.model.state import NodeState
 from userproxy.netfilter.conntrack.flows import Flow, flows
 from userproxy.netfilter.conntrack.stale import forget
 from userproxy.netfilter.nftables import Nftables
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from types import TracebackType
 
+    from userproxy.model.actions import CaptureChange
     from userproxy.model.address import Address
-    from userproxy.model.plan import CaptureChange, Frontend
+    from userproxy.model.state import Frontend
 
 # Nobody tells when a route is taken away, so all are read at every so many repairs.
 _ROUTES_EVERY = 15
@@ -57,13 +58,13 @@ class Kernel:
         """What the kernel or our privileges lack, each a line with its remedy. Nothing is changed."""
         return self._nftables.missing_kernel_features()
 
-    async def start(self) -> Wanted:
+    async def start(self) -> NodeState:
         """Adopt what an earlier daemon left, or begin with nothing; returns its captures and guards."""
         async with self._lock:
             captures = await asyncio.to_thread(self._nftables.ensure)
             self._uses = Counter(frontend.address.ip for frontend in captures)
             await self._ensure_routes()
-            return Wanted(captures=captures, guards=dict.fromkeys(self._nftables.guards))
+            return NodeState(captures=captures, guards=dict.fromkeys(self._nftables.guards))
 
     async def apply(self, change: CaptureChange) -> None:
         """Change captures, atomically. A route is there before its capture, and goes after it."""

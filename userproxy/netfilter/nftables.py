@@ -12,14 +12,15 @@ from userproxy.netfilter import NetfilterError
 from userproxy.netfilter import elements as packed
 from userproxy.netfilter.elements import Element, Elements
 from userproxy.netfilter.ruleset import TABLE, USED, pick_chain, pick_size, ruleset
-from userproxy.netfilter.wire import encode, held
+from userproxy.netfilter.wire import encode, read_back
 from userproxy.netfilter.wire.netlink import RefusedError, Socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import TracebackType
 
-    from userproxy.model.plan import CaptureChange, Frontend, Target
+    from userproxy.model.actions import CaptureChange
+    from userproxy.model.state import Frontend, Target
     from userproxy.netfilter.wire.netlink import Message
 
 NETLINK_NETFILTER = 12
@@ -120,10 +121,10 @@ class Nftables:
             NetfilterError: the table could not be read.
         """
         with self._lock, _explained("cannot read the nftables table"):
-            now = held.generation(self._socket)
+            now = read_back.generation(self._socket)
             if now == self._generation:
                 return ()
-            static = held.read_static(self._socket)
+            static = read_back.read_static(self._socket)
             found = self._differences(self._elements or Elements(), static, self._read_elements(static))
             if not found:
                 self._generation = now
@@ -136,7 +137,7 @@ class Nftables:
             NetfilterError: they cannot be read.
         """
         with self._lock, _explained("cannot read which Services are in use"):
-            return packed.frontends_of(held.read_elements(self._socket, [USED.name]))
+            return packed.frontends_of(read_back.read_elements(self._socket, [USED.name]))
 
     def remove(self) -> bool:
         """Remove the table, and forget the captures; returns whether it was there.
@@ -148,7 +149,7 @@ class Nftables:
             NetfilterError: the table is still there.
         """
         with self._lock, _explained("cannot remove the nftables table"):
-            there = bool(held.read_static(self._socket))
+            there = bool(read_back.read_static(self._socket))
             self._socket.batch([encode.table(), encode.delete_table()])
             self._elements, self._sizes, self._generation = None, frozenset(), -1
             return there
@@ -166,8 +167,8 @@ class Nftables:
             return ()
 
     def _ensure(self) -> dict[Frontend, Target]:
-        now = held.generation(self._socket)  # first, so that a change during the reading is not missed
-        static = held.read_static(self._socket)
+        now = read_back.generation(self._socket)  # first, so that a change during the reading is not missed
+        static = read_back.read_static(self._socket)
         seen = self._read_elements(static)
         elements = self._elements or Elements(packed.captures_of(seen), packed.guards_of(seen))
         if self._differences(elements, static, seen):
@@ -180,16 +181,16 @@ class Nftables:
         self._elements, self._generation = elements, now
         return dict(elements.captures)
 
-    def _read_elements(self, static: held.Held) -> set[Element]:
+    def _read_elements(self, static: read_back.Held) -> set[Element]:
         """The elements of those sets that are as we make them; none of a set that is missing or changed."""
-        intact = held.intact_sets(_expected(frozenset()), static)
-        return set(held.read_elements(self._socket, intact))
+        intact = read_back.intact_sets(_expected(frozenset()), static)
+        return set(read_back.read_elements(self._socket, intact))
 
-    def _differences(self, elements: Elements, static: held.Held, seen: set[Element]) -> list[str]:
+    def _differences(self, elements: Elements, static: read_back.Held, seen: set[Element]) -> list[str]:
         if not static:
             return [f"table {TABLE} is missing"]
         sizes = elements.sizes() | frozenset(filter(None, map(pick_size, static.chains)))
-        found = held.differences(_expected(sizes), static)
+        found = read_back.differences(_expected(sizes), static)
         wanted = {*elements, *packed.protocol_elements()}
         found += [f"{name} lacks elements" for name in sorted({each.set for each in wanted - seen})]
         found += [
@@ -211,13 +212,13 @@ class Nftables:
         self._socket.batch(messages)
         elements.apply(change)
         self._sizes |= sizes
-        if messages and held.generation(self._socket) == self._generation + 1:
+        if messages and read_back.generation(self._socket) == self._generation + 1:
             self._generation += 1  # nobody else's change came between
 
 
 @functools.lru_cache(maxsize=4)  # encoding the rules is what a verification would spend its time on
-def _expected(sizes: frozenset[int]) -> held.Held:
-    return held.created_by(encode.creation(ruleset(sizes)))
+def _expected(sizes: frozenset[int]) -> read_back.Held:
+    return read_back.created_by(encode.creation(ruleset(sizes)))
 
 
 def _pick_chains(sizes: frozenset[int]) -> Iterator[Message]:

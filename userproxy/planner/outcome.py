@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from userproxy.model.address import Address
-from userproxy.model.plan import Drop, Frontend, Pool, Refuse, Serve, Target, ToListener, ToPods
 from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
 from userproxy.model.settings import HealthCheck
 from userproxy.model.snapshot import Node, Problem
+from userproxy.model.state import Drop, Frontend, Pool, Refuse, Serve, Target, ToListener, ToPods
 from userproxy.planner import topology
 
 if TYPE_CHECKING:

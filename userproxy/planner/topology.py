@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from userproxy.model.plan import Backend
 from userproxy.model.service import TrafficPolicy
+from userproxy.model.state import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

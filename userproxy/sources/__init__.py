@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from userproxy.model.rows import SourceStatus
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -29,3 +31,10 @@ class Source(Protocol):
 
     def tell(self, problems: Sequence[Problem]) -> None:
         """Let the owners of the Services know what is wrong now, where the source has a way to."""
+
+
+def status_of(source: Source) -> SourceStatus:
+    """What `userproxy status` and `/healthz` tell of a source."""
+    return SourceStatus(
+        kind=source.kind, synced=source.synced, stale_seconds=round(source.stale_seconds(), 3)
+    )

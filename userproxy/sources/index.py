@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from userproxy.model.endpoint import Endpoint
-from userproxy.model.plan import Frontend
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
-from userproxy.planner.difference import patched
+from userproxy.model.state import Frontend
+from userproxy.model.versioned import patched
 from userproxy.sources.decode import DecodedObject, Kind, ObjectKey, ServiceObject, SliceObject, merge
 
 if TYPE_CHECKING:

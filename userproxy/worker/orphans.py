@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from userproxy.model import messages
-from userproxy.worker import door
-from userproxy.worker.member import Callbacks, Member, OrderFailedError, WorkerGoneError
+from userproxy.worker import rendezvous
+from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle
 
 if TYPE_CHECKING:
     import socket
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SECONDS = 3.0
 
 
-def end_orphans(prefix: str = door.PREFIX) -> tuple[int, ...]:
+def end_orphans(prefix: str = rendezvous.PREFIX) -> tuple[int, ...]:
     """End the workers in this network namespace, and with them their connections; returns their pids.
 
     Only for whoever holds the node's lock: the workers of a daemon that runs are not orphans.
@@ -28,7 +28,7 @@ def end_orphans(prefix: str = door.PREFIX) -> tuple[int, ...]:
 
 
 async def _end_all(prefix: str) -> tuple[int, ...]:
-    visits = door.knock_everywhere(prefix)
+    visits = rendezvous.connect_to_all(prefix)
     pids = await asyncio.gather(*(_end(visit, pid) for visit, pid in visits))
     return tuple(sorted(pid for pid in pids if pid is not None))
 
@@ -36,15 +36,15 @@ async def _end_all(prefix: str) -> tuple[int, ...]:
 async def _end(visit: socket.socket, pid: int) -> int | None:
     """End one; returns its pid, or None if it does not end, and cannot be killed from here."""
     gone = asyncio.Event()
-    member = Member(visit, pid, Callbacks(gone=lambda _: gone.set(), leaving=lambda _: None))
+    handle = WorkerHandle(visit, pid, Callbacks(gone=lambda _: gone.set(), leaving=lambda _: None))
     try:
-        await member.ready(_SECONDS)
-        await member.ask(messages.Drain(seconds=0), seconds=_SECONDS)
+        await handle.ready(_SECONDS)
+        await handle.ask(messages.Drain(seconds=0), seconds=_SECONDS)
     except (WorkerGoneError, OrderFailedError):
-        member.kill()
+        handle.kill()
     try:
         async with asyncio.timeout(_SECONDS):
             await gone.wait()
     except TimeoutError:
         return None
-    return member.pid
+    return handle.pid

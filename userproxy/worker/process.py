@@ -22,7 +22,7 @@ import uvloop
 from userproxy.dataplane.plane import DataPlane
 from userproxy.logs import configure_logging
 from userproxy.model import messages
-from userproxy.worker import counts, door
+from userproxy.worker import rendezvous, report
 from userproxy.worker.channel import Channel
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class Worker:
         self._drained: asyncio.Event | None = None
         self._orphan_seconds: float | None = None
         self._alone: list[asyncio.TimerHandle] = []
-        self._door = door.open_door(prefix)
-        self._loop.add_reader(self._door.fileno(), self._on_visitor)
+        self._rendezvous = rendezvous.listen(prefix)
+        self._loop.add_reader(self._rendezvous.fileno(), self._on_visitor)
         self._loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
 
     async def work(self) -> None:
@@ -77,8 +77,8 @@ class Worker:
             task.cancel()
         for timer in self._alone:
             timer.cancel()
-        self._loop.remove_reader(self._door.fileno())
-        self._door.close()
+        self._loop.remove_reader(self._rendezvous.fileno())
+        self._rendezvous.close()
         if self._plane is not None:
             self._plane.shut()
         if self._channel is not None:
@@ -100,10 +100,10 @@ class Worker:
 
     def _on_visitor(self) -> None:
         try:
-            visitor, _ = self._door.accept()
+            visitor, _ = self._rendezvous.accept()
         except OSError:  # out of file descriptors, or the visitor is gone
             return
-        if not door.is_ours(visitor):
+        if not rendezvous.is_ours(visitor):
             visitor.close()
         elif self._channel is None:
             self.attend(visitor)
@@ -242,11 +242,11 @@ class Worker:
     def _count(self, order: messages.Count) -> None:
         if self._plane is None:
             return
-        found = counts.services(self._plane.services.values())
+        found = report.services(self._plane.services.values())
         for start in range(0, len(found), CHUNK):
             part = tuple(found[start : start + CHUNK])
             self._say(messages.ServiceCounts(serial=order.serial, services=part))
-        self._say(counts.totals(self._plane, order.serial))
+        self._say(report.totals(self._plane, order.serial))
 
     def _retire(self) -> None:
         if not self._going:

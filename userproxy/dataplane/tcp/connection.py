@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from userproxy.dataplane.poller import ERROR, HANGUP, WRITE
-from userproxy.dataplane.tcp.flow import Command, DialBudget, Event, Flow, Reason, State
 from userproxy.dataplane.tcp.hedge import Hedge
+from userproxy.dataplane.tcp.lifecycle import Command, DialBudget, Event, Flow, Reason, State
 from userproxy.dataplane.tcp.relay import Leg
-from userproxy.dataplane.tcp.sockets import (
+from userproxy.model.address import Address
+from userproxy.net.poller import ERROR, HANGUP, WRITE
+from userproxy.net.sockets import (
     OUT_OF_RESOURCES,
     RESET_ON_CLOSE,
     dialling_socket,
     keep_alive,
     original_destination,
 )
-from userproxy.model.address import Address
 
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
 
-    from userproxy.dataplane.health.backend import LiveBackend
-    from userproxy.dataplane.poller import Poller, Watch
-    from userproxy.dataplane.services import LiveService
+    from userproxy.backends.backend import LiveBackend
+    from userproxy.backends.service import LiveService
     from userproxy.dataplane.tcp.pipes import PipePool
+    from userproxy.net.poller import Poller, Watch
 
 log = structlog.get_logger(__name__)
 

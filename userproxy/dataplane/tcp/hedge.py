@@ -17,12 +17,12 @@ import errno
 import socket as net
 from typing import TYPE_CHECKING, Protocol
 
-from userproxy.dataplane.poller import ERROR, HANGUP, WRITE
-from userproxy.dataplane.tcp.sockets import dialling_socket
+from userproxy.net.poller import ERROR, HANGUP, WRITE
+from userproxy.net.sockets import dialling_socket
 
 if TYPE_CHECKING:
-    from userproxy.dataplane.health.backend import LiveBackend
-    from userproxy.dataplane.poller import Poller
+    from userproxy.backends.backend import LiveBackend
+    from userproxy.net.poller import Poller
 
 
 class Hedged(Protocol):

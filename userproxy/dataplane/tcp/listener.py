@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from userproxy.dataplane.poller import READ
-from userproxy.dataplane.tcp.sockets import OUT_OF_RESOURCES, keep_alive
+from userproxy.net.poller import READ
+from userproxy.net.sockets import OUT_OF_RESOURCES, keep_alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from userproxy.dataplane.poller import Poller
     from userproxy.model.address import Address
+    from userproxy.net.poller import Poller
 
 log = structlog.get_logger(__name__)
 

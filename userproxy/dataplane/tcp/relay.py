@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Protocol
 
-from userproxy.dataplane.poller import ERROR, HANGUP, PEER_FINISHED, READ, WRITE
 from userproxy.dataplane.tcp.pipes import SPLICE, SPLICE_MORE
+from userproxy.net.poller import ERROR, HANGUP, PEER_FINISHED, READ, WRITE
 
 if TYPE_CHECKING:
     from _socket import socket
 
-    from userproxy.dataplane.poller import Poller
     from userproxy.dataplane.tcp.pipes import Carrier, PipePool
+    from userproxy.net.poller import Poller
 
 
 # Whoever has sent much before finishing is read up to the end in turns with the others.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from userproxy.model.address import Address
-from userproxy.model.plan import Frontend
 from userproxy.model.service import Protocol
+from userproxy.model.state import Frontend
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.conntrack import entry
 from userproxy.netfilter.ruleset import STATUS_DNAT

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from userproxy.model.address import Address
-    from userproxy.model.plan import Frontend
+    from userproxy.model.state import Frontend
 
 SINGLE_DUMPS = 8
 """Up to so many frontends the kernel is asked for each one's flows; for more, once for all UDP flows."""

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.model.filter import ConnectionFilter
-from userproxy.model.plan import Frontend, ToPods, Wanted
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
+from userproxy.model.state import Frontend, NodeState, ToPods
+from userproxy.model.versioned import touched
 from userproxy.netfilter import NetfilterError
-from userproxy.planner.difference import touched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Iterable, Mapping
 
     from userproxy.model.address import Address
-    from userproxy.model.plan import Target
+    from userproxy.model.state import Target
     from userproxy.netfilter.conntrack.flows import Flow
 
 log = structlog.get_logger(__name__)
@@ -68,14 +68,14 @@ class FlowTable:
         self._read = read
         self._is_listener = is_listener
         self._clock = clock
-        self._wanted = Wanted()
+        self._wanted = NodeState()
         self._ports: Mapping[ServicePortName, ServicePort] = {}
         self._owners: dict[Frontend, ServicePortName] | None = {}
         self._in_use = False
         self._counted_at = 0.0
         self._hurried = asyncio.Event()
 
-    def observe(self, services: Mapping[ServicePortName, ServicePort], wanted: Wanted) -> None:
+    def observe(self, services: Mapping[ServicePortName, ServicePort], wanted: NodeState) -> None:
         """Take in the state that was carried out. Cheap: what is made of it waits until somebody asks."""
         if not self._in_use:  # a Service that goes another path later on still has connections on this one
             changed = touched(wanted.captures, self._wanted.captures)

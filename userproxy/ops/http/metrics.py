@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from userproxy import __version__
 from userproxy.model.rows import SourceStatus
-from userproxy.planner.difference import dropped, touched
+from userproxy.model.versioned import dropped, touched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 
 from userproxy.cli.daemon import Environment
 from userproxy.cli.main import cli
+from userproxy.control.node_lock import NodeLock, NodeLockedError
 from userproxy.netfilter import NetfilterError
-from userproxy.ops.node_lock import NodeLock, NodeLockedError
 
 
 @pytest.fixture

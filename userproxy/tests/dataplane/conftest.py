@@ -1,34 +1,24 @@
-"""Sockets that every test gives back: what is open after it is what was open before."""
+"""A relay and a proxy in memory, on real sockets."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from structlog.testing import capture_logs
 
-from userproxy.dataplane.tcp.flow import Event
+from userproxy.dataplane.tcp.lifecycle import Event
 from userproxy.tests.dataplane.rig.proxy import Proxy
 from userproxy.tests.dataplane.rig.relay import Relay
-from userproxy.tests.dataplane.rig.sockets import Sockets, open_fds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from userproxy.tests.sockets import Sockets
+
 
 @pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with capture_logs():  # what it says of bugs that a test has put there
-        yield
-
-
-@pytest.fixture
-def sockets() -> Iterator[Sockets]:
-    before = open_fds()
-    with ExitStack() as stack:
-        yield Sockets(stack)
-    assert open_fds() == before
+def _quiet(quiet: None) -> None:
+    """What the data plane says of bugs that a test has put there is not shown."""
 
 
 @pytest.fixture

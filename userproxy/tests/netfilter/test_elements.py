@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from userproxy.model.actions import CaptureChange
 from userproxy.model.address import Address
-from userproxy.model.plan import CaptureChange, Drop, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.model.service import Protocol
+from userproxy.model.state import Drop, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.netfilter.elements import Element, Elements, captures_of, elements_of, guards_of
 
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.241.152", 80))

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from userproxy.model.address import Address
 from userproxy.model.filter import ConnectionFilter
-from userproxy.model.plan import Frontend, ToListener, ToPods, Wanted
 from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
+from userproxy.model.state import Frontend, NodeState, ToListener, ToPods
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.conntrack.flows import Flow, flow_of
 from userproxy.netfilter.conntrack.table import FlowTable, row_of
@@ -20,8 +20,8 @@ from userproxy.netfilter.wire.netlink import attribute
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from userproxy.model.plan import Target
     from userproxy.model.rows import ConnectionRow
+    from userproxy.model.state import Target
 
 CLIENT, VIP, POD = Address("10.0.1.3", 40000), Address("10.3.241.152", 80), Address("10.0.1.2", 8080)
 OTHER, LISTENER = Address("10.3.241.153", 80), Address("10.100.0.2", 10400)
@@ -168,7 +168,7 @@ def table(kernel: Kernel, path: Path = Path.REDIRECT_TO_POD, clock: Clock | None
         DNS: ServicePort(name=DNS, protocol=Protocol.UDP, frontends=(VIP,)),
     }
     target: Target = ToPods((POD,)) if path is Path.REDIRECT_TO_POD else ToListener(LISTENER)
-    made.observe(services, Wanted(captures={Frontend(Protocol.TCP, VIP): target}))
+    made.observe(services, NodeState(captures={Frontend(Protocol.TCP, VIP): target}))
     return made
 
 
@@ -214,7 +214,7 @@ async def test_a_service_that_went_another_path_still_shows_its_old_connections(
     made = table(Kernel(flow()))
     made.observe(
         {WEB: ServicePort(name=WEB, protocol=Protocol.TCP, frontends=(VIP,))},
-        Wanted(captures={Frontend(Protocol.TCP, VIP): ToListener(LISTENER)}),
+        NodeState(captures={Frontend(Protocol.TCP, VIP): ToListener(LISTENER)}),
     )
     assert [row.service for row in await rows(made)] == ["default/web:http"]
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from userproxy.model.address import Address
-from userproxy.model.plan import Drop, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.model.service import Protocol
+from userproxy.model.state import Drop, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.netfilter.ruleset import STATE_ESTABLISHED, STATUS_DNAT, pick_name, pick_size, ruleset
 from userproxy.tests.netfilter.rendering import render
 from userproxy.tests.netfilter.tracer import Kernel, Packet

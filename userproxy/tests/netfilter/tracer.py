@@ -31,7 +31,7 @@ from userproxy.netfilter.ruleset import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from userproxy.model.plan import Frontend, Target
+    from userproxy.model.state import Frontend, Target
     from userproxy.netfilter.ruleset import Chain, Key
 
 

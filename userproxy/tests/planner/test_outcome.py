@@ -7,10 +7,10 @@ import pytest
 
 from userproxy.model.address import Address
 from userproxy.model.endpoint import Endpoint
-from userproxy.model.plan import Frontend, Refuse, ToPods
 from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
 from userproxy.model.settings import Balance, Check, HealthCheck, Settings
 from userproxy.model.snapshot import Node
+from userproxy.model.state import Frontend, Refuse, ToPods
 from userproxy.planner.outcome import Outcome, Place, outcome_of
 
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.0.1", 80))

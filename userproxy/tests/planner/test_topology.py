@@ -8,9 +8,9 @@ import pytest
 
 from userproxy.model.address import Address
 from userproxy.model.endpoint import Endpoint
-from userproxy.model.plan import Backend
 from userproxy.model.service import Protocol, ServicePort, ServicePortName, TrafficPolicy
 from userproxy.model.snapshot import Node
+from userproxy.model.state import Backend
 from userproxy.planner.topology import select
 
 if TYPE_CHECKING:

@@ -10,22 +10,22 @@ import struct
 from _socket import socket
 from typing import TYPE_CHECKING
 
+from userproxy.backends.service import LiveService
 from userproxy.dataplane.connections import Connections
-from userproxy.dataplane.poller import Watch
-from userproxy.dataplane.services import LiveService
 from userproxy.dataplane.tcp.connection import Connection, Context
-from userproxy.dataplane.tcp.flow import State
+from userproxy.dataplane.tcp.lifecycle import State
 from userproxy.dataplane.tcp.pipes import PipePool
-from userproxy.dataplane.tcp.sockets import RESET_ON_CLOSE
 from userproxy.model.address import Address
-from userproxy.model.plan import Backend, Serve
 from userproxy.model.service import ServicePortName
-from userproxy.tests.dataplane.rig.sockets import Clock, VirtualTimers
+from userproxy.model.state import Backend, Serve
+from userproxy.net.poller import Watch
+from userproxy.net.sockets import RESET_ON_CLOSE
+from userproxy.tests.sockets import Clock, VirtualTimers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from userproxy.tests.dataplane.rig.sockets import Sockets
+    from userproxy.tests.sockets import Sockets
 
 PATIENCE = 20.0
 LISTENER = Address("127.0.0.1", 10400)

@@ -10,7 +10,7 @@ import pytest
 
 from userproxy.dataplane.tcp.pipes import PipePool
 from userproxy.dataplane.tcp.relay import Leg
-from userproxy.tests.dataplane.rig.sockets import Clock, Sockets
+from userproxy.tests.sockets import Clock, Sockets
 
 if TYPE_CHECKING:
     from _socket import socket

@@ -8,10 +8,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.dataplane.tcp.flow import Command, Event, Flow, Reason, State
+from userproxy.dataplane.tcp.lifecycle import Command, Event, Flow, Reason, State
 from userproxy.model.settings import Balance, Settings
 from userproxy.tests.dataplane.rig.proxy import Proxy
-from userproxy.tests.dataplane.rig.sockets import Sockets, open_fds
+from userproxy.tests.sockets import Sockets, open_fds
 
 ENDS = {Command.CLOSE, Command.RESET}
 CUTS = (

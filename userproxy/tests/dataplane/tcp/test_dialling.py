@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from userproxy.dataplane.tcp import sockets
-from userproxy.dataplane.tcp.flow import Event, Reason, State
+from userproxy.dataplane.tcp.lifecycle import Event, Reason, State
 from userproxy.model.address import Address
+from userproxy.net import sockets
 from userproxy.tests.dataplane.rig.proxy import Narrow, NarrowAndSlow, Slow, is_reset, segments_sent
 
 if TYPE_CHECKING:

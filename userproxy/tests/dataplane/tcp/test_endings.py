@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from userproxy.dataplane.tcp.connection import Connection
-from userproxy.dataplane.tcp.flow import Event, Reason, State
+from userproxy.dataplane.tcp.lifecycle import Event, Reason, State
 from userproxy.dataplane.tcp.pipes import Pipe
 from userproxy.tests.dataplane.rig.proxy import PATIENCE, is_reset, reset
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from userproxy.dataplane.tcp.flow import Event, Reason, State
+from userproxy.dataplane.tcp.lifecycle import Event, Reason, State
 from userproxy.model.address import Address
 from userproxy.model.settings import Settings
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from userproxy.dataplane.tcp.listener import Listener, listen
-from userproxy.dataplane.tcp.sockets import original_destination
 from userproxy.model.address import Address
-from userproxy.tests.dataplane.rig.sockets import open_fds
+from userproxy.net.sockets import original_destination
+from userproxy.tests.sockets import open_fds
 
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Iterator
 
-    from userproxy.dataplane.poller import Poller
-    from userproxy.tests.dataplane.rig.sockets import Sockets
+    from userproxy.net.poller import Poller
+    from userproxy.tests.sockets import Sockets
 
 PATIENCE = 20.0
 

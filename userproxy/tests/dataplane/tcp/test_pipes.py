@@ -12,13 +12,13 @@ import pytest
 
 from userproxy.dataplane.tcp import pipes
 from userproxy.dataplane.tcp.pipes import Carrier, Copy, Pipe, PipePool
-from userproxy.tests.dataplane.rig.sockets import open_fds
+from userproxy.tests.sockets import open_fds
 
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Iterator
 
-    from userproxy.tests.dataplane.rig.sockets import Sockets
+    from userproxy.tests.sockets import Sockets
 
 
 @pytest.fixture(params=[Pipe, Copy])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from userproxy.dataplane.tcp.pipes import PIPE_BYTES
 from userproxy.tests.dataplane.rig.relay import MAX_PIPES, PATIENCE, Relay, block, give, receive_all, take
-from userproxy.tests.dataplane.rig.sockets import Sockets
+from userproxy.tests.sockets import Sockets
 
 if TYPE_CHECKING:
     from _socket import socket

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from userproxy.dataplane.tcp.pipes import PIPE_BYTES, Pipe
-from userproxy.dataplane.tcp.sockets import RESET_ON_CLOSE
+from userproxy.net.sockets import RESET_ON_CLOSE
 from userproxy.tests.dataplane.rig.relay import MAX_PIPES, PATIENCE, block, give
 
 if TYPE_CHECKING:

@@ -1,0 +1,104 @@
+"""A backend as the data side knows it: what is counted on it, and how it is."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from userproxy.backends.check import Checked
+from userproxy.backends.outlier import Outlier
+
+if TYPE_CHECKING:
+    from userproxy.model.address import Address
+    from userproxy.model.state import Backend
+
+
+class Condition(NamedTuple):
+    """How a backend is.
+
+    Attributes:
+        state: `up`, `down` (by checks) or `ejected` (by clients' dials).
+        reason: why; empty where there is nothing to say.
+        since: when that began, in monotonic time.
+    """
+
+    state: str
+    reason: str
+    since: float
+
+
+class LiveBackend:
+    """A backend of one Service port. Lives as long as the Service port has it, or a connection uses it.
+
+    Attributes:
+        backend: its address, node and zone.
+        sockaddr: what to connect to.
+        connections: how many live connections are on it, or being made to it.
+        latency: seconds that connecting to it took last; None before the first time.
+        outlier: what befell clients' dials.
+        checked: what our own checks say.
+        came: when it came, or came back, in monotonic time.
+        changed: when its state changed last, in monotonic time.
+        removed: when the Service lost it, in monotonic time; None while it has it.
+        error: the errno of the last dial that failed.
+    """
+
+    __slots__ = (
+        "backend",
+        "came",
+        "changed",
+        "checked",
+        "connections",
+        "error",
+        "latency",
+        "outlier",
+        "removed",
+        "sockaddr",
+    )
+
+    def __init__(self, backend: Backend, came: float, now: float) -> None:
+        self.backend = backend
+        self.sockaddr = (backend.address.ip, backend.address.port)
+        self.connections = 0
+        self.latency: float | None = None
+        self.outlier = Outlier()
+        self.checked = Checked()
+        self.came = came
+        self.changed = now
+        self.removed: float | None = None
+        self.error = 0
+
+    @property
+    def address(self) -> Address:
+        """The pod's address."""
+        return self.backend.address
+
+    @property
+    def ejected(self) -> bool:
+        """Whether clients' dials took it out."""
+        return self.outlier.ejected
+
+    @property
+    def down(self) -> bool:
+        """Whether checks took it out."""
+        return not self.checked.up
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the next check may change its state."""
+        checked = self.checked
+        return (checked.failed > 0) == checked.up or self.outlier.failures > 0
+
+    def condition(self, now: float) -> Condition:
+        """How it is."""
+        if self.down:
+            return Condition("down", f"health check: {self.checked.reason or 'recovering'}", self.changed)
+        if self.ejected:
+            seconds = max(0, math.ceil(self.outlier.until - now))
+            return Condition(
+                "ejected",
+                f"dials fail: {os.strerror(self.error).lower()}; again in {seconds} s",
+                self.changed,
+            )
+        return Condition("up", "", self.changed)

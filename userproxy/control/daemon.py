@@ -1,0 +1,222 @@
+"""The running daemon: from the first sync to the last connection."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from userproxy import __version__
+from userproxy.config import ConfigError
+from userproxy.control.loop import ReconcileLoop
+from userproxy.model.actions import CaptureChange
+from userproxy.model.state import Refuse
+from userproxy.ops.http.health import Health
+from userproxy.ops.http.metrics import Metrics
+from userproxy.ops.http.server import Pages, serve_http
+from userproxy.sources import status_of
+from userproxy.worker.handle import WorkerGoneError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from userproxy.config import Config
+    from userproxy.control.reconcile import Reconciler, Sides
+    from userproxy.control.view import View
+    from userproxy.model.snapshot import Snapshot
+    from userproxy.sources import Source
+
+log = structlog.get_logger("userproxy")
+
+# Seconds between two looks at whether somebody else has changed our rules.
+_REPAIR_SECONDS = 2.0
+
+# Seconds between two looks at which Services netfilter sends to pods.
+_USE_SECONDS = 2.0
+
+# Signals to the program. They wait while it starts anew: by themselves they would end it.
+_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+_SIGNAL_SECONDS = 0.01
+
+
+class StartError(Exception):
+    """The daemon cannot start. One line, with the remedy."""
+
+
+class Daemon:
+    """The running daemon, from the first sync to the last connection.
+
+    Args:
+        config: what is wanted of it.
+        reconciler: carries the desired state out.
+        sides: that carry connections.
+        view: what it shows of itself.
+        source: of the Services.
+    """
+
+    def __init__(
+        self, config: Config, reconciler: Reconciler, sides: Sides, view: View, source: Source
+    ) -> None:
+        self._config = config
+        self._reconciler = reconciler
+        self._workers = sides.workers
+        self._kernel = sides.kernel
+        self._flows = sides.flows
+        self._pod_health = sides.pod_health
+        self._view = view
+        self._source = source
+        self._stopping = asyncio.Event()
+        self._renewing = False
+        self._settled = False
+        self._loop = ReconcileLoop(self._reconcile, self._on_failure)
+        self._metrics = Metrics(config.mode.value)
+
+    async def run(self, check: Callable[[], object]) -> bool:
+        """Serve what the source says until a signal comes; see `run` above."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._renew, check)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        pages = Pages(self._health, self._view.figures, self._metrics, self._config.mode)
+        adopted = await self._kernel.start()
+        await self._start_workers()
+        self._reconciler.adopt(msgspec.structs.replace(adopted, serves=self._workers.serves))
+        log.info(
+            "started",
+            version=__version__,
+            node=self._config.node_name,
+            host_ip=self._config.host_ip,
+            mode=self._config.mode.value,
+            adopted=len(adopted.captures),
+        )
+        async with asyncio.TaskGroup() as group:
+            tasks = (
+                group.create_task(self._source.run(self._publish)),
+                group.create_task(self._loop.run()),
+                group.create_task(self._repair()),
+                group.create_task(self._notice_use()),
+                group.create_task(self._workers.mind()),
+                group.create_task(
+                    serve_http(self._config.healthz_address, pages.probes(), "healthz-bind-address")
+                ),
+                group.create_task(
+                    serve_http(self._config.metrics_address, pages.metrics(), "metrics-bind-address")
+                ),
+            )
+            await self._stopping.wait()
+            for task in tasks:
+                task.cancel()
+        if self._renewing:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            await asyncio.sleep(_SIGNAL_SECONDS)  # for one that has come already
+        if self._renewing:
+            self._workers.leave()
+            return True
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        await self._shut_down()
+        return False
+
+    async def _start_workers(self) -> None:
+        try:
+            await self._workers.start()
+        except (WorkerGoneError, OSError) as error:
+            raise StartError(f"no worker can be started: {error}") from None
+
+    def notify(self) -> None:
+        """Have the state carried out soon: something has changed."""
+        self._loop.notify()
+
+    def _renew(self, check: Callable[[], object]) -> None:
+        if self._stopping.is_set():
+            return
+        try:
+            check()
+        except ConfigError as error:
+            log.error("not started anew: the configuration is wrong", error=str(error))  # noqa: TRY400
+            return
+        log.info("starting anew; the workers go on")
+        self._renewing = True
+        self._stopping.set()
+
+    def _stop(self) -> None:
+        if self._renewing:
+            self._renewing = False
+        elif self._stopping.is_set():
+            self._workers.hurry()
+            self._flows.hurry()
+        self._stopping.set()
+
+    def _health(self) -> Health:
+        now, wall = time.monotonic(), time.time()
+        snapshot = self._reconciler.snapshot
+        updated, pending = self._loop.last_success, self._loop.pending_since
+        return Health(
+            now=wall,
+            last_updated=None if updated is None or snapshot is None else wall - (now - updated),
+            pending_seconds=None if pending is None else now - pending,
+            eligible=snapshot is not None and (snapshot.node is None or snapshot.node.eligible),
+            source=status_of(self._source),
+        )
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self._loop.notify()
+        self._metrics.changed(self._reconciler.snapshot, snapshot)
+        self._reconciler.take(snapshot)
+
+    async def _reconcile(self) -> None:
+        started = time.monotonic()
+        try:
+            await self._reconciler.reconcile()
+        finally:
+            self._source.tell(tuple(self._reconciler.problems))
+        self._metrics.carried_out(time.monotonic() - started)
+        self._view.report("")
+        if not self._settled:
+            # What lives now lives long: the garbage collector need not look at it again.
+            self._settled = True
+            gc.collect()
+            gc.freeze()
+
+    def _on_failure(self, error: Exception, seconds: float) -> None:
+        self._metrics.failed()
+        log.error("not everything could be carried out", error=str(error), retry_in_seconds=seconds)
+        self._view.report(f"not everything could be carried out: {error}")
+
+    async def _repair(self) -> None:
+        while True:
+            await asyncio.sleep(_REPAIR_SECONDS)
+            try:
+                await self._reconciler.repair()
+                if self._reconciler.retry_occupied():
+                    self._loop.notify()
+            except Exception as error:  # noqa: BLE001 - told, and tried again
+                log.error("the kernel's rules could not be checked", error=str(error))  # noqa: TRY400
+
+    async def _notice_use(self) -> None:
+        """Have pods checked that netfilter sends connections to, while it does."""
+        while True:
+            await asyncio.sleep(_USE_SECONDS)
+            if self._pod_health.wants_to_know:
+                try:
+                    self._pod_health.notice(await self._kernel.used())
+                except Exception as error:  # noqa: BLE001 - told, and tried again
+                    log.error("pods of Services in use are not checked", error=str(error))  # noqa: TRY400
+
+    async def _shut_down(self) -> None:
+        log.info("stopping", drain_seconds=self._config.drain_seconds)
+        # New clients are refused: not captured, they would be sent on to wherever a route for Service IPs
+        # leads, and wait there. The table itself stays until the connections are over: without any nat chain,
+        # the kernel would stop translating their packets.
+        await self._kernel.apply(CaptureChange(put=dict.fromkeys(self._reconciler.actual.captures, Refuse())))
+        seconds = self._config.drain_seconds
+        cut, left = await asyncio.gather(
+            self._workers.drain(seconds), self._flows.drain(seconds, self._reconciler.actual.captures)
+        )
+        await self._kernel.remove()
+        log.info("stopped", connections_cut=cut, connections_left_to_the_kernel=left)

@@ -1,0 +1,82 @@
+"""What a person does by hand, through the command line: end connections, take pods out, bring them back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from userproxy.model.address import Address
+from userproxy.model.filter import is_backend
+from userproxy.ops.admin import OperatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from userproxy.control.reconcile import Reconciler
+    from userproxy.control.view import View
+    from userproxy.model.filter import ConnectionFilter
+    from userproxy.worker.pool import WorkerPool
+
+log = structlog.get_logger("userproxy.control")
+
+# How long somebody waits to hear that it is done.
+_PATIENCE_SECONDS = 8.0
+
+
+class Operator:
+    """What a person does by hand: ends connections, takes pods out and brings them back.
+
+    Args:
+        control: carries it out.
+        workers: the data side.
+        view: knows the backends.
+        notify: has `Reconciler.reconcile` called soon.
+    """
+
+    def __init__(
+        self, reconciler: Reconciler, workers: WorkerPool, view: View, notify: Callable[[], None]
+    ) -> None:
+        self._reconciler = reconciler
+        self._workers = workers
+        self._view = view
+        self._notify = notify
+
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
+        """Reset the connections with these ids (None: any) that match; returns how many.
+
+        Raises:
+            OperatorError: nothing in particular is asked for.
+        """
+        if ids is None and not wanted:
+            raise OperatorError("kill what? name connections, a Service, a client or a backend")
+        count = await self._workers.kill(ids, wanted)
+        log.info("connections were killed by hand", connections=count)
+        return count
+
+    async def drain(self, backend: Address, *, undo: bool) -> tuple[int, int]:
+        """Take a pod out, or bring it back; returns how many backends, and their connections.
+
+        Raises:
+            OperatorError: there is no such backend, or it was not taken out.
+        """
+        backends = await self._view.backends()
+        rows = [row for row in backends if is_backend(backend, Address.parse(row.backend))]
+        shown = str(backend) if backend.port else backend.ip
+        drained = self._reconciler.drained
+        if undo and not drained.remove(backend):
+            known = ", ".join(str(one) if one.port else one.ip for one in drained.addresses)
+            raise OperatorError(f"{shown} is not drained by hand; what is: {known or 'nothing'}")
+        if not undo:
+            if not rows:
+                raise OperatorError(f"no backend is at {shown}: see `userproxy backends`")
+            drained.add(backend)
+        log.info("a pod was brought back by hand" if undo else "a pod was drained by hand", backend=shown)
+        self._notify()
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._reconciler.settled()
+        except TimeoutError:
+            raise OperatorError("noted, but not carried out yet: see `userproxy status`") from None
+        return len(rows), sum(row.connections for row in rows)

@@ -1,0 +1,191 @@
+"""Health of the pods that netfilter sends connections to by itself (redirect to pod).
+
+No dial of ours tells how they are, and nobody is near to try another one: so they are checked from the
+control side, and whoever is found down leaves the kernel's map. Services whose author does not say otherwise
+are checked while they are in use, which netfilter notes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from userproxy.backends.check import is_due_at_all
+from userproxy.backends.checker import Checker
+from userproxy.backends.service import Counted, LiveService
+from userproxy.model import messages
+from userproxy.model.service import Protocol
+from userproxy.model.settings import HealthCheck
+from userproxy.model.state import Frontend, NodeState, Pool, ToPods
+from userproxy.model.versioned import dropped, patched, touched
+from userproxy.worker import report
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Collection, Mapping
+
+    from userproxy.model.address import Address
+    from userproxy.model.service import ServicePortName
+    from userproxy.model.state import Target
+    from userproxy.net.poller import Poller
+
+
+class _Steered(NamedTuple):
+    """What became of captures.
+
+    Attributes:
+        captures: by what the source says.
+        steered: those that lead elsewhere.
+        given: the captures with these.
+    """
+
+    captures: Mapping[Frontend, Target]
+    steered: Mapping[Frontend, Target]
+    given: Mapping[Frontend, Target]
+
+
+class PodHealth:
+    """Checks these pods, and says who may get the next connections. Lives as long as the daemon.
+
+    Args:
+        loop: that drives the checks.
+        poller: of their sockets, driven by the same loop.
+
+    Attributes:
+        services: by Service port, those that are checked.
+        checker: makes the checks.
+        counted: what they have seen, ever.
+        on_change: called when somebody else may get the next connections: call `steer`.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, poller: Poller) -> None:
+        self.services: dict[ServicePortName, LiveService] = {}
+        self.counted = Counted(Counter(), Counter(), Counter())
+        self.on_change: Callable[[], object] | None = None
+        self.checker = Checker(loop, poller, self.services)
+        self._clock = poller.clock
+        self._owners: dict[Frontend, ServicePortName] = {}  # of those that are checked while in use
+        self._pools: Mapping[ServicePortName, Pool] = {}
+        self._steered: dict[ServicePortName, dict[Frontend, ToPods]] = {}
+        self._last = _Steered({}, {}, {})
+
+    def steer(self, wanted: NodeState, actual: NodeState) -> NodeState:
+        """The wanted state, without the pods that checks have found down.
+
+        Args:
+            wanted: by what the source says.
+            actual: what was carried out last. Pods that an earlier daemon has not in the kernel's map, be it
+                that it had taken them out or that they came later, stay out until they have passed their
+                checks.
+        """
+        self._follow(wanted.checked, actual)
+        if not self._steered:
+            return wanted
+        steered = {key: target for targets in self._steered.values() for key, target in targets.items()}
+        captures, last = wanted.captures, self._last
+        # Made of what was given the last time, so that few captures differ from those.
+        looked_at = (*touched(captures, last.captures), *last.steered, *steered)
+        put = {key: steered.get(key, captures[key]) for key in looked_at if key in captures}
+        given = patched(last.given, put, drop=dropped(captures, last.captures))
+        self._last = _Steered(captures, steered, given)
+        return msgspec.structs.replace(wanted, captures=given)
+
+    @property
+    def wants_to_know(self) -> bool:
+        """Whether it matters to anybody which frontends are in use."""
+        return bool(self._owners)
+
+    def notice(self, used: Collection[Frontend]) -> None:
+        """New connections to these frontends have been sent to pods lately."""
+        now = self._clock()
+        for name in {self._owners[frontend] for frontend in used if frontend in self._owners}:
+            service = self.services.get(name) or self._begin(self._pools[name])
+            service.used = now
+        for name, service in list(self.services.items()):
+            if any(live.down for live in service.backends):
+                service.used = now  # somebody must find out when it is back
+            elif not is_due_at_all(service.pool.settings.check, now, service.used):
+                del self.services[name]
+
+    def report(self) -> tuple[messages.ServiceCounts, messages.Totals]:
+        """What the checks have found and counted."""
+        return (
+            messages.ServiceCounts(services=tuple(report.services(self.services.values()))),
+            messages.Totals(
+                connections=0,
+                opened=0,
+                ended={},
+                paused="",
+                checks=dict(self.checker.made),
+                changes=dict(self.counted.changes),
+            ),
+        )
+
+    def close(self) -> None:
+        """Check nothing more."""
+        self.checker.stop()
+
+    def _follow(self, pools: Mapping[ServicePortName, Pool], actual: NodeState) -> None:
+        gone, new = dropped(pools, self._pools), touched(pools, self._pools)
+        for name in (*gone, *new):
+            for frontend in _frontends(self._pools.get(name)):
+                self._owners.pop(frontend, None)
+        for name in gone:
+            self.services.pop(name, None)
+            self._steered.pop(name, None)
+        for name in new:
+            self._take(pools[name], actual)
+        self._pools = pools
+
+    def _take(self, pool: Pool, actual: NodeState) -> None:
+        name = pool.service
+        on_use = pool.settings.check.kind is HealthCheck.AUTO
+        if on_use:
+            self._owners.update(dict.fromkeys(_frontends(pool), name))
+        service = self.services.get(name)
+        if service is not None:
+            service.update(pool)
+        else:
+            known = set() if name in self._pools else _carried_to(pool, actual)
+            out = bool(known) and any(backend.address not in known for backend in pool.backends)
+            if on_use and not out:
+                return
+            service = self._begin(pool)
+            if out:
+                service.begin_with(known)
+        self._weigh(service)
+
+    def _begin(self, pool: Pool) -> LiveService:
+        service = LiveService(pool, clock=self._clock, counted=self.counted)
+        service.used = self._clock()
+        service.on_change = self._changed
+        self.services[pool.service] = service
+        return service
+
+    def _changed(self, service: LiveService) -> None:
+        if self.services.get(service.pool.service) is not service:
+            return  # a check had been under way when it was given up
+        self._weigh(service)
+        if self.on_change is not None:
+            self.on_change()
+
+    def _weigh(self, service: LiveService) -> None:
+        """Note where its packets go, if that is elsewhere than the source says."""
+        pool = service.pool
+        pods = tuple(live.address for live in service.rotation.first)
+        if pods == tuple(backend.address for backend in pool.backends):
+            self._steered.pop(pool.service, None)
+        else:
+            self._steered[pool.service] = dict.fromkeys(_frontends(pool), ToPods(pods))
+
+
+def _frontends(pool: Pool | None) -> list[Frontend]:
+    return [Frontend(Protocol.TCP, address) for address in pool.frontends] if pool else []
+
+
+def _carried_to(pool: Pool, actual: NodeState) -> set[Address]:
+    """The pods that an earlier daemon has its packets sent to; none if there was no such daemon."""
+    targets = {actual.captures.get(frontend) for frontend in _frontends(pool)}
+    return {pod for target in targets if isinstance(target, ToPods) for pod in target.pods}

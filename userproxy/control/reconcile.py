@@ -1,0 +1,230 @@
+"""The control side: from the latest Snapshot to what the data side and the kernel do, in the plan's order."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import structlog
+
+from userproxy.model.snapshot import Node, Problem, Snapshot
+from userproxy.model.state import NodeState
+from userproxy.planner.actions import actions_for
+from userproxy.planner.drained import Drained
+from userproxy.planner.state import Planner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from userproxy.config import Config
+    from userproxy.control.pod_health import PodHealth
+    from userproxy.control.port_file import HostPorts
+    from userproxy.control.view import View
+    from userproxy.model.actions import Actions
+    from userproxy.model.service import ServicePortName
+    from userproxy.netfilter.conntrack.table import FlowTable
+    from userproxy.netfilter.kernel import Kernel
+    from userproxy.worker.pool import WorkerPool
+
+log = structlog.get_logger("userproxy.control")
+
+# Problems that the source tells by itself, with the place in the file.
+_TOLD_BY_SOURCE = frozenset({"BadManifest", "ManifestsMissing"})
+
+# Planning again because a host port turned out to be occupied, or had to be freed first.
+_MAX_ROUNDS = 100
+
+
+class CarryOutError(Exception):
+    """A part of the plan could not be carried out. The rest was; trying again later may help."""
+
+
+class Sides(NamedTuple):
+    """What carries connections.
+
+    Attributes:
+        workers: the data side: connections that are relayed.
+        kernel: what it captures for us.
+        pod_health: the checks of pods that netfilter sends connections to by itself.
+        flows: these connections.
+    """
+
+    workers: WorkerPool
+    kernel: Kernel
+    pod_health: PodHealth
+    flows: FlowTable
+
+
+class Reconciler:
+    """Carries out one Snapshot after another. Lives as long as the daemon.
+
+    Args:
+        config: of the daemon.
+        sides: that carry connections.
+        ports: the host ports.
+        view: is shown what was done.
+    """
+
+    def __init__(self, config: Config, sides: Sides, ports: HostPorts, view: View) -> None:
+        self._workers = sides.workers
+        self._kernel = sides.kernel
+        self._pod_health = sides.pod_health
+        self._ports = ports
+        self._view = view
+        self._node = Node(config.node_name)
+        self._planner = Planner(ports.book, config.host_ip, config.mode)
+        self._snapshot: Snapshot | None = None
+        self._actual = NodeState()
+        self._problems: frozenset[Problem] = frozenset()
+        self._occupied: set[int] = set()
+        self._drained = Drained()
+        self._waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def drained(self) -> Drained:
+        """What an operator has taken out by hand; `reconcile` carries a change out."""
+        return self._drained
+
+    @property
+    def actual(self) -> NodeState:
+        """What has been carried out so far."""
+        return self._actual
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The latest desired state; None before a source has spoken."""
+        return self._snapshot
+
+    @property
+    def problems(self) -> frozenset[Problem]:
+        """What users must know of the state that was carried out last."""
+        return self._problems
+
+    def adopt(self, actual: NodeState) -> None:
+        """Begin with what an earlier daemon has left in the kernel."""
+        self._actual = actual
+
+    def take(self, snapshot: Snapshot) -> None:
+        """Take the latest desired state; `reconcile` carries it out."""
+        self._snapshot = snapshot
+
+    async def reconcile(self) -> None:
+        """Bring the data side and the kernel to the desired state.
+
+        Nothing is done before a source has spoken: until then what an earlier daemon left keeps working.
+
+        Raises:
+            CarryOutError: not all of it could be done.
+            NetfilterError: the kernel refused; its captures are those of before.
+        """
+        waiting, self._waiting = self._waiting, []
+        try:
+            await self._reconcile()
+        finally:
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    async def settled(self) -> None:
+        """Wait for the end of a `reconcile` that has yet to begin, however it ends."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+    async def _reconcile(self) -> None:
+        if self._snapshot is None:
+            return
+        snapshot = self._drained.mark(self._snapshot)
+        problems: tuple[Problem, ...] = ()
+        failures: dict[ServicePortName, OSError] = {}
+        for _ in range(_MAX_ROUNDS):
+            wanted, problems = self._planner.wanted(snapshot, snapshot.node or self._node, self._actual)
+            wanted = self._pod_health.steer(_without(wanted, failures), self._actual)
+            steps = actions_for(wanted, self._actual)
+            if not steps:
+                self._actual = wanted  # there may be news in it that need no action
+                break
+            failed = await self._workers.serve(steps.serve)
+            if failed:
+                failures |= self._still_failing(failed)
+                continue
+            await self._carry_out(steps, wanted)
+        self._tell(frozenset({*snapshot.problems, *problems, *self._drained.idle(snapshot)}))
+        self._view.observe(snapshot, self._actual, tuple(sorted(self._problems)))
+        if failures:
+            name, error = next(iter(failures.items()))
+            raise CarryOutError(f"cannot listen for {name}: {error.strerror} ({len(failures)} Service ports)")
+
+    async def repair(self) -> None:
+        """Put back what somebody else has changed of ours in the kernel."""
+        changes = await self._kernel.repair()
+        if changes:
+            log.warning("the kernel's rules were changed by somebody else, and are put back", changes=changes)
+
+    def retry_occupied(self) -> bool:
+        """Have the next `reconcile` try host ports again that something else had.
+
+        Returns:
+            Whether a Service port is waiting for one; otherwise they are left alone.
+        """
+        waiting = any(problem.reason == "PortRangeExhausted" for problem in self._problems)
+        if waiting:
+            self._ports.book.retry_occupied()
+        return waiting
+
+    async def _carry_out(self, steps: Actions, wanted: NodeState) -> None:
+        if steps.serve or steps.close:
+            await self._ports.remember()
+        if steps.capture:
+            await self._kernel.apply(steps.capture)
+        if steps.forget:
+            await self._kernel.forget(steps.forget)
+        await self._workers.close(steps.close)
+        self._actual = wanted
+        self._occupied.difference_update(serve.listener.port for serve in steps.serve)
+        log.info(
+            "carried out",
+            serve=len(steps.serve),
+            capture=len(steps.capture.put),
+            uncapture=len(steps.capture.remove),
+            close=len(steps.close),
+        )
+
+    def _tell(self, problems: frozenset[Problem]) -> None:
+        for problem in sorted(problems - self._problems):
+            if problem.reason not in _TOLD_BY_SOURCE:
+                log.warning(problem.message, about=problem.about, reason=problem.reason)
+        for problem in sorted(self._problems - problems):
+            log.info("a problem is over", about=problem.about, reason=problem.reason)
+        self._problems = problems
+
+    def _still_failing(self, failed: Mapping[ServicePortName, OSError]) -> dict[ServicePortName, OSError]:
+        """Have other ports given in the place of occupied ones; whoever failed otherwise must wait."""
+        others: dict[ServicePortName, OSError] = {}
+        for name, error in failed.items():
+            port = self._ports.book.live[name]
+            if error.errno == errno.EADDRINUSE:
+                if port not in self._occupied:
+                    log.warning("a host port is occupied by something else", port=port, service=str(name))
+                self._occupied.add(port)
+                self._ports.book.mark_occupied(port)
+            else:
+                others[name] = error
+        return others
+
+
+def _without(wanted: NodeState, failures: Mapping[ServicePortName, OSError]) -> NodeState:
+    """The same, but for Service ports whose listener cannot be opened: nobody may be sent there."""
+    if not failures:
+        return wanted
+    failed = [wanted.serves[name] for name in failures if name in wanted.serves]
+    lost = {address for serve in failed for address in serve.frontends}
+    closed = {serve.listener for serve in failed}
+    return msgspec.structs.replace(
+        wanted,
+        serves={name: serve for name, serve in wanted.serves.items() if name not in failures},
+        captures={key: target for key, target in wanted.captures.items() if key.address not in lost},
+        guards=dict.fromkeys(guard for guard in wanted.guards if guard.address not in closed),
+    )

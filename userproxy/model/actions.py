@@ -1,0 +1,48 @@
+"""What leads from one state to another: ordered actions for the data side and the kernel."""
+
+from __future__ import annotations
+
+import msgspec
+
+from userproxy.model.address import Address
+from userproxy.model.service import ServicePortName
+from userproxy.model.state import Frontend, Serve, Target
+
+
+class CaptureChange(msgspec.Struct, frozen=True):
+    """One atomic batch for the kernel.
+
+    Attributes:
+        put: frontends to add, or to give a new target.
+        remove: frontends to forget. Disjoint from `put`.
+        guard: listeners to refuse to whoever was not redirected to them.
+        unguard: listeners that are no longer ours. Disjoint from `guard`.
+    """
+
+    put: dict[Frontend, Target] = {}
+    remove: frozenset[Frontend] = frozenset()
+    guard: frozenset[Frontend] = frozenset()
+    unguard: frozenset[Frontend] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.put or self.remove or self.guard or self.unguard)
+
+
+class Actions(msgspec.Struct, frozen=True):
+    """Ordered actions, carried out from the first field to the last, so that no packet is ever misdirected.
+
+    Attributes:
+        serve: listeners to open, and backends to change on open ones; before any packet is sent there.
+        capture: one atomic batch for the kernel.
+        forget: UDP frontends whose conntrack entries must go, or old flows would keep an old target; under
+            each the addresses where flows may lead: those are spared.
+        close: Service ports to stop accepting for; their established connections live on.
+    """
+
+    serve: tuple[Serve, ...] = ()
+    capture: CaptureChange = CaptureChange()
+    forget: dict[Frontend, tuple[Address, ...]] = {}
+    close: tuple[ServicePortName, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.serve or self.capture or self.forget or self.close)

@@ -1,0 +1,35 @@
+"""What several workers know, as one."""
+
+from __future__ import annotations
+
+from userproxy.control.tally import Tally
+from userproxy.model.address import Address
+from userproxy.model.messages import BackendCount, ServiceCount, ServiceCounts, Totals
+from userproxy.model.service import ServicePortName
+
+WEB = ServicePortName("default", "web")
+POD = Address("10.0.1.2", 8080)
+
+
+def told(state: str, connections: int, latency: float | None) -> ServiceCounts:
+    backend = BackendCount(
+        address=POD, connections=connections, latency=latency, state=state, reason=f"is {state}", seconds=9.0
+    )
+    count = ServiceCount(service=WEB, connections=connections, backends=(backend,))
+    return ServiceCounts(services=(count,))
+
+
+def totals(refused: int) -> Totals:
+    return Totals(connections=1, opened=9, ended={}, paused="", failed_dials={"refused": refused})
+
+
+def test_counts_add_up_and_the_worse_judgement_is_shown() -> None:
+    tally = Tally([told("up", 2, 0.001), told("ejected", 1, None), totals(3), totals(4)])
+    backend = tally.backend(WEB, POD)
+    assert (backend.connections, backend.latency, backend.state) == (3, 0.001, "ejected")
+    assert backend.reason == "is ejected"
+    assert tally.failed_dials == {"refused": 7}
+
+
+def test_of_a_backend_that_nobody_has_used_nothing_is_known() -> None:
+    assert Tally(()).backend(WEB, POD) == BackendCount(address=POD, connections=0, latency=None)

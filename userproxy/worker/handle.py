@@ -1,0 +1,255 @@
+"""One worker, as the control side sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import structlog
+
+from userproxy.model import messages
+from userproxy.worker.channel import Channel, pair
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from userproxy.model.state import Serve
+
+_PARTS = msgspec.msgpack.Decoder(messages.Parts)
+_ENCODER = msgspec.msgpack.Encoder()
+
+# A worker that is alive answers within a moment; one that does not is stopped in a debugger, or worse.
+ANSWER_SECONDS = 10.0
+
+_REAP_SECONDS = 0.05
+
+log = structlog.get_logger("userproxy.workers")
+
+
+class WorkerGoneError(Exception):
+    """The worker has ended, or does not answer."""
+
+
+class OrderFailedError(Exception):
+    """The worker could not carry the order out. Its log says more."""
+
+
+class Callbacks(NamedTuple):
+    """Whom a handle tells.
+
+    Attributes:
+        gone: called once when the worker has ended.
+        leaving: called when the worker has been asked to end by somebody else.
+    """
+
+    gone: Callable[[WorkerHandle], None]
+    leaving: Callable[[WorkerHandle], None]
+
+
+class WorkerHandle:
+    """A worker to give orders to. Lives as long as the worker does.
+
+    Args:
+        sock: the connection to it.
+        pid: its process, or 0 if that cannot be seen from here.
+        tell: whom to tell.
+
+    Attributes:
+        pid: its process, as it calls it itself if it cannot be seen from here.
+        held: what it was serving when it was found, with the listening sockets.
+        retiring: whether it has been told to go.
+    """
+
+    def __init__(self, sock: socket.socket, pid: int, tell: Callbacks) -> None:
+        loop = asyncio.get_running_loop()
+        self.pid = pid
+        self.retiring = False
+        self.held: list[tuple[Serve, int]] = []
+        self._visible = bool(pid)
+        self._callbacks = tell
+        self._serial = 0
+        self._expected = -1
+        self._given_up = False
+        self._silent = False
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._waiting: dict[int, tuple[list[messages.Parts], asyncio.Future[None]]] = {}
+        self._channel = Channel(sock, loop, self._on_message, self._on_closed)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether orders reach it."""
+        return self._channel.is_open
+
+    async def ready(self, seconds: float = ANSWER_SECONDS) -> None:
+        """Wait until it has said what it holds.
+
+        Raises:
+            WorkerGoneError: it did not; what it says later is not wanted any more.
+        """
+        try:
+            await self._within(self._ready, seconds)
+        except WorkerGoneError:
+            self._given_up = True
+            for _, fd in self.held:
+                os.close(fd)
+            self.held.clear()
+            raise
+
+    async def ask(
+        self, order: messages.Orders, fds: Sequence[int] = (), seconds: float | None = None
+    ) -> list[messages.Parts]:
+        """Give an order, and wait until it is carried out; returns the parts of the answer.
+
+        Args:
+            order: what to do; its serial number is put in here.
+            fds: file descriptors that go with it; they stay open here.
+            seconds: how long to wait. By default as long as anybody needs to answer, and not at all for a
+                worker that has failed to do so and has been silent since.
+
+        Raises:
+            WorkerGoneError: it ended, or did not answer.
+            OrderFailedError: it could not do it.
+        """
+        if not self.is_alive:
+            raise WorkerGoneError(f"worker {self.pid} has ended")
+        if self._silent and seconds is None:
+            raise WorkerGoneError(f"worker {self.pid} does not answer")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        parts: list[messages.Parts] = []
+        serial = self.tell(order, fds)
+        self._waiting[serial] = (parts, done)
+        try:
+            await self._within(done, ANSWER_SECONDS if seconds is None else seconds)
+        finally:
+            self._waiting.pop(serial, None)
+        return parts
+
+    def tell(self, order: messages.Orders, fds: Sequence[int] = ()) -> int:
+        """Give an order without waiting; returns its serial number."""
+        self._serial += 1
+        order = msgspec.structs.replace(order, serial=self._serial)
+        self._channel.send(_ENCODER.encode(order), fds)
+        return self._serial
+
+    def kill(self) -> None:
+        """End it at once, if it lives and its process can be seen from here."""
+        if self._visible and self.is_alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def leave(self) -> None:
+        """Hang up, and let it work on."""
+        self._channel.close()
+
+    async def _within(self, future: asyncio.Future[None], seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await future
+        except TimeoutError:
+            self._silent = True
+            raise WorkerGoneError(f"worker {self.pid} does not answer") from None
+
+    def _on_message(self, message: bytes, fds: list[int]) -> None:
+        self._silent = False
+        try:
+            part = _PARTS.decode(message)
+        except msgspec.DecodeError as error:
+            # Another version's: what it says cannot be used, and whoever waits for it hears nothing.
+            log.error("a worker cannot be understood", pid=self.pid, error=str(error))  # noqa: TRY400
+            _close_all(fds)
+            return
+        self._on_part(part, fds)
+
+    def _on_part(self, part: messages.Parts, fds: list[int]) -> None:
+        match part:
+            case messages.Hello(pid=pid, holds=holds):
+                self.pid, self._expected = self.pid or pid, holds
+            case messages.Holds(serves=serves):
+                if self._given_up:
+                    _close_all(fds)
+                else:
+                    self._expected -= len(serves) - len(fds)  # fewer arrive if we may open no more files
+                    self.held += zip(serves, fds, strict=False)
+            case messages.Leaving():
+                self._callbacks.leaving(self)
+            case messages.Done(serial=serial, error=error):
+                if error:
+                    log.error("a worker failed at an order: its log says why", pid=self.pid, error=error)
+                if serial in self._waiting:
+                    _settle(self._waiting[serial][1], OrderFailedError(error) if error else None)
+            case _:
+                if part.serial in self._waiting:
+                    self._waiting[part.serial][0].append(part)
+        if len(self.held) == self._expected:
+            _settle(self._ready)
+
+    def _on_closed(self) -> None:
+        gone = WorkerGoneError(f"worker {self.pid} has ended")
+        for future in (self._ready, *(done for _, done in self._waiting.values())):
+            if not future.done():
+                future.set_exception(gone)
+                future.exception()  # that nobody waits for it is no error
+        if self._visible:
+            _reap(asyncio.get_running_loop(), self.pid)
+        self._callbacks.gone(self)
+
+
+def start_worker(prefix: str) -> tuple[socket.socket, int]:
+    """Start a worker process; returns the connection to it, and its pid.
+
+    Args:
+        prefix: of the name of its door.
+
+    Raises:
+        OSError: the system cannot run another process.
+    """
+    ours, theirs = pair()
+    # -P: modules come from where this program is installed, not from where it was started.
+    program = [sys.executable, "-P", "-m", "userproxy.worker.process"]
+    try:
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [*program, str(theirs.fileno()), prefix],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+    except OSError:
+        ours.close()
+        raise
+    process.returncode = 0  # it is waited for by pid, when its connection has closed
+    return ours, process.pid
+
+
+def reap_strays() -> None:
+    """Collect workers of ours that ended while this process was starting anew."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _reap(loop: asyncio.AbstractEventLoop, pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):  # not a child of ours, but of an earlier control side
+        if os.waitpid(pid, os.WNOHANG)[0] == 0:
+            loop.call_later(_REAP_SECONDS, _reap, loop, pid)
+
+
+def _settle(future: asyncio.Future[None], error: Exception | None = None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,359 @@
+"""The workers together, as the control side sees them: one data side, whatever their number."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from userproxy.dataplane.tcp.listener import listen
+from userproxy.model import messages
+from userproxy.worker import rendezvous
+from userproxy.worker.channel import MAX_FDS
+from userproxy.worker.handle import (
+    Callbacks,
+    OrderFailedError,
+    WorkerGoneError,
+    WorkerHandle,
+    reap_strays,
+    start_worker,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+    from userproxy.model.filter import ConnectionFilter
+    from userproxy.model.rows import ConnectionRow
+    from userproxy.model.service import ServicePortName
+    from userproxy.model.state import Serve
+
+log = structlog.get_logger("userproxy.workers")
+
+# A worker that dies is replaced at once; ones that die all the time are not to keep the node busy.
+_RESPAWN_SECONDS = 0.5
+
+# What an earlier worker may take to say what it holds, and any worker to end when it is urgent.
+_ADOPT_SECONDS = 3.0
+_HURRY_SECONDS = 5.0
+
+# Service ports in one message; each may bring a listening socket.
+_CHUNK = min(100, MAX_FDS)
+
+# More than the number of a connection has.
+_DIGITS = 19
+
+
+class WorkerPool:
+    """Starts workers, tells all of them what to serve, and asks them what they have.
+
+    It holds every listening socket too: a worker that takes the place of a dead one gets them from here, so
+    that none is ever closed in between, and no client is refused.
+
+    Args:
+        count: how many workers.
+        begin: how they are to work; the index is put in here.
+        prefix: of the names of the workers' doors. Crews with different ones do not see each other's.
+    """
+
+    def __init__(self, count: int, begin: messages.Begin, prefix: str = rendezvous.PREFIX) -> None:
+        self._count = count
+        self._begin = begin
+        self._prefix = prefix
+        self._callbacks = Callbacks(gone=self._on_gone, leaving=self._dismiss)
+        self._handles: dict[int, WorkerHandle] = {}
+        self._retiring: list[WorkerHandle] = []
+        self._serves: dict[ServicePortName, Serve] = {}
+        self._sockets: dict[ServicePortName, socket.socket] = {}
+        self._vacant: asyncio.Queue[int] = asyncio.Queue()
+        self._lock = asyncio.Lock()
+
+    @property
+    def serves(self) -> dict[ServicePortName, Serve]:
+        """What the workers serve."""
+        return dict(self._serves)
+
+    async def start(self) -> None:
+        """Take over what the workers of an earlier daemon hold, and let new ones serve it.
+
+        Those accept no more from then on, and end with their last connection.
+
+        Raises:
+            WorkerGoneError: workers do not start; the earlier ones go on.
+            OSError: likewise.
+        """
+        reap_strays()
+        self._retiring = [
+            WorkerHandle(visit, pid, self._callbacks)
+            for visit, pid in rendezvous.connect_to_all(self._prefix)
+        ]
+        await asyncio.gather(*map(self._adopt, list(self._retiring)))
+        await self._hire_all()
+        adopted = [handle for handle in self._retiring if not handle.retiring]
+        for handle in adopted:
+            handle.retiring = True
+        await asyncio.gather(*(self._order(handle, messages.Retire()) for handle in adopted))
+        if adopted:
+            log.info("took over from earlier workers", workers=len(adopted), listeners=len(self._sockets))
+
+    async def mind(self) -> None:
+        """Replace workers that die, until cancelled."""
+        while True:
+            index = await self._vacant.get()
+            async with self._lock:
+                try:
+                    await self._hire(index)
+                except (WorkerGoneError, OSError) as error:
+                    log.error("a worker could not be replaced", worker=index, error=str(error))  # noqa: TRY400
+                    self._vacant.put_nowait(index)
+            await asyncio.sleep(_RESPAWN_SECONDS)
+
+    async def serve(self, serves: Iterable[Serve]) -> dict[ServicePortName, OSError]:
+        """Open listeners, and take over new backends on open ones.
+
+        Returns:
+            Why listeners could not be opened; the other Service ports are served.
+        """
+        failures: dict[ServicePortName, OSError] = {}
+        async with self._lock:
+            accepted = []
+            opened: dict[ServicePortName, socket.socket] = {}
+            for serve in serves:
+                known = self._serves.get(serve.service)
+                if known is None or known.listener != serve.listener:
+                    try:
+                        opened[serve.service] = _listen(serve)
+                    except OSError as error:
+                        failures[serve.service] = error
+                        continue
+                accepted.append(serve)
+            former = [self._sockets[name] for name in opened if name in self._sockets]
+            self._sockets |= opened
+            self._serves |= {serve.service: serve for serve in accepted}
+            failed = await self._tell_all(accepted, opened.keys())
+            for sock in former:
+                sock.close()
+            lost = [name for name in opened if name in failed]
+            await self._forget(lost)
+        return failures | {name: OSError(errno.EIO, failed[name]) for name in lost}
+
+    async def close(self, names: Sequence[ServicePortName]) -> None:
+        """Stop accepting for these Service ports. Their connections live on."""
+        async with self._lock:
+            await self._forget([name for name in names if name in self._serves])
+
+    async def connections(self, wanted: ConnectionFilter) -> AsyncIterator[list[ConnectionRow]]:
+        """The live connections that match, of all workers."""
+        for handle in self._everybody():
+            try:
+                parts = await handle.ask(messages.ListConnections(wanted=wanted))
+            except (WorkerGoneError, OrderFailedError) as error:
+                log.warning("connections are missing from a listing", reason=str(error))
+                continue
+            for part in parts:
+                if isinstance(part, messages.Connections):
+                    yield [_named(row, handle) for row in part.rows]
+
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
+        """Reset connections.
+
+        Args:
+            ids: of the connections to reset, whichever the filter leaves of them; None for all.
+            wanted: what they must have.
+
+        Returns:
+            How many there were.
+        """
+        chosen = None if ids is None else frozenset(ids)
+        count = 0
+        for handle in self._everybody():
+            numbers = None if chosen is None else _numbers(chosen, handle)
+            if numbers is None or numbers:
+                with contextlib.suppress(WorkerGoneError, OrderFailedError):  # its connections went with it
+                    parts = await handle.ask(messages.Kill(numbers=numbers, wanted=wanted))
+                    count += sum(part.count for part in parts if isinstance(part, messages.Killed))
+        return count
+
+    async def count(self) -> list[messages.Parts]:
+        """`ServiceCounts` and `Totals` of all workers; those that do not answer are missing."""
+        answers = await self._gather(self._everybody(), lambda handle: handle.ask(messages.Count()))
+        return [part for parts in answers for part in parts]
+
+    async def drain(self, seconds: float) -> int:
+        """Stop accepting, give connections this time, and end all workers.
+
+        Returns:
+            How many connections were reset when it was over.
+        """
+        everybody = self._everybody()
+        for handle in everybody:
+            handle.retiring = True
+        for sock in self._sockets.values():
+            sock.close()
+        order = messages.Drain(seconds=seconds)
+        answers = await self._gather(
+            everybody, lambda handle: handle.ask(order, seconds=seconds + _HURRY_SECONDS)
+        )
+        for handle in everybody:
+            handle.kill()  # it has answered, or never will
+            handle.leave()
+        return sum(part.cut for parts in answers for part in parts if isinstance(part, messages.Drained))
+
+    def hurry(self) -> None:
+        """Have the workers give their connections no more time."""
+        for handle in self._everybody():
+            handle.retiring = True
+            handle.tell(messages.Drain(seconds=0))
+            asyncio.get_running_loop().call_later(_HURRY_SECONDS, handle.kill)
+
+    def leave(self) -> None:
+        """Leave the workers to themselves: they go on until somebody takes over."""
+        for handle in self._everybody():
+            handle.retiring = True
+            handle.leave()
+        for sock in self._sockets.values():
+            sock.close()
+
+    def _everybody(self) -> list[WorkerHandle]:
+        return [*self._handles.values(), *self._retiring]
+
+    async def _adopt(self, handle: WorkerHandle) -> None:
+        try:
+            await handle.ready(_ADOPT_SECONDS)
+        except WorkerGoneError:
+            if handle.is_alive:
+                log.warning("an earlier worker does not answer: its ports cannot be had", pid=handle.pid)
+                handle.retiring = True
+                handle.tell(messages.Retire())
+            return
+        for serve, fd in handle.held:
+            sock = socket.socket(fileno=fd)
+            if serve.service in self._sockets:
+                sock.close()
+            else:
+                self._sockets[serve.service] = sock
+                self._serves[serve.service] = serve
+        handle.held.clear()
+
+    async def _hire_all(self) -> None:
+        hires = (self._hire(index) for index in range(self._count))
+        for outcome in await asyncio.gather(*hires, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                for handle in self._handles.values():
+                    handle.retiring = True
+                    handle.kill()
+                raise outcome
+
+    async def _hire(self, index: int) -> None:
+        handle = WorkerHandle(*start_worker(self._prefix), self._callbacks)
+        try:
+            await handle.ready()
+            await handle.ask(msgspec.structs.replace(self._begin, index=index, workers=self._count))
+        except BaseException:
+            handle.kill()
+            raise
+        self._handles[index] = handle
+        await self._tell(handle, list(self._serves.values()), self._sockets.keys())
+
+    async def _forget(self, names: Sequence[ServicePortName]) -> None:
+        for start in range(0, len(names), _CHUNK):
+            order = messages.Apply(closes=tuple(names[start : start + _CHUNK]))
+            await asyncio.gather(*(self._order(handle, order) for handle in list(self._handles.values())))
+        for name in names:
+            del self._serves[name]
+            self._sockets.pop(name).close()
+
+    async def _tell_all(
+        self, serves: Sequence[Serve], opened: Iterable[ServicePortName]
+    ) -> dict[ServicePortName, str]:
+        names = frozenset(opened)
+        handles = list(self._handles.values())
+        failures = await asyncio.gather(*(self._tell(handle, serves, names) for handle in handles))
+        return {name: why for failed in failures for name, why in failed.items()}
+
+    async def _tell(
+        self, handle: WorkerHandle, serves: Sequence[Serve], opened: Iterable[ServicePortName]
+    ) -> dict[ServicePortName, str]:
+        """Tell a worker what to serve; returns what it failed at, and why."""
+        names = frozenset(opened)
+        failed: dict[ServicePortName, str] = {}
+        for start in range(0, len(serves), _CHUNK):
+            part = serves[start : start + _CHUNK]
+            opens = tuple(serve.service for serve in part if serve.service in names)
+            fds = [self._sockets[name].fileno() for name in opens]
+            why = await self._order(handle, messages.Apply(serves=tuple(part), opens=opens), fds)
+            if not handle.is_alive or handle.retiring:
+                break
+            if why:
+                failed |= dict.fromkeys((serve.service for serve in part), why)
+        return failed
+
+    async def _order(self, handle: WorkerHandle, order: messages.Orders, fds: Sequence[int] = ()) -> str:
+        """Have an order carried out; returns why it was not. A worker that misses one is replaced."""
+        try:
+            await handle.ask(order, fds)
+        except WorkerGoneError as error:
+            log.error("a worker missed an order", reason=str(error))  # noqa: TRY400 - it is being replaced
+            self._dismiss(handle)
+        except (OrderFailedError, OSError) as error:
+            return str(error)
+        return ""
+
+    async def _gather(
+        self,
+        handles: Sequence[WorkerHandle],
+        ask: Callable[[WorkerHandle], Awaitable[list[messages.Parts]]],
+    ) -> list[list[messages.Parts]]:
+        answers = await asyncio.gather(*(ask(handle) for handle in handles), return_exceptions=True)
+        found = []
+        for answer in answers:
+            if isinstance(answer, WorkerGoneError | OrderFailedError):
+                log.warning("a worker did not answer", reason=str(answer))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found.append(answer)
+        return found
+
+    def _dismiss(self, handle: WorkerHandle) -> None:
+        """Have somebody else do its work; it ends with its last connection, once it can."""
+        for index, known in list(self._handles.items()):
+            if known is handle and not handle.retiring:
+                del self._handles[index]
+                self._retiring.append(handle)
+                handle.retiring = True
+                handle.tell(messages.Retire())
+                log.warning("a worker is replaced", worker=index, pid=handle.pid)
+                self._vacant.put_nowait(index)
+
+    def _on_gone(self, handle: WorkerHandle) -> None:
+        if handle in self._retiring:
+            self._retiring.remove(handle)
+        for index, known in list(self._handles.items()):
+            if known is handle:
+                del self._handles[index]
+                if not handle.retiring:
+                    log.error("a worker has died, and is replaced", worker=index, pid=handle.pid)
+                    self._vacant.put_nowait(index)
+
+
+def _listen(serve: Serve) -> socket.socket:
+    return socket.socket(fileno=listen(serve.listener).detach())
+
+
+def _numbers(ids: Iterable[str], handle: WorkerHandle) -> tuple[int, ...]:
+    """Those of the ids that name connections of this worker, as it calls them itself."""
+    split = (one.split("-", 1) for one in ids if one.count("-") == 1)
+    return tuple(int(number) for pid, number in split if pid == str(handle.pid) and _is_number(number))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < _DIGITS
+
+
+def _named(row: ConnectionRow, handle: WorkerHandle) -> ConnectionRow:
+    return msgspec.structs.replace(row, id=f"{handle.pid}-{row.id}")

@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from userproxy.control.daemon import Daemon, StartError
+from userproxy.control import handover
+from userproxy.control.daemon import Daemon, Parts, StartError
 from userproxy.control.node_lock import NodeLock
 from userproxy.control.operator import Operator
 from userproxy.control.pod_health import PodHealth
 from userproxy.control.port_file import HostPorts, PortFile
-from userproxy.control.reconcile import Reconciler, Sides
+from userproxy.control.reconcile import Reconciler
+from userproxy.control.sides import Sides
 from userproxy.control.view import View
 from userproxy.logs import configure_logging
+from userproxy.model.counters import Counters
 from userproxy.model.messages import Begin
 from userproxy.net.poller import Poller
 from userproxy.netfilter.conntrack.table import FlowTable
 from userproxy.netfilter.kernel import Kernel
 from userproxy.ops.admin import serve_admin
+from userproxy.ops.http.metrics import Metrics
 from userproxy.sources import status_of
 from userproxy.sources.manifests import ManifestSource
 from userproxy.worker.pool import WorkerPool
@@ -53,9 +57,10 @@ def run(config: Config, check: Callable[[], object]) -> bool:
 
     Raises:
         StartError: it cannot start; nothing has been changed.
+        StopError: it has ended, and something of it is left in the kernel.
         NodeLockError: another one is at work on this node.
         AdminSocketError: the admin socket cannot be opened.
-        NetfilterError: the kernel refuses our rules.
+        NetfilterError: the kernel refuses our rules; nothing has been changed.
     """
     configure_logging(config.log_format, config.log_level)
     with NodeLock(), Kernel(config.host_ip) as kernel:
@@ -93,10 +98,13 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
     poller.attach(loop)
     pod_health = PodHealth(loop, poller)
     flows = FlowTable(kernel.flows, _is_listener(config), time.time)
-    view = View(config, workers, pod_health, flows, lambda: status_of(source), time.time)
     sides = Sides(workers, kernel, pod_health, flows)
+    inherited = handover.take()
+    counters = Counters.total(inherited.past)
+    view = View(config, sides, counters, lambda: status_of(source), time.time)
     reconciler = Reconciler(config, sides, HostPorts.load(config.ports, PortFile(config.state_dir)), view)
-    daemon = Daemon(config, reconciler, sides, view, source)
+    parts = Parts(config, source, sides, reconciler, view, Metrics(config.mode.value, counters))
+    daemon = Daemon(parts, inherited)
     pod_health.on_change = daemon.notify
     operator = Operator(reconciler, workers, view, daemon.notify)
     async with serve_admin(config.admin_socket, view, operator):

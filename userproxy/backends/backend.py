@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from userproxy.backends.check import Checked
 from userproxy.backends.outlier import Outlier
+from userproxy.model.condition import REMOVED, Condition
+from userproxy.model.messages import BackendCount
 
 if TYPE_CHECKING:
     from userproxy.model.address import Address
     from userproxy.model.state import Backend
-
-
-class Condition(NamedTuple):
-    """How a backend is.
-
-    Attributes:
-        state: `up`, `down` (by checks) or `ejected` (by clients' dials).
-        reason: why; empty where there is nothing to say.
-        since: when that began, in monotonic time.
-    """
-
-    state: str
-    reason: str
-    since: float
 
 
 class LiveBackend:
@@ -85,6 +73,13 @@ class LiveBackend:
         return not self.checked.up
 
     @property
+    def is_known(self) -> bool:
+        """Whether there is something to report of it."""
+        if self.connections:
+            return True
+        return self.removed is None and (self.down or self.ejected or self.latency is not None)
+
+    @property
     def in_doubt(self) -> bool:
         """Whether the next check may change its state."""
         checked = self.checked
@@ -92,6 +87,8 @@ class LiveBackend:
 
     def condition(self, now: float) -> Condition:
         """How it is."""
+        if self.removed is not None:
+            return Condition(REMOVED, "", self.removed)
         if self.down:
             return Condition("down", f"health check: {self.checked.reason or 'recovering'}", self.changed)
         if self.ejected:
@@ -102,3 +99,18 @@ class LiveBackend:
                 self.changed,
             )
         return Condition("up", "", self.changed)
+
+    def report(self, now: float) -> BackendCount:
+        """What is known of it, as a message."""
+        condition = self.condition(now)
+        gone = self.removed is not None
+        return BackendCount(
+            address=self.address,
+            connections=self.connections,
+            latency=self.latency,
+            state=condition.state,
+            reason=condition.reason,
+            seconds=now - condition.since,
+            node=self.backend.node if gone else "",
+            zone=self.backend.zone if gone else "",
+        )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from userproxy.backends.backend import LiveBackend
     from userproxy.backends.service import LiveService
+    from userproxy.model.counters import Counters
     from userproxy.model.service import ServicePortName
     from userproxy.net.poller import Poller
 
@@ -58,11 +58,9 @@ class Checker:
         loop: that drives it.
         poller: of the sockets.
         services: that are served; the mapping is looked at again and again.
+        counters: of this process.
         share: the part of the node's checks that this process may make.
         draw: a number at random, at least 0 and below 1.
-
-    Attributes:
-        made: how many checks there were, `passed` and `failed`.
     """
 
     def __init__(
@@ -70,10 +68,11 @@ class Checker:
         loop: asyncio.AbstractEventLoop,
         poller: Poller,
         services: Mapping[ServicePortName, LiveService],
+        counters: Counters,
         share: float = 1.0,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self.made: Counter[str] = Counter()
+        self._counters = counters
         self._loop = loop
         self._poller = poller
         self._services = services
@@ -157,7 +156,7 @@ class Checker:
             return
         now = self._poller.clock()
         if failure is not None:
-            self.made["failed" if failure else "passed"] += 1
+            self._counters.health_checks["failed" if failure else "passed"] += 1
             service.take_check(probe.live, failure, now - probe.began)
         self._put_again(service, probe.live, now)
 

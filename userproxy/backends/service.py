@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import math
 import random
-from collections import Counter
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 
 from userproxy.backends.backend import LiveBackend
 from userproxy.backends.balancer import Balancer, make_balancer, warmth
 from userproxy.backends.rotation import Rotation, may_eject, rotate
+from userproxy.model import messages
+from userproxy.model.counters import Counters
 from userproxy.model.settings import HealthCheck
 
 if TYPE_CHECKING:
@@ -40,27 +41,12 @@ _KINDS = {
 }
 
 
-class Counted(NamedTuple):
-    """What all Service ports of a process have seen, ever.
-
-    Attributes:
-        failed_dials: by kind: `refused`, `timeout`, `reset`, `unreachable`, `other`.
-        retried_dials: those of them that were followed by another attempt; `hedged`: second dials beside a
-            first one that took long.
-        changes: how often a backend has become `up`, `down` and `ejected`.
-    """
-
-    failed_dials: Counter[str]
-    retried_dials: Counter[str]
-    changes: Counter[str]
-
-
 class LiveService:
     """One Service port whose backends are chosen here.
 
     Args:
         pool: its backends, and how they are chosen.
-        counted: what is counted for all Service ports together.
+        counters: of this process.
         place: of this process among those that serve it, from 0, and their number.
         draw: a number at random, at least 0 and below 1.
         clock: monotonic seconds.
@@ -74,7 +60,7 @@ class LiveService:
         connections: how many live connections it has.
         retired: it is served no longer; there may still be connections.
         used: when a backend was picked last, in monotonic time.
-        counted: what is counted for all Service ports together.
+        counters: of this process.
     """
 
     def __init__(
@@ -83,12 +69,12 @@ class LiveService:
         place: tuple[int, int] = (0, 1),
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = monotonic,
-        counted: Counted | None = None,
+        counters: Counters | None = None,
     ) -> None:
         self.pool = pool
         self.connections = 0
         self.used = -math.inf
-        self.counted = counted or Counted(Counter(), Counter(), Counter())
+        self.counters = Counters() if counters is None else counters
         self._clients: dict[str, int] = {}
         self.retired = False
         self.on_failure: Callable[[LiveService, LiveBackend], object] | None = None
@@ -146,6 +132,16 @@ class LiveService:
         """Whether connections go to a backend, or would if it were well."""
         return live in self._near or live in self.rotation.first or live.in_doubt
 
+    def report(self) -> messages.ServiceCount:
+        """What is known of it now: its connections, and each backend of which there is something to say."""
+        now = self._clock()
+        known = (*self.backends, *self._departed.values())
+        return messages.ServiceCount(
+            service=self.pool.service,
+            connections=self.connections,
+            backends=tuple(live.report(now) for live in known if live.is_known),
+        )
+
     def update(self, pool: Pool) -> None:
         """Take over new backends and settings; backends that stay keep what is known of them."""
         if pool.settings.balance is not self.pool.settings.balance:
@@ -185,12 +181,12 @@ class LiveService:
 
     def retry(self, live: LiveBackend) -> None:
         """A client that could not reach a backend tries another one."""
-        self.counted.retried_dials[_kind(live.error)] += 1
+        self.counters.retried_dials[_kind(live.error)] += 1
 
     def dial_failed(self, live: LiveBackend, error: int) -> None:
         """A client's dial of a backend failed, with this errno."""
         live.error = error
-        self.counted.failed_dials[_kind(error)] += 1
+        self.counters.failed_dials[_kind(error)] += 1
         if error in _OUR_OWN:
             return
         now = self._clock()
@@ -287,7 +283,7 @@ class LiveService:
     def _changed(self, live: LiveBackend, now: float) -> None:
         live.changed = now
         condition = live.condition(now)
-        self.counted.changes[condition.state] += 1
+        self.counters.backend_changes[condition.state] += 1
         self._rearrange()
         log.info(
             "backend changed",

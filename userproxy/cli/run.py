@@ -11,7 +11,7 @@ import click
 
 from userproxy import config
 from userproxy.app import run as run_daemon
-from userproxy.control.daemon import StartError
+from userproxy.control.daemon import StartError, StopError
 from userproxy.control.node_lock import NodeLockError
 from userproxy.model.service import Path as TrafficPath
 from userproxy.netfilter import NetfilterError
@@ -105,5 +105,5 @@ def run(config_file: Path | None, **flags: Any) -> None:  # noqa: ANN401 - as ma
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
     except config.ConfigError as error:
         raise click.UsageError(str(error)) from None
-    except (StartError, NodeLockError, AdminSocketError, NetfilterError) as error:
+    except (StartError, StopError, NodeLockError, AdminSocketError, NetfilterError) as error:
         raise click.ClickException(str(error)) from None

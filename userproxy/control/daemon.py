@@ -6,32 +6,40 @@ import asyncio
 import gc
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import structlog
 
 from userproxy import __version__
 from userproxy.config import ConfigError
+from userproxy.control import handover
+from userproxy.control.handover import NOTHING, Handover
 from userproxy.control.loop import ReconcileLoop
 from userproxy.model.actions import CaptureChange
 from userproxy.model.state import Refuse
+from userproxy.netfilter import NetfilterError
 from userproxy.ops.http.health import Health
-from userproxy.ops.http.metrics import Metrics
 from userproxy.ops.http.server import Pages, serve_http
 from userproxy.sources import status_of
 from userproxy.worker.handle import WorkerGoneError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Coroutine, Iterator
 
     from userproxy.config import Config
-    from userproxy.control.reconcile import Reconciler, Sides
+    from userproxy.control.reconcile import Reconciler
+    from userproxy.control.sides import Sides
     from userproxy.control.view import View
     from userproxy.model.snapshot import Snapshot
+    from userproxy.ops.http.metrics import Metrics
     from userproxy.sources import Source
 
 log = structlog.get_logger("userproxy")
+
+HEALTHZ_FLAG = "healthz-bind-address"
+METRICS_FLAG = "metrics-bind-address"
 
 # Seconds between two looks at whether somebody else has changed our rules.
 _REPAIR_SECONDS = 2.0
@@ -48,44 +56,106 @@ class StartError(Exception):
     """The daemon cannot start. One line, with the remedy."""
 
 
+class StopError(Exception):
+    """The daemon has ended, and something of it is left. One line, with the remedy."""
+
+
+class Parts(NamedTuple):
+    """What a daemon is made of.
+
+    Attributes:
+        config: what is wanted of it.
+        source: of the Services.
+        sides: that carry connections.
+        reconciler: carries the desired state out.
+        view: what it shows of itself.
+        metrics: what it counts and measures.
+    """
+
+    config: Config
+    source: Source
+    sides: Sides
+    reconciler: Reconciler
+    view: View
+    metrics: Metrics
+
+
 class Daemon:
     """The running daemon, from the first sync to the last connection.
 
     Args:
-        config: what is wanted of it.
-        reconciler: carries the desired state out.
-        sides: that carry connections.
-        view: what it shows of itself.
-        source: of the Services.
+        parts: what it is made of.
+        inherited: from the daemon before it in this process, if there was one.
     """
 
-    def __init__(
-        self, config: Config, reconciler: Reconciler, sides: Sides, view: View, source: Source
-    ) -> None:
-        self._config = config
-        self._reconciler = reconciler
-        self._workers = sides.workers
-        self._kernel = sides.kernel
-        self._flows = sides.flows
-        self._pod_health = sides.pod_health
-        self._view = view
-        self._source = source
+    def __init__(self, parts: Parts, inherited: Handover = NOTHING) -> None:
+        self._config = parts.config
+        self._source = parts.source
+        self._workers = parts.sides.workers
+        self._kernel = parts.sides.kernel
+        self._flows = parts.sides.flows
+        self._pod_health = parts.sides.pod_health
+        self._reconciler = parts.reconciler
+        self._view = parts.view
+        self._metrics = parts.metrics
+        self._inherited = inherited
+        self._listeners: dict[str, socket.socket] = {}
         self._stopping = asyncio.Event()
         self._renewing = False
         self._settled = False
         self._loop = ReconcileLoop(self._reconcile, self._on_failure)
-        self._metrics = Metrics(config.mode.value)
 
     async def run(self, check: Callable[[], object]) -> bool:
-        """Serve what the source says until a signal comes; see `run` above."""
+        """Serve what the source says until a signal comes.
+
+        Args:
+            check: reads the configuration anew, before SIGHUP has the program start anew with it.
+
+        Returns:
+            Whether the program is to be started anew.
+
+        Raises:
+            StartError: no worker can be started; nothing has been changed.
+            NetfilterError: the kernel refuses our rules; likewise.
+            StopError: it has ended, and something of it is left in the kernel.
+        """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._renew, check)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        pages = Pages(self._health, self._view.figures, self._metrics, self._config.mode)
-        adopted = await self._kernel.start()
-        await self._start_workers()
+        addresses = {
+            HEALTHZ_FLAG: self._config.healthz_address,
+            METRICS_FLAG: self._config.metrics_address,
+        }
+        self._listeners = handover.adopt(self._inherited, addresses)
+        await self._start()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in self._everything()]
+            await self._stopping.wait()
+            for task in tasks:
+                task.cancel()
+        if self._renewing:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            await asyncio.sleep(_SIGNAL_SECONDS)  # for one that has come already
+        if self._renewing:
+            await self._leave()
+            return True
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        await self._shut_down()
+        return False
+
+    async def _start(self) -> None:
+        """Take over from an earlier daemon, or begin with nothing. The kernel comes last: it is seen."""
+        try:
+            await self._workers.start(self._inherited.workers)
+        except (WorkerGoneError, OSError) as error:
+            raise StartError(f"no worker can be started: {error}") from None
+        try:
+            adopted = await self._kernel.start()
+        except BaseException:
+            self._workers.leave()  # those that serve something go on, as after a crash
+            raise
         self._reconciler.adopt(msgspec.structs.replace(adopted, serves=self._workers.serves))
         log.info(
             "started",
@@ -95,38 +165,23 @@ class Daemon:
             mode=self._config.mode.value,
             adopted=len(adopted.captures),
         )
-        async with asyncio.TaskGroup() as group:
-            tasks = (
-                group.create_task(self._source.run(self._publish)),
-                group.create_task(self._loop.run()),
-                group.create_task(self._repair()),
-                group.create_task(self._notice_use()),
-                group.create_task(self._workers.mind()),
-                group.create_task(
-                    serve_http(self._config.healthz_address, pages.probes(), "healthz-bind-address")
-                ),
-                group.create_task(
-                    serve_http(self._config.metrics_address, pages.metrics(), "metrics-bind-address")
-                ),
-            )
-            await self._stopping.wait()
-            for task in tasks:
-                task.cancel()
-        if self._renewing:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-            await asyncio.sleep(_SIGNAL_SECONDS)  # for one that has come already
-        if self._renewing:
-            self._workers.leave()
-            return True
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        await self._shut_down()
-        return False
 
-    async def _start_workers(self) -> None:
-        try:
-            await self._workers.start()
-        except (WorkerGoneError, OSError) as error:
-            raise StartError(f"no worker can be started: {error}") from None
+    def _everything(self) -> Iterator[Coroutine[object, object, None]]:
+        """What goes on until the daemon stops."""
+        pages = Pages(self._health, self._view.figures, self._metrics, self._config.mode)
+        yield self._source.run(self._publish)
+        yield self._loop.run()
+        yield self._repair()
+        yield self._notice_use()
+        yield self._workers.mind()
+        yield serve_http(self._config.healthz_address, pages.probes(), HEALTHZ_FLAG, self._listeners)
+        yield serve_http(self._config.metrics_address, pages.metrics(), METRICS_FLAG, self._listeners)
+
+    async def _leave(self) -> None:
+        """Leave everything to the next daemon in this process."""
+        await self._workers.count()
+        handover.leave(self._view.past_counters(), self._workers.living_counters, self._listeners)
+        self._workers.leave()
 
     def notify(self) -> None:
         """Have the state carried out soon: something has changed."""
@@ -210,13 +265,18 @@ class Daemon:
 
     async def _shut_down(self) -> None:
         log.info("stopping", drain_seconds=self._config.drain_seconds)
+        captures = self._reconciler.actual.captures
         # New clients are refused: not captured, they would be sent on to wherever a route for Service IPs
         # leads, and wait there. The table itself stays until the connections are over: without any nat chain,
         # the kernel would stop translating their packets.
-        await self._kernel.apply(CaptureChange(put=dict.fromkeys(self._reconciler.actual.captures, Refuse())))
+        try:
+            await self._kernel.apply(CaptureChange(put=dict.fromkeys(captures, Refuse())))
+        except NetfilterError as error:
+            log.error("new clients are not refused while stopping", error=str(error))  # noqa: TRY400
         seconds = self._config.drain_seconds
-        cut, left = await asyncio.gather(
-            self._workers.drain(seconds), self._flows.drain(seconds, self._reconciler.actual.captures)
-        )
-        await self._kernel.remove()
+        cut, left = await asyncio.gather(self._workers.drain(seconds), self._flows.drain(seconds, captures))
+        try:
+            await self._kernel.remove()
+        except NetfilterError as error:
+            raise StopError(f"{error}; run `userproxy cleanup` to remove what is left") from None
         log.info("stopped", connections_cut=cut, connections_left_to_the_kernel=left)

@@ -1,4 +1,4 @@
-"""What a person does by hand, through the command line: end connections, take pods out, bring them back."""
+"""What an operator has done through the command line: end connections, drain pods, bring them back."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from userproxy.control.reconcile import Reconciler
+    from userproxy.control.sides import Workers
     from userproxy.control.view import View
     from userproxy.model.filter import ConnectionFilter
-    from userproxy.worker.pool import WorkerPool
 
 log = structlog.get_logger("userproxy.control")
 
@@ -26,17 +26,17 @@ _PATIENCE_SECONDS = 8.0
 
 
 class Operator:
-    """What a person does by hand: ends connections, takes pods out and brings them back.
+    """Carries out what an operator asks for. Lives as long as the daemon.
 
     Args:
-        control: carries it out.
+        reconciler: carries a drain out.
         workers: the data side.
         view: knows the backends.
         notify: has `Reconciler.reconcile` called soon.
     """
 
     def __init__(
-        self, reconciler: Reconciler, workers: WorkerPool, view: View, notify: Callable[[], None]
+        self, reconciler: Reconciler, workers: Workers, view: View, notify: Callable[[], None]
     ) -> None:
         self._reconciler = reconciler
         self._workers = workers
@@ -52,7 +52,7 @@ class Operator:
         if ids is None and not wanted:
             raise OperatorError("kill what? name connections, a Service, a client or a backend")
         count = await self._workers.kill(ids, wanted)
-        log.info("connections were killed by hand", connections=count)
+        log.info("an operator killed connections", connections=count)
         return count
 
     async def drain(self, backend: Address, *, undo: bool) -> tuple[int, int]:
@@ -67,12 +67,14 @@ class Operator:
         drained = self._reconciler.drained
         if undo and not drained.remove(backend):
             known = ", ".join(str(one) if one.port else one.ip for one in drained.addresses)
-            raise OperatorError(f"{shown} is not drained by hand; what is: {known or 'nothing'}")
+            raise OperatorError(f"{shown} is not drained; what is: {known or 'nothing'}")
         if not undo:
             if not rows:
                 raise OperatorError(f"no backend is at {shown}: see `userproxy backends`")
             drained.add(backend)
-        log.info("a pod was brought back by hand" if undo else "a pod was drained by hand", backend=shown)
+        log.info(
+            "an operator brought a backend back" if undo else "an operator drained a backend", backend=shown
+        )
         self._notify()
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):

@@ -7,20 +7,19 @@ are checked while they are in use, which netfilter notes.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from userproxy.backends.check import is_due_at_all
 from userproxy.backends.checker import Checker
-from userproxy.backends.service import Counted, LiveService
+from userproxy.backends.service import LiveService
 from userproxy.model import messages
+from userproxy.model.counters import Counters
 from userproxy.model.service import Protocol
 from userproxy.model.settings import HealthCheck
 from userproxy.model.state import Frontend, NodeState, Pool, ToPods
 from userproxy.model.versioned import dropped, patched, touched
-from userproxy.worker import report
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,17 +31,17 @@ if TYPE_CHECKING:
     from userproxy.net.poller import Poller
 
 
-class _Steered(NamedTuple):
+class _Restricted(NamedTuple):
     """What became of captures.
 
     Attributes:
         captures: by what the source says.
-        steered: those that lead elsewhere.
+        restricted: those that lead elsewhere.
         given: the captures with these.
     """
 
     captures: Mapping[Frontend, Target]
-    steered: Mapping[Frontend, Target]
+    restricted: Mapping[Frontend, Target]
     given: Mapping[Frontend, Target]
 
 
@@ -56,22 +55,22 @@ class PodHealth:
     Attributes:
         services: by Service port, those that are checked.
         checker: makes the checks.
-        counted: what they have seen, ever.
-        on_change: called when somebody else may get the next connections: call `steer`.
+        counters: what they have counted.
+        on_change: called when somebody else may get the next connections: call `restrict`.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, poller: Poller) -> None:
         self.services: dict[ServicePortName, LiveService] = {}
-        self.counted = Counted(Counter(), Counter(), Counter())
+        self.counters = Counters()
         self.on_change: Callable[[], object] | None = None
-        self.checker = Checker(loop, poller, self.services)
+        self.checker = Checker(loop, poller, self.services, self.counters)
         self._clock = poller.clock
         self._owners: dict[Frontend, ServicePortName] = {}  # of those that are checked while in use
         self._pools: Mapping[ServicePortName, Pool] = {}
-        self._steered: dict[ServicePortName, dict[Frontend, ToPods]] = {}
-        self._last = _Steered({}, {}, {})
+        self._restricted: dict[ServicePortName, dict[Frontend, ToPods]] = {}
+        self._last = _Restricted({}, {}, {})
 
-    def steer(self, wanted: NodeState, actual: NodeState) -> NodeState:
+    def restrict(self, wanted: NodeState, actual: NodeState) -> NodeState:
         """The wanted state, without the pods that checks have found down.
 
         Args:
@@ -81,15 +80,15 @@ class PodHealth:
                 checks.
         """
         self._follow(wanted.checked, actual)
-        if not self._steered:
+        if not self._restricted:
             return wanted
-        steered = {key: target for targets in self._steered.values() for key, target in targets.items()}
+        restricted = {key: target for targets in self._restricted.values() for key, target in targets.items()}
         captures, last = wanted.captures, self._last
         # Made of what was given the last time, so that few captures differ from those.
-        looked_at = (*touched(captures, last.captures), *last.steered, *steered)
-        put = {key: steered.get(key, captures[key]) for key in looked_at if key in captures}
+        looked_at = (*touched(captures, last.captures), *last.restricted, *restricted)
+        put = {key: restricted.get(key, captures[key]) for key in looked_at if key in captures}
         given = patched(last.given, put, drop=dropped(captures, last.captures))
-        self._last = _Steered(captures, steered, given)
+        self._last = _Restricted(captures, restricted, given)
         return msgspec.structs.replace(wanted, captures=given)
 
     @property
@@ -109,19 +108,10 @@ class PodHealth:
             elif not is_due_at_all(service.pool.settings.check, now, service.used):
                 del self.services[name]
 
-    def report(self) -> tuple[messages.ServiceCounts, messages.Totals]:
-        """What the checks have found and counted."""
-        return (
-            messages.ServiceCounts(services=tuple(report.services(self.services.values()))),
-            messages.Totals(
-                connections=0,
-                opened=0,
-                ended={},
-                paused="",
-                checks=dict(self.checker.made),
-                changes=dict(self.counted.changes),
-            ),
-        )
+    def report(self) -> messages.ServiceCounts:
+        """What the checks have found."""
+        found = (service.report() for service in self.services.values())
+        return messages.ServiceCounts(services=tuple(count for count in found if count.backends))
 
     def close(self) -> None:
         """Check nothing more."""
@@ -134,7 +124,7 @@ class PodHealth:
                 self._owners.pop(frontend, None)
         for name in gone:
             self.services.pop(name, None)
-            self._steered.pop(name, None)
+            self._restricted.pop(name, None)
         for name in new:
             self._take(pools[name], actual)
         self._pools = pools
@@ -148,7 +138,7 @@ class PodHealth:
         if service is not None:
             service.update(pool)
         else:
-            known = set() if name in self._pools else _carried_to(pool, actual)
+            known = set() if name in self._pools else _redirected_to(pool, actual)
             out = bool(known) and any(backend.address not in known for backend in pool.backends)
             if on_use and not out:
                 return
@@ -158,7 +148,7 @@ class PodHealth:
         self._weigh(service)
 
     def _begin(self, pool: Pool) -> LiveService:
-        service = LiveService(pool, clock=self._clock, counted=self.counted)
+        service = LiveService(pool, clock=self._clock, counters=self.counters)
         service.used = self._clock()
         service.on_change = self._changed
         self.services[pool.service] = service
@@ -176,16 +166,16 @@ class PodHealth:
         pool = service.pool
         pods = tuple(live.address for live in service.rotation.first)
         if pods == tuple(backend.address for backend in pool.backends):
-            self._steered.pop(pool.service, None)
+            self._restricted.pop(pool.service, None)
         else:
-            self._steered[pool.service] = dict.fromkeys(_frontends(pool), ToPods(pods))
+            self._restricted[pool.service] = dict.fromkeys(_frontends(pool), ToPods(pods))
 
 
 def _frontends(pool: Pool | None) -> list[Frontend]:
     return [Frontend(Protocol.TCP, address) for address in pool.frontends] if pool else []
 
 
-def _carried_to(pool: Pool, actual: NodeState) -> set[Address]:
+def _redirected_to(pool: Pool, actual: NodeState) -> set[Address]:
     """The pods that an earlier daemon has its packets sent to; none if there was no such daemon."""
     targets = {actual.captures.get(frontend) for frontend in _frontends(pool)}
     return {pod for target in targets if isinstance(target, ToPods) for pod in target.pods}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
 
 from userproxy.model.snapshot import Node, Problem, Snapshot
@@ -14,47 +13,26 @@ from userproxy.model.state import NodeState
 from userproxy.planner.actions import actions_for
 from userproxy.planner.drained import Drained
 from userproxy.planner.state import Planner
+from userproxy.planner.unopened import without_listeners
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from userproxy.config import Config
-    from userproxy.control.pod_health import PodHealth
     from userproxy.control.port_file import HostPorts
+    from userproxy.control.sides import Sides
     from userproxy.control.view import View
     from userproxy.model.actions import Actions
     from userproxy.model.service import ServicePortName
-    from userproxy.netfilter.conntrack.table import FlowTable
-    from userproxy.netfilter.kernel import Kernel
-    from userproxy.worker.pool import WorkerPool
 
 log = structlog.get_logger("userproxy.control")
 
 # Problems that the source tells by itself, with the place in the file.
 _TOLD_BY_SOURCE = frozenset({"BadManifest", "ManifestsMissing"})
 
-# Planning again because a host port turned out to be occupied, or had to be freed first.
-_MAX_ROUNDS = 100
-
 
 class CarryOutError(Exception):
     """A part of the plan could not be carried out. The rest was; trying again later may help."""
-
-
-class Sides(NamedTuple):
-    """What carries connections.
-
-    Attributes:
-        workers: the data side: connections that are relayed.
-        kernel: what it captures for us.
-        pod_health: the checks of pods that netfilter sends connections to by itself.
-        flows: these connections.
-    """
-
-    workers: WorkerPool
-    kernel: Kernel
-    pod_health: PodHealth
-    flows: FlowTable
 
 
 class Reconciler:
@@ -137,25 +115,32 @@ class Reconciler:
         if self._snapshot is None:
             return
         snapshot = self._drained.mark(self._snapshot)
-        problems: tuple[Problem, ...] = ()
-        failures: dict[ServicePortName, OSError] = {}
-        for _ in range(_MAX_ROUNDS):
-            wanted, problems = self._planner.wanted(snapshot, snapshot.node or self._node, self._actual)
-            wanted = self._pod_health.steer(_without(wanted, failures), self._actual)
+        node = snapshot.node or self._node
+        behind = self._workers.behind
+        attempt = _Attempt()
+        while True:
+            wanted, problems = self._planner.wanted(snapshot, node, self._actual)
+            wanted = self._possible(wanted, attempt.failures)
             steps = actions_for(wanted, self._actual)
-            if not steps:
-                self._actual = wanted  # there may be news in it that need no action
+            again = tuple(wanted.serves[name] for name in behind if name in wanted.serves)
+            if not steps and not again:
+                self._actual = wanted  # it may differ in what needs no action
                 break
-            failed = await self._workers.serve(steps.serve)
+            behind = frozenset()
+            failed = await self._workers.serve((*steps.serve, *again))
             if failed:
-                failures |= self._still_failing(failed)
-                continue
+                self._note_failures(failed, attempt)
+                # Nobody else waits for those that need another host port.
+                wanted = self._possible(wanted, failed)
+                steps = actions_for(wanted, self._actual)
             await self._carry_out(steps, wanted)
-        self._tell(frozenset({*snapshot.problems, *problems, *self._drained.idle(snapshot)}))
+        self._report(frozenset({*snapshot.problems, *problems, *self._drained.idle(snapshot)}))
         self._view.observe(snapshot, self._actual, tuple(sorted(self._problems)))
-        if failures:
-            name, error = next(iter(failures.items()))
-            raise CarryOutError(f"cannot listen for {name}: {error.strerror} ({len(failures)} Service ports)")
+        attempt.raise_failures(self._workers.behind)
+
+    def _possible(self, wanted: NodeState, unopened: Collection[ServicePortName]) -> NodeState:
+        wanted = without_listeners(wanted, self._actual, unopened)
+        return self._pod_health.restrict(wanted, self._actual)
 
     async def repair(self) -> None:
         """Put back what somebody else has changed of ours in the kernel."""
@@ -192,7 +177,7 @@ class Reconciler:
             close=len(steps.close),
         )
 
-    def _tell(self, problems: frozenset[Problem]) -> None:
+    def _report(self, problems: frozenset[Problem]) -> None:
         for problem in sorted(problems - self._problems):
             if problem.reason not in _TOLD_BY_SOURCE:
                 log.warning(problem.message, about=problem.about, reason=problem.reason)
@@ -200,31 +185,42 @@ class Reconciler:
             log.info("a problem is over", about=problem.about, reason=problem.reason)
         self._problems = problems
 
-    def _still_failing(self, failed: Mapping[ServicePortName, OSError]) -> dict[ServicePortName, OSError]:
-        """Have other ports given in the place of occupied ones; whoever failed otherwise must wait."""
-        others: dict[ServicePortName, OSError] = {}
+    def _note_failures(self, failed: Mapping[ServicePortName, OSError], attempt: _Attempt) -> None:
+        """Have other host ports given in the place of occupied ones; whoever failed otherwise must wait."""
         for name, error in failed.items():
             port = self._ports.book.live[name]
-            if error.errno == errno.EADDRINUSE:
-                if port not in self._occupied:
-                    log.warning("a host port is occupied by something else", port=port, service=str(name))
-                self._occupied.add(port)
-                self._ports.book.mark_occupied(port)
-            else:
-                others[name] = error
-        return others
+            if error.errno != errno.EADDRINUSE or (name, port) in attempt.tried:
+                attempt.failures[name] = error
+                continue
+            if port not in self._occupied:
+                log.warning("a host port is occupied by something else", port=port, service=str(name))
+            attempt.tried.add((name, port))
+            self._occupied.add(port)
+            self._ports.book.mark_occupied(port)
 
 
-def _without(wanted: NodeState, failures: Mapping[ServicePortName, OSError]) -> NodeState:
-    """The same, but for Service ports whose listener cannot be opened: nobody may be sent there."""
-    if not failures:
-        return wanted
-    failed = [wanted.serves[name] for name in failures if name in wanted.serves]
-    lost = {address for serve in failed for address in serve.frontends}
-    closed = {serve.listener for serve in failed}
-    return msgspec.structs.replace(
-        wanted,
-        serves={name: serve for name, serve in wanted.serves.items() if name not in failures},
-        captures={key: target for key, target in wanted.captures.items() if key.address not in lost},
-        guards=dict.fromkeys(guard for guard in wanted.guards if guard.address not in closed),
-    )
+class _Attempt:
+    """One call of `reconcile`.
+
+    Attributes:
+        failures: whose listener cannot be opened, and why.
+        tried: host ports that turned out to be occupied. Each is tried once, so that there is an end.
+    """
+
+    def __init__(self) -> None:
+        self.failures: dict[ServicePortName, OSError] = {}
+        self.tried: set[tuple[ServicePortName, int]] = set()
+
+    def raise_failures(self, behind: Collection[ServicePortName]) -> None:
+        """Say what could not be done, if anything.
+
+        Raises:
+            CarryOutError: a listener was not opened, or a worker is behind with a Service port.
+        """
+        for name, error in self.failures.items():
+            count = len(self.failures)
+            raise CarryOutError(f"cannot listen for {name}: {error.strerror} ({count} Service ports)")
+        for name in sorted(behind):
+            raise CarryOutError(
+                f"a worker did not take over a change of {name} ({len(behind)} Service ports)"
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import UTC, datetime
 from itertools import islice
 from time import monotonic, time
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from userproxy.dataplane.tcp.connection import Connection
-    from userproxy.dataplane.tcp.lifecycle import Reason
+    from userproxy.model.counters import Counters
     from userproxy.model.filter import ConnectionFilter
 
 log = structlog.get_logger(__name__)
@@ -28,30 +27,27 @@ log = structlog.get_logger(__name__)
 _CHUNK = 100
 
 
-class Connections:
+class ConnectionTable:
     """All live connections by number.
 
     Args:
+        counters: of this process.
         trace: log a line for each connection that ends, at debug level.
 
     Attributes:
         live: the connections, oldest first.
-        opened: how many there ever were.
-        ended: how many ended, by reason.
-        turned_away: how many clients were reset at once, having as many connections as one may.
+        counters: of this process.
     """
 
-    def __init__(self, *, trace: bool) -> None:
+    def __init__(self, counters: Counters, *, trace: bool) -> None:
         self.live: dict[int, Connection] = {}
-        self.opened = 0
-        self.ended: Counter[Reason] = Counter()
-        self.turned_away = 0
+        self.counters = counters
         self._trace = trace
 
     def next_number(self) -> int:
         """A number that no connection had before."""
-        self.opened += 1
-        return self.opened
+        self.counters.connections_opened += 1
+        return self.counters.connections_opened
 
     def add(self, connection: Connection) -> None:
         """Take in a connection that was accepted."""
@@ -61,7 +57,7 @@ class Connections:
         """Forget a connection that is over."""
         self.live.pop(connection.number, None)
         if connection.reason is not None:
-            self.ended[connection.reason] += 1
+            self.counters.connections_ended[connection.reason.value] += 1
         if self._trace:
             backend, frontend = connection.backend, connection.frontend
             log.debug(

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+from itertools import chain
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import structlog
 
 from userproxy.backends.checker import Checker
-from userproxy.backends.service import Counted, LiveService
-from userproxy.dataplane.connections import Connections
+from userproxy.backends.service import LiveService
+from userproxy.dataplane.connections import ConnectionTable
 from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.expiry import Lifetimes
 from userproxy.dataplane.tcp.lifecycle import Event
 from userproxy.dataplane.tcp.listener import Listener
 from userproxy.dataplane.tcp.pipes import PipePool
+from userproxy.model import messages
+from userproxy.model.counters import Counters
 from userproxy.model.state import Serve
 from userproxy.net.poller import Poller, Watch
 from userproxy.net.sockets import turn_away
@@ -61,7 +63,7 @@ class DataPlane:
     Attributes:
         connections: the table of live connections.
         services: by Service port, what is served now.
-        counted: what all Service ports have seen, ever.
+        counters: of this process.
         checker: makes the active checks.
     """
 
@@ -75,9 +77,10 @@ class DataPlane:
         place: tuple[int, int] = (0, 1),
         trace: bool = False,
     ) -> None:
-        self.connections = Connections(trace=trace)
+        self.counters = Counters()
+        self.connections = ConnectionTable(self.counters, trace=trace)
         self.services: dict[ServicePortName, LiveService] = {}
-        self.counted = Counted(Counter(), Counter(), Counter())
+        self._retired: dict[ServicePortName, set[LiveService]] = {}  # those that have connections
         self._loop = loop
         self._max_connections = max_connections
         self._place = place
@@ -101,7 +104,7 @@ class DataPlane:
             starved=self._starve,
             linger=linger,
         )
-        self.checker = Checker(loop, self._poller, self.services, share=1 / place[1])
+        self.checker = Checker(loop, self._poller, self.services, self.counters, share=1 / place[1])
         self._lifetimes = Lifetimes(loop, self.connections.live, monotonic)
         self._swept = 0
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
@@ -110,6 +113,23 @@ class DataPlane:
     def paused(self) -> str:
         """Why accepting waits; empty while it does not."""
         return self._paused
+
+    def report(self) -> list[messages.ServiceCount]:
+        """What is known of each Service port that has been in use, former ones with connections included."""
+        found = (
+            service.report()
+            for service in (*self.services.values(), *chain.from_iterable(self._retired.values()))
+        )
+        return [count for count in found if count.connections or count.backends]
+
+    def totals(self, serial: int = 0) -> messages.Totals:
+        """The whole of it."""
+        return messages.Totals(
+            serial=serial,
+            connections=len(self.connections.live),
+            paused=self._paused,
+            counters=self.counters,
+        )
 
     @property
     def serves(self) -> list[Serve]:
@@ -123,7 +143,7 @@ class DataPlane:
         return self._listeners
 
     def serve(self, serves: Iterable[Serve], opened: Mapping[ServicePortName, socket]) -> None:
-        """Accept on new listeners, and take over new backends on all.
+        """Accept on new listeners, and take over new backends on all, those of former listeners included.
 
         Args:
             serves: what is wanted of some Service ports.
@@ -131,9 +151,14 @@ class DataPlane:
                 they belong to the data plane.
         """
         for serve in serves:
+            for former in self._retired.get(serve.service, ()):
+                former.update(serve)  # its connections are to end with their pods all the same
             service = self.services.get(serve.service)
+            if service is None and serve.service not in opened:
+                continue  # this plane accepts no more
             if service is None:
-                service = self.services[serve.service] = LiveService(serve, self._place, counted=self.counted)
+                service = LiveService(serve, self._place, counters=self.counters)
+                self.services[serve.service] = service
                 service.on_failure = self.checker.hasten
                 for _ in range(self._place[0]):
                     service.balancer.pick()
@@ -160,14 +185,16 @@ class DataPlane:
         for name in names:
             service = self.services.get(name)
             self._stop_accepting(name)
-            if service is not None:
-                service.retire()
+            for former in {service, *self._retired.get(name, ())} - {None}:
+                former.retire()
 
     def _stop_accepting(self, name: ServicePortName) -> None:
         listener = self._listeners.pop(name, None)
         if listener is not None:
             listener.close()
-        self.services.pop(name, None)
+        service = self.services.pop(name, None)
+        if service is not None and service.connections:
+            self._retired.setdefault(name, set()).add(service)
 
     async def drain(self, seconds: float | None) -> int:
         """Stop accepting for all, and wait for the connections to end.
@@ -212,7 +239,7 @@ class DataPlane:
         connections = self.connections
         if service.is_full_for(peer[0]):
             turn_away(client)
-            connections.turned_away += 1
+            self.counters.clients_turned_away += 1
             return True
         connection = Connection(connections.next_number(), self._context, service, client, peer)
         connections.add(connection)
@@ -233,11 +260,21 @@ class DataPlane:
 
     def _ended(self, connection: Connection) -> None:
         self.connections.remove(connection)
-        if connection.service.pool.settings.max_connections is not None:
-            self._heed_limit(connection.service)
+        service = connection.service
+        if service.pool.settings.max_connections is not None:
+            self._heed_limit(service)
+        if self._retired and not service.connections:
+            self._forget_retired(service)
         self._resume()
         if not self.connections.live:
             self._drained.set()
+
+    def _forget_retired(self, service: LiveService) -> None:
+        name = service.pool.service
+        former = self._retired.get(name, set())
+        former.discard(service)
+        if not former:
+            self._retired.pop(name, None)
 
     def _out_of_resources(self, error: OSError) -> None:
         self._pause(str(error))
@@ -273,7 +310,7 @@ class DataPlane:
     def _sweep(self) -> None:
         """What needs no promptness: keepalive for connections that last, spare pipes back to the system."""
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
-        swept, self._swept = self._swept, self.connections.opened
+        swept, self._swept = self._swept, self.counters.connections_opened
         for number in range(swept + 1, self._swept + 1):
             connection = self.connections.live.get(number)
             if connection is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from userproxy.model.address import Address
+from userproxy.model.counters import Counters
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import ServicePortName
@@ -64,7 +65,7 @@ class Apply(Order, frozen=True, kw_only=True):
 
 
 class ListConnections(Order, frozen=True, kw_only=True):
-    """Answered by `Connections`."""
+    """Answered by `ConnectionListing`."""
 
     wanted: ConnectionFilter
 
@@ -123,7 +124,7 @@ class Leaving(Part, frozen=True, kw_only=True):
     """Somebody has asked the worker to end, by SIGTERM. It works on until it is told to retire."""
 
 
-class Connections(Part, frozen=True, kw_only=True):
+class ConnectionListing(Part, frozen=True, kw_only=True):
     """Some rows of the listing."""
 
     rows: tuple[ConnectionRow, ...]
@@ -136,9 +137,12 @@ class BackendCount(msgspec.Struct, frozen=True, kw_only=True):
         address: the backend's.
         connections: live ones on it.
         latency: seconds that connecting to it took last; None before the first time.
-        state: `up`, `down` (by checks) or `ejected` (by clients' dials).
+        state: `up`, `down` (by checks), `ejected` (by clients' dials), or `removed`: the Service has it no
+            longer, and connections on it live on.
         reason: why; empty where there is nothing to say.
         seconds: since when it is in that state, counted from now.
+        node: of a removed one.
+        zone: of a removed one.
     """
 
     address: Address
@@ -147,6 +151,8 @@ class BackendCount(msgspec.Struct, frozen=True, kw_only=True):
     state: str = "up"
     reason: str = ""
     seconds: float = 0.0
+    node: str = ""
+    zone: str = ""
 
 
 class ServiceCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,26 +180,13 @@ class Totals(Part, frozen=True, kw_only=True):
 
     Attributes:
         connections: live ones.
-        opened: how many there ever were.
-        ended: how many ended, by reason.
         paused: why accepting waits, or empty.
-        turned_away: how many clients were reset at once, having as many connections as one may.
-        checks: how many active checks there were, `passed` and `failed`.
-        failed_dials: how many dials failed, by kind: `refused`, `timeout`, `reset`, `unreachable`, `other`.
-        retried_dials: those of them that were followed by another attempt; `hedged`: second dials beside a
-            first one that took long.
-        changes: how often a backend has become `up`, `down` and `ejected`.
+        counters: what it has counted since it started.
     """
 
     connections: int
-    opened: int
-    ended: dict[str, int]
-    paused: str
-    turned_away: int = 0
-    checks: dict[str, int] = {}
-    failed_dials: dict[str, int] = {}
-    retried_dials: dict[str, int] = {}
-    changes: dict[str, int] = {}
+    paused: str = ""
+    counters: Counters = msgspec.field(default_factory=Counters)
 
 
 class Drained(Part, frozen=True, kw_only=True):
@@ -219,4 +212,4 @@ class Done(Part, frozen=True, kw_only=True):
 
 
 Orders = Begin | Apply | ListConnections | Kill | Count | Retire | Drain
-Parts = Hello | Holds | Leaving | Connections | ServiceCounts | Totals | Drained | Killed | Done
+Parts = Hello | Holds | Leaving | ConnectionListing | ServiceCounts | Totals | Drained | Killed | Done

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Self
 
 from userproxy.model.state import NodeState
+from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.conntrack.flows import Flow, flows
 from userproxy.netfilter.conntrack.stale import forget
 from userproxy.netfilter.nftables import Nftables
@@ -59,11 +60,19 @@ class Kernel:
         return self._nftables.missing_kernel_features()
 
     async def start(self) -> NodeState:
-        """Adopt what an earlier daemon left, or begin with nothing; returns its captures and guards."""
+        """Adopt what an earlier daemon left, or begin with nothing; returns its captures and guards.
+
+        Where that fails, nothing of ours is there that was not before.
+        """
         async with self._lock:
             captures = await asyncio.to_thread(self._nftables.ensure)
             self._uses = Counter(frontend.address.ip for frontend in captures)
-            await self._ensure_routes()
+            try:
+                await self._ensure_routes()
+            except NetfilterError:
+                if not captures:
+                    await asyncio.to_thread(self._nftables.remove)
+                raise
             return NodeState(captures=captures, guards=dict.fromkeys(self._nftables.guards))
 
     async def apply(self, change: CaptureChange) -> None:

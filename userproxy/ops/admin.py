@@ -259,18 +259,18 @@ class _Client:
 
     async def _answer(self, request: protocol.Request) -> None:
         match request:
-            case protocol.Connections(filter=wanted):
+            case protocol.GetConnections(filter=wanted):
                 await self._send_connections(self._view.connections(wanted))
-            case protocol.Services():
+            case protocol.GetServices():
                 await self._send_rows(map(protocol.ServiceRows, self._batches(await self._view.services())))
-            case protocol.Backends():
+            case protocol.GetBackends():
                 await self._send_rows(map(protocol.BackendRows, self._batches(await self._view.backends())))
-            case protocol.Status():
+            case protocol.GetStatus():
                 await self._send(protocol.answer_frame(protocol.StatusAnswer(await self._view.status())))
-            case protocol.Kill(ids=ids, filter=wanted):
+            case protocol.KillRequest(ids=ids, filter=wanted):
                 count = await self._operator.kill(ids, wanted)
-                await self._send(protocol.answer_frame(protocol.Killed(count)))
-            case protocol.Drain(backend=backend, undo=undo):
+                await self._send(protocol.answer_frame(protocol.KillAnswer(count)))
+            case protocol.DrainRequest(backend=backend, undo=undo):
                 answer = protocol.DrainAnswer(*await self._operator.drain(backend, undo=undo))
                 await self._send(protocol.answer_frame(answer))
         await self._send(protocol.answer_frame(protocol.End()))

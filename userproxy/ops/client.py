@@ -23,7 +23,7 @@ _Wanted = TypeVar(
     protocol.ServiceRows,
     protocol.BackendRows,
     protocol.StatusAnswer,
-    protocol.Killed,
+    protocol.KillAnswer,
     protocol.DrainAnswer,
 )
 
@@ -71,23 +71,23 @@ class AdminClient:
 
     def connections(self, wanted: ConnectionFilter | None = None) -> Iterator[ConnectionRow]:
         """The live connections that match."""
-        request = protocol.Connections(wanted or ConnectionFilter())
+        request = protocol.GetConnections(wanted or ConnectionFilter())
         for answer in self._ask(request, protocol.ConnectionRows):
             yield from answer.rows
 
     def services(self) -> Iterator[ServiceRow]:
         """The Service ports."""
-        for answer in self._ask(protocol.Services(), protocol.ServiceRows):
+        for answer in self._ask(protocol.GetServices(), protocol.ServiceRows):
             yield from answer.rows
 
     def backends(self) -> Iterator[BackendRow]:
         """The backends of all Service ports."""
-        for answer in self._ask(protocol.Backends(), protocol.BackendRows):
+        for answer in self._ask(protocol.GetBackends(), protocol.BackendRows):
             yield from answer.rows
 
     def status(self) -> StatusRow:
         """The daemon itself."""
-        return self._ask_one(protocol.Status(), protocol.StatusAnswer).row
+        return self._ask_one(protocol.GetStatus(), protocol.StatusAnswer).row
 
     def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter | None = None) -> int:
         """Reset connections; returns how many.
@@ -97,11 +97,13 @@ class AdminClient:
             wanted: what they must have.
         """
         chosen = None if ids is None else tuple(ids)
-        return self._ask_one(protocol.Kill(chosen, wanted or ConnectionFilter()), protocol.Killed).count
+        return self._ask_one(
+            protocol.KillRequest(chosen, wanted or ConnectionFilter()), protocol.KillAnswer
+        ).count
 
     def drain(self, backend: Address, *, undo: bool = False) -> protocol.DrainAnswer:
         """Take a pod out by hand, or bring it back; once this returns, the data side has been told."""
-        return self._ask_one(protocol.Drain(backend, undo), protocol.DrainAnswer)
+        return self._ask_one(protocol.DrainRequest(backend, undo), protocol.DrainAnswer)
 
     def _ask_one(self, request: protocol.Request, wanted: type[_Wanted]) -> _Wanted:
         answers = list(self._ask(request, wanted))

@@ -38,26 +38,26 @@ class ProtocolError(Exception):
     """The other side sent something that is no message. The text says what, in one line."""
 
 
-class Connections(msgspec.Struct, frozen=True, tag="connections"):
+class GetConnections(msgspec.Struct, frozen=True, tag="connections"):
     """Asks for the live connections that match; answered by `ConnectionRows`."""
 
     filter: ConnectionFilter = ConnectionFilter()
 
 
-class Services(msgspec.Struct, frozen=True, tag="services"):
+class GetServices(msgspec.Struct, frozen=True, tag="services"):
     """Asks for the Service ports; answered by `ServiceRows`."""
 
 
-class Backends(msgspec.Struct, frozen=True, tag="backends"):
+class GetBackends(msgspec.Struct, frozen=True, tag="backends"):
     """Asks for the backends; answered by `BackendRows`."""
 
 
-class Status(msgspec.Struct, frozen=True, tag="status"):
+class GetStatus(msgspec.Struct, frozen=True, tag="status"):
     """Asks for the daemon's state; answered by one `StatusAnswer`."""
 
 
-class Kill(msgspec.Struct, frozen=True, tag="kill"):
-    """Has connections reset; answered by one `Killed`. One that asks for nothing in particular is refused.
+class KillRequest(msgspec.Struct, frozen=True, tag="kill"):
+    """Has connections reset; answered by one `KillAnswer`, or refused if it names nothing in particular.
 
     Attributes:
         ids: of the connections, or None: whichever match the filter.
@@ -68,7 +68,7 @@ class Kill(msgspec.Struct, frozen=True, tag="kill"):
     filter: ConnectionFilter = ConnectionFilter()
 
 
-class Drain(msgspec.Struct, frozen=True, tag="drain"):
+class DrainRequest(msgspec.Struct, frozen=True, tag="drain"):
     """Takes a pod out by hand, or undoes that; answered by one `DrainAnswer`.
 
     Attributes:
@@ -80,7 +80,7 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     undo: bool = False
 
 
-Request = Connections | Services | Backends | Status | Kill | Drain
+Request = GetConnections | GetServices | GetBackends | GetStatus | KillRequest | DrainRequest
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -114,7 +114,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, tag="status-answer"):
     row: StatusRow
 
 
-class Killed(msgspec.Struct, frozen=True, tag="killed"):
+class KillAnswer(msgspec.Struct, frozen=True, tag="killed"):
     """How many connections were reset."""
 
     count: int
@@ -139,7 +139,7 @@ class Error(msgspec.Struct, frozen=True, tag="error"):
 
 Rows = ConnectionRows | ServiceRows | BackendRows
 Answer = (
-    Hello | ConnectionRows | ServiceRows | BackendRows | StatusAnswer | Killed | DrainAnswer | End | Error
+    Hello | ConnectionRows | ServiceRows | BackendRows | StatusAnswer | KillAnswer | DrainAnswer | End | Error
 )
 
 _Message = TypeVar("_Message")

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from userproxy.model import messages
+from userproxy.model.counters import Counters
 from userproxy.worker.channel import Channel, pair
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class WorkerHandle:
     Attributes:
         pid: its process, as it calls it itself if it cannot be seen from here.
         held: what it was serving when it was found, with the listening sockets.
+        counters: what it had counted when it last said so.
         retiring: whether it has been told to go.
     """
 
@@ -72,6 +74,7 @@ class WorkerHandle:
         self.pid = pid
         self.retiring = False
         self.held: list[tuple[Serve, int]] = []
+        self.counters = Counters()
         self._visible = bool(pid)
         self._callbacks = tell
         self._serial = 0
@@ -185,10 +188,15 @@ class WorkerHandle:
                 if serial in self._waiting:
                     _settle(self._waiting[serial][1], OrderFailedError(error) if error else None)
             case _:
-                if part.serial in self._waiting:
-                    self._waiting[part.serial][0].append(part)
+                self._keep(part)
         if len(self.held) == self._expected:
             _settle(self._ready)
+
+    def _keep(self, part: messages.Parts) -> None:
+        if isinstance(part, messages.Totals):
+            self.counters = part.counters
+        if part.serial in self._waiting:
+            self._waiting[part.serial][0].append(part)
 
     def _on_closed(self) -> None:
         gone = WorkerGoneError(f"worker {self.pid} has ended")

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import errno
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
 
 from userproxy.dataplane.tcp.listener import listen
 from userproxy.model import messages
+from userproxy.model.counters import Counters
 from userproxy.worker import rendezvous
 from userproxy.worker.channel import MAX_FDS
 from userproxy.worker.handle import (
@@ -25,7 +26,7 @@ from userproxy.worker.handle import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from userproxy.model.filter import ConnectionFilter
     from userproxy.model.rows import ConnectionRow
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from userproxy.model.state import Serve
 
 log = structlog.get_logger("userproxy.workers")
+
+_T = TypeVar("_T")
 
 # A worker that dies is replaced at once; ones that die all the time are not to keep the node busy.
 _RESPAWN_SECONDS = 0.5
@@ -69,6 +72,8 @@ class WorkerPool:
         self._retiring: list[WorkerHandle] = []
         self._serves: dict[ServicePortName, Serve] = {}
         self._sockets: dict[ServicePortName, socket.socket] = {}
+        self._past = Counters()
+        self._behind: set[ServicePortName] = set()
         self._vacant: asyncio.Queue[int] = asyncio.Queue()
         self._lock = asyncio.Lock()
 
@@ -77,10 +82,28 @@ class WorkerPool:
         """What the workers serve."""
         return dict(self._serves)
 
-    async def start(self) -> None:
+    @property
+    def living_counters(self) -> dict[int, Counters]:
+        """What the workers that live have counted when they last said so, by pid; `count` asks them."""
+        return {handle.pid: handle.counters for handle in self._everybody()}
+
+    @property
+    def past_counters(self) -> Counters:
+        """What workers have counted that are gone."""
+        return self._past
+
+    @property
+    def behind(self) -> frozenset[ServicePortName]:
+        """The Service ports that a worker failed to take over as they are wanted: tell it again."""
+        return frozenset(self._behind)
+
+    async def start(self, known: Mapping[int, Counters] | None = None) -> None:
         """Take over what the workers of an earlier daemon hold, and let new ones serve it.
 
         Those accept no more from then on, and end with their last connection.
+
+        Args:
+            known: what those workers had counted, by pid.
 
         Raises:
             WorkerGoneError: workers do not start; the earlier ones go on.
@@ -92,6 +115,7 @@ class WorkerPool:
             for visit, pid in rendezvous.connect_to_all(self._prefix)
         ]
         await asyncio.gather(*map(self._adopt, list(self._retiring)))
+        self._recall(known or {})
         await self._hire_all()
         adopted = [handle for handle in self._retiring if not handle.retiring]
         for handle in adopted:
@@ -114,6 +138,8 @@ class WorkerPool:
 
     async def serve(self, serves: Iterable[Serve]) -> dict[ServicePortName, OSError]:
         """Open listeners, and take over new backends on open ones.
+
+        A worker that fails to take over new backends leaves the Service port `behind`.
 
         Returns:
             Why listeners could not be opened; the other Service ports are served.
@@ -139,6 +165,8 @@ class WorkerPool:
                 sock.close()
             lost = [name for name in opened if name in failed]
             await self._forget(lost)
+            self._behind.difference_update(serve.service for serve in accepted)
+            self._behind.update(name for name in failed if name not in opened)
         return failures | {name: OSError(errno.EIO, failed[name]) for name in lost}
 
     async def close(self, names: Sequence[ServicePortName]) -> None:
@@ -155,7 +183,7 @@ class WorkerPool:
                 log.warning("connections are missing from a listing", reason=str(error))
                 continue
             for part in parts:
-                if isinstance(part, messages.Connections):
+                if isinstance(part, messages.ConnectionListing):
                     yield [_named(row, handle) for row in part.rows]
 
     async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
@@ -179,7 +207,10 @@ class WorkerPool:
         return count
 
     async def count(self) -> list[messages.Parts]:
-        """`ServiceCounts` and `Totals` of all workers; those that do not answer are missing."""
+        """`ServiceCounts` and `Totals` of all workers; those that do not answer are missing.
+
+        It brings `living_counters` up to date.
+        """
         answers = await self._gather(self._everybody(), lambda handle: handle.ask(messages.Count()))
         return [part for parts in answers for part in parts]
 
@@ -239,6 +270,15 @@ class WorkerPool:
                 self._serves[serve.service] = serve
         handle.held.clear()
 
+    def _recall(self, known: Mapping[int, Counters]) -> None:
+        """Take over what workers had counted; those that are not there any more will say it no more."""
+        found = {handle.pid: handle for handle in self._retiring}
+        for pid, counters in known.items():
+            if pid in found:
+                found[pid].counters = counters
+            else:
+                self._past.merge(counters)
+
     async def _hire_all(self) -> None:
         hires = (self._hire(index) for index in range(self._count))
         for outcome in await asyncio.gather(*hires, return_exceptions=True):
@@ -257,12 +297,14 @@ class WorkerPool:
             handle.kill()
             raise
         self._handles[index] = handle
-        await self._tell(handle, list(self._serves.values()), self._sockets.keys())
+        self._behind.update(await self._tell(handle, list(self._serves.values()), self._sockets.keys()))
 
     async def _forget(self, names: Sequence[ServicePortName]) -> None:
-        for start in range(0, len(names), _CHUNK):
-            order = messages.Apply(closes=tuple(names[start : start + _CHUNK]))
+        for part in _chunks(names):
+            order = messages.Apply(closes=tuple(part))
+            self._inform_retiring([order])
             await asyncio.gather(*(self._order(handle, order) for handle in list(self._handles.values())))
+        self._behind.difference_update(names)
         for name in names:
             del self._serves[name]
             self._sockets.pop(name).close()
@@ -271,6 +313,7 @@ class WorkerPool:
         self, serves: Sequence[Serve], opened: Iterable[ServicePortName]
     ) -> dict[ServicePortName, str]:
         names = frozenset(opened)
+        self._inform_retiring(messages.Apply(serves=tuple(part)) for part in _chunks(serves))
         handles = list(self._handles.values())
         failures = await asyncio.gather(*(self._tell(handle, serves, names) for handle in handles))
         return {name: why for failed in failures for name, why in failed.items()}
@@ -281,16 +324,21 @@ class WorkerPool:
         """Tell a worker what to serve; returns what it failed at, and why."""
         names = frozenset(opened)
         failed: dict[ServicePortName, str] = {}
-        for start in range(0, len(serves), _CHUNK):
-            part = serves[start : start + _CHUNK]
+        for part in _chunks(serves):
             opens = tuple(serve.service for serve in part if serve.service in names)
             fds = [self._sockets[name].fileno() for name in opens]
             why = await self._order(handle, messages.Apply(serves=tuple(part), opens=opens), fds)
-            if not handle.is_alive or handle.retiring:
+            if not handle.is_alive:
                 break
             if why:
                 failed |= dict.fromkeys((serve.service for serve in part), why)
         return failed
+
+    def _inform_retiring(self, orders: Iterable[messages.Apply]) -> None:
+        """Let workers that retire know what becomes of their connections' backends; nobody waits for them."""
+        for order in orders:
+            for handle in self._retiring:
+                handle.tell(order)
 
     async def _order(self, handle: WorkerHandle, order: messages.Orders, fds: Sequence[int] = ()) -> str:
         """Have an order carried out; returns why it was not. A worker that misses one is replaced."""
@@ -331,6 +379,7 @@ class WorkerPool:
                 self._vacant.put_nowait(index)
 
     def _on_gone(self, handle: WorkerHandle) -> None:
+        self._past.merge(handle.counters)
         if handle in self._retiring:
             self._retiring.remove(handle)
         for index, known in list(self._handles.items()):
@@ -339,6 +388,10 @@ class WorkerPool:
                 if not handle.retiring:
                     log.error("a worker has died, and is replaced", worker=index, pid=handle.pid)
                     self._vacant.put_nowait(index)
+
+
+def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
 
 
 def _listen(serve: Serve) -> socket.socket:

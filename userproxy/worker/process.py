@@ -22,7 +22,7 @@ import uvloop
 from userproxy.dataplane.plane import DataPlane
 from userproxy.logs import configure_logging
 from userproxy.model import messages
-from userproxy.worker import rendezvous, report
+from userproxy.worker import rendezvous
 from userproxy.worker.channel import Channel
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Worker:
         self._loop.remove_reader(self._rendezvous.fileno())
         self._rendezvous.close()
         if self._plane is not None:
+            self._say(self._plane.totals())  # lest what was counted since the last question be lost
             self._plane.shut()
         if self._channel is not None:
             self._channel.close()
@@ -228,7 +229,7 @@ class Worker:
     async def _list(self, order: messages.ListConnections) -> None:
         if self._plane is not None:
             for rows in self._plane.connections.rows(order.wanted):
-                self._say(messages.Connections(serial=order.serial, rows=tuple(rows)))
+                self._say(messages.ConnectionListing(serial=order.serial, rows=tuple(rows)))
                 await asyncio.sleep(0)
 
     async def _kill(self, order: messages.Kill) -> None:
@@ -242,11 +243,11 @@ class Worker:
     def _count(self, order: messages.Count) -> None:
         if self._plane is None:
             return
-        found = report.services(self._plane.services.values())
+        found = self._plane.report()
         for start in range(0, len(found), CHUNK):
             part = tuple(found[start : start + CHUNK])
             self._say(messages.ServiceCounts(serial=order.serial, services=part))
-        self._say(report.totals(self._plane, order.serial))
+        self._say(self._plane.totals(order.serial))
 
     def _retire(self) -> None:
         if not self._going:

@@ -293,7 +293,7 @@ class Connection:
             self._hedge = Hedge(context.poller, self, backend, seconds)
         except OSError:  # no socket for it: the first dial goes on, and may be answered yet
             return
-        self.service.counted.retried_dials["hedged"] += 1
+        self.service.counters.retried_dials["hedged"] += 1
         error = self._hedge.dial()
         if error:
             self.hedge_failed(error)

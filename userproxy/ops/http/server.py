@@ -6,6 +6,7 @@ Neither is needed for serving: where an address is taken, it is tried again, and
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("userproxy.http")
 
 _RETRY_SECONDS = 5.0
+_BACKLOG = 128
 
 _CONNECTION_SECONDS = 10.0
 """No client needs longer: each gets one answer, and the connection is closed."""
@@ -93,6 +95,7 @@ async def serve_http(
     address: Address | None,
     application: web.Application,
     flag: str,
+    listeners: dict[str, socket.socket],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Serve until cancelled.
@@ -100,7 +103,9 @@ async def serve_http(
     Args:
         address: to listen on; None serves nothing.
         application: what to serve.
-        flag: that the address comes from, for the log.
+        flag: that the address comes from.
+        listeners: by flag, the listening sockets: one that is there is used, a new one is put there. It stays
+            open, so that clients wait instead of being refused until somebody else serves them.
         sleep: waits so many seconds.
     """
     if address is None:
@@ -108,23 +113,21 @@ async def serve_http(
     runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await _listen(runner, address, flag, sleep)
+        if flag not in listeners:
+            listeners[flag] = await _listen(address, flag, sleep)
+        await web.SockSite(runner, listeners[flag].dup()).start()
         await _hang_up_on_the_idle(runner, sleep)
     finally:
         await runner.cleanup()
 
 
-async def _listen(
-    runner: web.AppRunner, address: Address, flag: str, sleep: Callable[[float], Awaitable[None]]
-) -> None:
+async def _listen(address: Address, flag: str, sleep: Callable[[float], Awaitable[None]]) -> socket.socket:
     warned = False
+    family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
     while True:
-        site = web.TCPSite(runner, address.ip, address.port)
         try:
-            await site.start()
+            sock = socket.create_server((address.ip, address.port), family=family, backlog=_BACKLOG)
         except OSError as error:
-            if site in runner.sites:
-                await site.stop()
             if not warned:
                 reason = error.strerror or str(error)
                 log.warning(
@@ -138,7 +141,7 @@ async def _listen(
         else:
             if warned:
                 log.info("listening after all", address=str(address))
-            return
+            return sock
 
 
 async def _hang_up_on_the_idle(runner: web.AppRunner, sleep: Callable[[float], Awaitable[None]]) -> None:

@@ -103,7 +103,7 @@ def test_the_first_connection_after_the_hold_is_the_probe() -> None:
     assert bench.picks(3).count(1) == 1
     bench.service.dial_answered(bench.backend(1), 0.001)
     assert set(bench.picks(3)) == {0, 1, 2}
-    assert bench.service.counted.changes == {"ejected": 1, "up": 1}
+    assert bench.service.counters.backend_changes == {"ejected": 1, "up": 1}
 
 
 def test_a_probe_that_fails_costs_no_further_client_anything_for_twice_as_long() -> None:
@@ -248,8 +248,8 @@ def test_dials_that_fail_are_counted_and_those_that_are_tried_elsewhere_too() ->
     bench.fail(0, times=1)
     bench.service.retry(bench.backend(0))
     bench.fail(1, SILENT, times=1)
-    assert bench.service.counted.failed_dials == {"refused": 1, "timeout": 1}
-    assert bench.service.counted.retried_dials == {"refused": 1}
+    assert bench.service.counters.failed_dials == {"refused": 1, "timeout": 1}
+    assert bench.service.counters.retried_dials == {"refused": 1}
 
 
 EVENTS = st.one_of(

@@ -41,7 +41,7 @@ class Node:
         self.pods = tuple(Address(*listener.getsockname()) for listener in self._listeners)
         self.told = 0
         self.settings = CHECKED
-        self.carried = self.daemon()
+        self.pod_health = self.daemon()
 
     def daemon(self) -> PodHealth:
         """A daemon that starts."""
@@ -63,7 +63,7 @@ class Node:
 
     def targets(self, actual: NodeState | None = None) -> tuple[Address, ...]:
         """Where the Service's next connections go."""
-        captures = self.carried.steer(self.wanted, actual or NodeState()).captures
+        captures = self.pod_health.restrict(self.wanted, actual or NodeState()).captures
         assert captures[OTHER] == ToPods(self.pods), "nobody asked for checks of that one"
         target = captures[FRONTEND]
         assert isinstance(target, ToPods)
@@ -88,7 +88,7 @@ class Node:
 
     def close(self) -> None:
         """The end."""
-        self.carried.close()
+        self.pod_health.close()
         self.stop(0, 1)
 
 
@@ -105,7 +105,9 @@ def test_a_dead_pod_leaves_the_map_and_comes_back(node: Node) -> None:
     node.later()
     assert node.told == 1
     assert node.targets() == node.pods[1:]
-    assert node.carried.services[NAME].backends[0].condition(0.0).reason == "health check: connection refused"
+    assert (
+        node.pod_health.services[NAME].backends[0].condition(0.0).reason == "health check: connection refused"
+    )
     node.start(0)
     node.later()
     assert node.told == 2
@@ -114,30 +116,30 @@ def test_a_dead_pod_leaves_the_map_and_comes_back(node: Node) -> None:
 
 def test_a_check_that_ends_after_its_service_is_gone_changes_nothing(node: Node) -> None:
     node.targets()
-    service = node.carried.services[NAME]
+    service = node.pod_health.services[NAME]
     for _ in range(2):
         service.take_check(service.backends[0], "timed out", 1.0)
     gone = msgspec.structs.replace(node.wanted, checked={})
-    assert node.carried.steer(gone, NodeState()) is gone
+    assert node.pod_health.restrict(gone, NodeState()) is gone
     service.take_check(service.backends[0], "timed out", 1.0)
     assert service.backends[0].down
-    assert node.carried.steer(gone, NodeState()) is gone
+    assert node.pod_health.restrict(gone, NodeState()) is gone
     assert node.told == 0
 
 
-def test_what_is_steered_is_found_again_among_many_without_comparing_them(node: Node) -> None:
+def test_a_restricted_capture_is_found_again_among_many_without_comparing_them(node: Node) -> None:
     node.targets()
     node.stop(0)
     node.later()
-    first = node.carried.steer(node.wanted, NodeState())
-    second = node.carried.steer(node.wanted, first)
+    first = node.pod_health.restrict(node.wanted, NodeState())
+    second = node.pod_health.restrict(node.wanted, first)
     assert second.captures is first.captures
     other = Frontend(Protocol.TCP, Address("10.3.0.3", 80))
     more = msgspec.structs.replace(node.wanted, captures={**node.wanted.captures, other: ToPods(node.pods)})
-    third = node.carried.steer(more, second)
+    third = node.pod_health.restrict(more, second)
     assert third.captures == {**first.captures, other: ToPods(node.pods)}
     less = msgspec.structs.replace(more, captures={OTHER: ToPods(node.pods)}, checked={})
-    assert node.carried.steer(less, third) is less
+    assert node.pod_health.restrict(less, third) is less
 
 
 def test_while_every_pod_looks_dead_all_of_them_stay(node: Node) -> None:
@@ -147,16 +149,16 @@ def test_while_every_pod_looks_dead_all_of_them_stay(node: Node) -> None:
     assert node.targets() == node.pods
 
 
-def test_what_is_steered_otherwise_is_steered_so_in_every_round(node: Node) -> None:
+def test_a_restricted_capture_stays_so_in_every_round(node: Node) -> None:
     node.targets()
     node.stop(0)
     node.later()
     assert [node.targets() for _ in range(3)] == [node.pods[1:]] * 3
 
 
-def test_nobody_steers_while_all_is_well(node: Node) -> None:
+def test_nothing_is_restricted_while_all_is_well(node: Node) -> None:
     wanted = node.wanted
-    assert node.carried.steer(wanted, NodeState()) is wanted
+    assert node.pod_health.restrict(wanted, NodeState()) is wanted
 
 
 def test_a_service_that_asks_for_checks_no_more_gets_all_of_its_pods(node: Node) -> None:
@@ -165,8 +167,8 @@ def test_a_service_that_asks_for_checks_no_more_gets_all_of_its_pods(node: Node)
     node.later()
     node.targets()
     unchecked = msgspec.structs.replace(node.wanted, checked={})
-    assert node.carried.steer(unchecked, NodeState()) is unchecked
-    assert not node.carried.services
+    assert node.pod_health.restrict(unchecked, NodeState()) is unchecked
+    assert not node.pod_health.services
 
 
 def test_what_an_earlier_daemon_took_out_stays_out_until_it_has_passed_its_checks(node: Node) -> None:
@@ -189,12 +191,12 @@ def test_by_default_pods_are_checked_while_their_service_is_in_use(node: Node) -
     node.targets()
     node.stop(0)
     node.later()
-    assert not node.carried.checker.made, "nobody has used it"
-    node.carried.notice({OTHER})
+    assert not node.pod_health.counters.health_checks, "nobody has used it"
+    node.pod_health.notice({OTHER})
     node.later()
-    assert not node.carried.checker.made, "that is another Service's"
-    assert node.carried.wants_to_know
-    node.carried.notice({FRONTEND})
+    assert not node.pod_health.counters.health_checks, "that is another Service's"
+    assert node.pod_health.wants_to_know
+    node.pod_health.notice({FRONTEND})
     node.later()
     assert node.targets() == node.pods[1:]
 
@@ -203,19 +205,19 @@ def test_a_pod_that_is_out_is_checked_until_it_is_back_though_nobody_uses_its_se
     node.settings = WHILE_USED
     node.targets()
     node.stop(0)
-    node.carried.notice({FRONTEND})
+    node.pod_health.notice({FRONTEND})
     node.later()
     for _ in range(5):
         node.later(100.0)
-        node.carried.notice(())
+        node.pod_health.notice(())
     assert node.targets() == node.pods[1:]
     node.start(0)
     node.later()
     assert node.targets() == node.pods
     for _ in range(4):
         node.later(100.0)
-        node.carried.notice(())
-    assert not node.carried.services, "and then it is looked at no more"
+        node.pod_health.notice(())
+    assert not node.pod_health.services, "and then it is looked at no more"
 
 
 def test_by_default_what_an_earlier_daemon_took_out_stays_out_too(node: Node) -> None:
@@ -230,10 +232,10 @@ def test_a_pod_that_comes_while_nobody_uses_its_service_is_not_held_back(node: N
     captures = {**before.captures, FRONTEND: ToPods(node.pods[1:])}
     pool = msgspec.structs.replace(before.checked[NAME], backends=(Backend(node.pods[1]),))
     one = msgspec.structs.replace(before, captures=captures, checked={NAME: pool})
-    assert node.carried.steer(one, NodeState()) is one
+    assert node.pod_health.restrict(one, NodeState()) is one
     assert node.targets(one) == node.pods
 
 
 def test_where_every_author_has_chosen_nobody_need_know_who_is_in_use(node: Node) -> None:
     node.targets()
-    assert not node.carried.wants_to_know
+    assert not node.pod_health.wants_to_know

@@ -19,8 +19,8 @@ def told(state: str, connections: int, latency: float | None) -> ServiceCounts:
     return ServiceCounts(services=(count,))
 
 
-def totals(refused: int) -> Totals:
-    return Totals(connections=1, opened=9, ended={}, paused="", failed_dials={"refused": refused})
+def totals(live: int) -> Totals:
+    return Totals(connections=live)
 
 
 def test_counts_add_up_and_the_worse_judgement_is_shown() -> None:
@@ -28,7 +28,7 @@ def test_counts_add_up_and_the_worse_judgement_is_shown() -> None:
     backend = tally.backend(WEB, POD)
     assert (backend.connections, backend.latency, backend.state) == (3, 0.001, "ejected")
     assert backend.reason == "is ejected"
-    assert tally.failed_dials == {"refused": 7}
+    assert tally.live == 7
 
 
 def test_of_a_backend_that_nobody_has_used_nothing_is_known() -> None:

@@ -126,7 +126,7 @@ def test_one_that_does_not_read_is_hung_up_on(tmp_path: Path) -> None:
         running(tmp_path / "s", view, Limits(clients=1, write_seconds=0.05)),
         raw(tmp_path / "s") as client,
     ):
-        client.sendall(protocol.request_frame(protocol.Connections()))
+        client.sendall(protocol.request_frame(protocol.GetConnections()))
         _until(lambda: still_answers(tmp_path / "s"))  # there is room for one: so the other is gone
         while client.recv(65536):
             pass

@@ -19,20 +19,20 @@ ANSWERS = [
     protocol.ServiceRows([]),
     protocol.BackendRows([UP]),
     protocol.StatusAnswer(STATUS),
-    protocol.Killed(7),
+    protocol.KillAnswer(7),
     protocol.DrainAnswer(2, 5),
     protocol.End(),
     protocol.Error("why, and what to do"),
 ]
 REQUESTS = [
-    protocol.Connections(),
-    protocol.Connections(ConnectionFilter(service=ServicePortName("a", "b"), client="fd00::/64")),
-    protocol.Services(),
-    protocol.Backends(),
-    protocol.Status(),
-    protocol.Kill(("4711-1",)),
-    protocol.Kill(None, ConnectionFilter(client="10.0.1.0/24")),
-    protocol.Drain(Address("10.0.1.2", 0), undo=True),
+    protocol.GetConnections(),
+    protocol.GetConnections(ConnectionFilter(service=ServicePortName("a", "b"), client="fd00::/64")),
+    protocol.GetServices(),
+    protocol.GetBackends(),
+    protocol.GetStatus(),
+    protocol.KillRequest(("4711-1",)),
+    protocol.KillRequest(None, ConnectionFilter(client="10.0.1.0/24")),
+    protocol.DrainRequest(Address("10.0.1.2", 0), undo=True),
 ]
 
 

@@ -11,11 +11,12 @@ from _socket import socket
 from typing import TYPE_CHECKING
 
 from userproxy.backends.service import LiveService
-from userproxy.dataplane.connections import Connections
+from userproxy.dataplane.connections import ConnectionTable
 from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.lifecycle import State
 from userproxy.dataplane.tcp.pipes import PipePool
 from userproxy.model.address import Address
+from userproxy.model.counters import Counters
 from userproxy.model.service import ServicePortName
 from userproxy.model.state import Backend, Serve
 from userproxy.net.poller import Watch
@@ -40,7 +41,7 @@ class Proxy:
         self.timers = VirtualTimers()
         self.poller = sockets.poller(self.clock)
         self.pipes = PipePool(4)
-        self.table = Connections(trace=False)
+        self.table = ConnectionTable(Counters(), trace=False)
         self.starved: list[OSError] = []
         self.context = Context(
             poller=self.poller,

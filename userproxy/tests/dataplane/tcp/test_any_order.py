@@ -85,10 +85,10 @@ def test_connections_leak_nothing(
             elif what == "leave":
                 clients.pop(0).close() if clients else None
             proxy.poller.dispatch()
-        opened = proxy.table.opened
+        opened = proxy.table.counters.connections_opened
         for connection in list(proxy.table.live.values()):
             connection.end(Event.SHUTDOWN)
         assert proxy.nothing_is_left()
-        assert proxy.table.ended.total() == opened
+        assert sum(proxy.table.counters.connections_ended.values()) == opened
         proxy.pipes.close()
     assert open_fds() == before

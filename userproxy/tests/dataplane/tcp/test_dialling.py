@@ -43,7 +43,7 @@ def test_a_request_and_its_reply_travel_and_all_is_given_back(proxy: Proxy) -> N
     assert proxy.received(client) == b"the reply"
     assert proxy.received(client) == b""
     assert connection.reason is Reason.CLIENT_FIN
-    assert proxy.table.ended == {Reason.CLIENT_FIN: 1}
+    assert proxy.table.counters.connections_ended == {Reason.CLIENT_FIN: 1}
     assert proxy.nothing_is_left()
 
 
@@ -223,7 +223,7 @@ def test_without_a_file_descriptor_it_waits_and_no_backend_is_blamed(
     assert [error.errno for error in proxy.starved] == [errno.EMFILE]
     assert connection.state is State.CONNECTING
     assert proxy.service.backends[0].connections == 0
-    assert not proxy.service.counted.failed_dials
+    assert not proxy.service.counters.failed_dials
     connection.open()
     assert proxy.reaches(connection, State.ESTABLISHED)
     assert proxy.service.backends[0].connections == 1

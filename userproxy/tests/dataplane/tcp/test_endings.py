@@ -52,7 +52,7 @@ def test_ended_from_outside_both_sides_see_a_reset(proxy: Proxy, event: Event) -
     assert connection.reason == event.value
     assert proxy.nothing_is_left()
     connection.end(Event.KILLED)
-    assert proxy.table.ended.total() == 1
+    assert sum(proxy.table.counters.connections_ended.values()) == 1
 
 
 def test_an_end_that_meets_a_reset_is_a_reset(proxy: Proxy) -> None:

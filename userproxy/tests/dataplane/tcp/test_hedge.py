@@ -55,8 +55,8 @@ def test_a_second_backend_is_dialled_and_taken_when_the_first_takes_long(proxy: 
     assert counts(proxy) == [0, 1]
     client.send(b"x")
     assert proxy.received(there) == b"x"
-    assert proxy.service.counted.retried_dials == {"hedged": 1}
-    assert not proxy.service.counted.failed_dials
+    assert proxy.service.counters.retried_dials == {"hedged": 1}
+    assert not proxy.service.counters.failed_dials
     connection.end(Event.KILLED)
     assert proxy.nothing_is_left()
 
@@ -91,10 +91,10 @@ def test_when_the_first_fails_the_second_goes_on_with_the_time_it_has_left(proxy
     wait(proxy, 1.0 - PATIENCE)
     assert counts(proxy) == [0, 1]
     assert goes_to(connection, other)
-    assert proxy.service.counted.failed_dials == {"timeout": 1}
+    assert proxy.service.counters.failed_dials == {"timeout": 1}
     wait(proxy, PATIENCE)
     assert connection.reason is Reason.NO_BACKEND
-    assert proxy.service.counted.failed_dials == {"timeout": 2}
+    assert proxy.service.counters.failed_dials == {"timeout": 2}
     assert proxy.nothing_is_left()
 
 
@@ -103,8 +103,8 @@ def test_when_the_second_fails_the_first_goes_on_alone(proxy: Proxy) -> None:
     hedging(proxy, slow, refusing)
     connection, _ = proxy.accept()
     wait(proxy, PATIENCE)
-    proxy.until(lambda: proxy.service.counted.failed_dials)
-    assert proxy.service.counted.failed_dials == {"refused": 1}
+    proxy.until(lambda: proxy.service.counters.failed_dials)
+    assert proxy.service.counters.failed_dials == {"refused": 1}
     assert counts(proxy) == [1, 0]
     assert goes_to(connection, slow)
     wait(proxy, 1.0)

@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from userproxy.model.address import Address
+from userproxy.model.counters import Counters
 from userproxy.model.rows import SourceStatus
 from userproxy.model.service import Protocol, ServicePort, ServicePortName
 from userproxy.model.snapshot import EMPTY, Snapshot
@@ -40,7 +41,8 @@ class Daemon:
 
     def __init__(self) -> None:
         self.eligible = True
-        self.metrics = Metrics("redirect-to-host")
+        self.counters = Counters(connections_ended={"client-closed": 5})
+        self.metrics = Metrics("redirect-to-host", self.counters)
         self.pages = Pages(self._health, self._figures, self.metrics, "redirect-to-host")
 
     def _health(self) -> Health:
@@ -51,9 +53,9 @@ class Daemon:
             services=2,
             listeners=1,
             connections=3,
-            ended={"client-closed": 5},
             problems={"PortConflict": 1},
             source=SOURCE,
+            counters=self.counters,
         )
 
 
@@ -62,7 +64,7 @@ async def served(application: web.Application) -> AsyncIterator[str]:
     """The URL at which an application is served."""
     address = Address("127.0.0.1", free_port())
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(serve_http(address, application, "a-flag"))
+        task = tasks.create_task(serve_http(address, application, "a-flag", {}))
         await until_listening(address)
         yield f"http://{address}"
         task.cancel()
@@ -151,7 +153,7 @@ async def test_an_address_that_is_taken_is_one_line_and_is_tried_again() -> None
 
         async with asyncio.TaskGroup() as tasks:
             pages = Daemon().pages
-            task = tasks.create_task(serve_http(address, pages.probes(), "healthz-bind-address", sleep))
+            task = tasks.create_task(serve_http(address, pages.probes(), "healthz-bind-address", {}, sleep))
             await listening.wait()
             assert (await get(f"http://{address}/livez"))[0] == 200
             task.cancel()
@@ -167,7 +169,7 @@ async def test_whoever_connects_and_says_nothing_is_hung_up_on() -> None:
         tick.clear()
 
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(serve_http(address, Daemon().pages.probes(), "a-flag", sleep))
+        task = tasks.create_task(serve_http(address, Daemon().pages.probes(), "a-flag", {}, sleep))
         await until_listening(address)
         reader, writer = await asyncio.open_connection(address.ip, address.port)
         for _ in range(3):
@@ -180,7 +182,7 @@ async def test_whoever_connects_and_says_nothing_is_hung_up_on() -> None:
 
 
 async def test_no_address_means_no_server() -> None:
-    await serve_http(None, Daemon().pages.probes(), "a-flag")
+    await serve_http(None, Daemon().pages.probes(), "a-flag", {})
 
 
 @pytest.mark.parametrize("path", ["/healthz/", "/", "/metrics/../healthz?x=1%00"])

@@ -1,0 +1,124 @@
+"""How each backend is, by what the control side wants of it: what the source says, and where traffic goes.
+
+What the workers have seen of it comes on top, where it is shown (`userproxy.control.view`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from userproxy.model.condition import Condition
+from userproxy.model.snapshot import EMPTY, Snapshot
+from userproxy.model.state import Frontend, NodeState, ToPods
+from userproxy.model.versioned import dropped, touched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from userproxy.model.address import Address
+    from userproxy.model.endpoint import Endpoint
+    from userproxy.model.service import ServicePort, ServicePortName
+    from userproxy.model.state import Target
+
+
+class Conditions:
+    """The condition of each endpoint of each Service port. Lives as long as the daemon.
+
+    Args:
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._snapshot: Snapshot = EMPTY
+        self._state = NodeState()
+        self._conditions: dict[ServicePortName, dict[Address, Condition]] = {}
+
+    def of(self, name: ServicePortName) -> Mapping[Address, Condition]:
+        """The conditions of a Service port's endpoints, by address."""
+        return self._conditions.get(name, {})
+
+    def observe(self, snapshot: Snapshot, state: NodeState) -> None:
+        """Take in the state that was carried out. Only what it changes is judged anew."""
+        before, self._snapshot = self._snapshot, snapshot
+        last, self._state = self._state, state
+        for name in dropped(snapshot.services, before.services):
+            self._conditions.pop(name, None)
+        for name in _to_judge(snapshot, before, state, last):
+            if name in snapshot.services:
+                self._conditions[name] = self._judge(name, snapshot.endpoints.get(name, ()))
+
+    def _judge(self, name: ServicePortName, endpoints: tuple[Endpoint, ...]) -> dict[Address, Condition]:
+        service = self._snapshot.services[name]
+        pool = self._state.serves.get(name) or self._state.checked.get(name)
+        picked = {backend.address for backend in pool.backends} if pool else set()
+        target = _target_of(service, self._state)
+        if isinstance(target, ToPods):
+            picked.update(target.pods)
+        known = self._conditions.get(name, {})
+        now = self._clock()
+        judged = {}
+        for endpoint in endpoints:
+            state, reason = _state_of(endpoint, service, picked=endpoint.address in picked)
+            former = known.get(endpoint.address)
+            since = former.since if former is not None and former.state == state else now
+            judged[endpoint.address] = Condition(state, reason, since)
+        return judged
+
+
+def is_served(endpoint: Endpoint) -> bool:
+    """Whether its address family is one that Services are served on."""
+    return not endpoint.address.is_ipv6
+
+
+def _to_judge(
+    snapshot: Snapshot, before: Snapshot, state: NodeState, last: NodeState
+) -> dict[ServicePortName, None]:
+    """Whose backends may stand otherwise than before: told by what they are made of, or by the targets."""
+    names = [
+        *touched(snapshot.services, before.services),
+        *touched(snapshot.endpoints, before.endpoints),
+        *dropped(snapshot.endpoints, before.endpoints),
+        *touched(state.serves, last.serves),
+        *dropped(state.serves, last.serves),
+        *touched(state.checked, last.checked),
+        *dropped(state.checked, last.checked),
+    ]
+    moved = {key.address for key in touched(state.captures, last.captures)}
+    for name in names:
+        if name in snapshot.services:
+            moved.difference_update(snapshot.services[name].frontends)
+    if moved:  # for another reason than what the source says
+        services = snapshot.services.items()
+        names += [name for name, service in services if not moved.isdisjoint(service.frontends)]
+    return dict.fromkeys(names)
+
+
+def _target_of(service: ServicePort, state: NodeState) -> Target | None:
+    """Where the kernel sends its packets; the same for all of its frontends."""
+    found = (
+        state.captures.get(Frontend(service.protocol, frontend))
+        for frontend in service.frontends
+        if not frontend.is_ipv6
+    )
+    return next(found, None)
+
+
+def _state_of(endpoint: Endpoint, service: ServicePort, *, picked: bool) -> tuple[str, str]:
+    if endpoint.drained:
+        return "draining", "drained by an operator"
+    if picked:
+        return "up", "terminating, and nothing else is ready" if not endpoint.ready else ""
+    if endpoint.terminating:
+        return "draining", "terminating"
+    if not endpoint.ready:
+        return "down", "not ready"
+    return "unused", _why_unused(endpoint, service)
+
+
+def _why_unused(endpoint: Endpoint, service: ServicePort) -> str:
+    if not is_served(endpoint):
+        return "IPv6 is not served"
+    if all(frontend.is_ipv6 for frontend in service.frontends):
+        return "the Service has no IPv4 address"
+    return "other endpoints are nearer, or the traffic policy excludes it"

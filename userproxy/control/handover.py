@@ -1,0 +1,90 @@
+"""What a control process leaves to the one that takes its place in the same process: SIGHUP, execve(2).
+
+Workers need no such thing, they are found by their rendezvous. This is for what only the control process
+has: what it has counted, and the sockets on which probes are answered. It lies in a file in memory whose
+number is in the environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from userproxy.model.address import Address
+from userproxy.model.counters import Counters
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = structlog.get_logger("userproxy")
+
+VARIABLE = "USERPROXY_HANDOVER"
+"""The number of the file, and the pid that it is for: a child of that process must not take it."""
+
+
+class Handover(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left.
+
+    Attributes:
+        past: what was counted by processes that are gone, the former control process included.
+        workers: what the workers had counted, by pid. Whoever is not there any more counts as gone.
+        listeners: by flag (`healthz-bind-address`), the file descriptors of listening sockets.
+    """
+
+    past: Counters = msgspec.field(default_factory=Counters)
+    workers: dict[int, Counters] = {}
+    listeners: dict[str, int] = {}
+
+
+NOTHING = Handover()
+
+
+def leave(past: Counters, workers: Mapping[int, Counters], listeners: Mapping[str, socket.socket]) -> None:
+    """Leave all of a `Handover` to the program that this process is about to execute."""
+    fds = {name: os.dup(sock.fileno()) for name, sock in listeners.items()}
+    for fd in fds.values():
+        os.set_inheritable(fd, True)  # noqa: FBT003 - as the function has it
+    file = os.memfd_create("userproxy-handover", 0)
+    os.write(file, msgspec.msgpack.encode(Handover(past=past, workers=dict(workers), listeners=fds)))
+    os.environ[VARIABLE] = f"{file} {os.getpid()}"
+
+
+def take() -> Handover:
+    """Take what was left to this process; what cannot be understood, another version's, is left alone."""
+    file, _, pid = os.environ.pop(VARIABLE, "").partition(" ")
+    if pid != str(os.getpid()) or not file.isdecimal():
+        return NOTHING
+    try:
+        with open(int(file), "rb") as left:  # noqa: PTH123 - a descriptor
+            left.seek(0)
+            return msgspec.msgpack.decode(left.read(), type=Handover)
+    except (OSError, msgspec.DecodeError) as error:
+        log.warning("what the former daemon had counted is lost", error=str(error))
+        return NOTHING
+
+
+def adopt(handover: Handover, wanted: Mapping[str, Address | None]) -> dict[str, socket.socket]:
+    """The listening sockets that are still wanted, by flag; the others are closed.
+
+    Args:
+        handover: what was left.
+        wanted: by flag, the address to listen on now.
+    """
+    adopted: dict[str, socket.socket] = {}
+    for name, fd in handover.listeners.items():
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError:  # not a socket of ours
+            continue
+        os.set_inheritable(fd, False)  # noqa: FBT003 - likewise
+        with contextlib.suppress(OSError):
+            if Address(*sock.getsockname()[:2]) == wanted.get(name):
+                adopted[name] = sock
+                continue
+        sock.close()
+    return adopted

@@ -1,0 +1,107 @@
+"""What carries connections, as the control process uses it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+
+    from userproxy.control.pod_health import PodHealth
+    from userproxy.model.actions import CaptureChange
+    from userproxy.model.address import Address
+    from userproxy.model.counters import Counters
+    from userproxy.model.filter import ConnectionFilter
+    from userproxy.model.messages import Parts
+    from userproxy.model.rows import ConnectionRow
+    from userproxy.model.service import ServicePortName
+    from userproxy.model.state import Frontend, NodeState, Serve
+    from userproxy.netfilter.conntrack.table import FlowTable
+
+
+class Workers(Protocol):
+    """The data side: `userproxy.worker.pool.WorkerPool`, whose docstrings say what each call does."""
+
+    @property
+    def serves(self) -> dict[ServicePortName, Serve]:
+        """What the workers serve."""
+
+    @property
+    def behind(self) -> frozenset[ServicePortName]:
+        """The Service ports that a worker failed to take over as they are wanted."""
+
+    @property
+    def living_counters(self) -> dict[int, Counters]:
+        """What the workers that live have counted, by pid."""
+
+    @property
+    def past_counters(self) -> Counters:
+        """What workers have counted that are gone."""
+
+    async def start(self, known: Mapping[int, Counters] | None = None) -> None:
+        """Take over from earlier workers."""
+
+    async def mind(self) -> None:
+        """Replace workers that die, until cancelled."""
+
+    async def serve(self, serves: Iterable[Serve], /) -> dict[ServicePortName, OSError]:
+        """Open listeners, and take over new backends on open ones."""
+
+    async def close(self, names: Sequence[ServicePortName], /) -> None:
+        """Stop accepting for these Service ports."""
+
+    def connections(self, wanted: ConnectionFilter, /) -> AsyncIterator[list[ConnectionRow]]:
+        """The live connections that match."""
+
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, /) -> int:
+        """Reset connections; returns how many."""
+
+    async def count(self) -> list[Parts]:
+        """What is known of the Service ports now."""
+
+    async def drain(self, seconds: float, /) -> int:
+        """Stop accepting, give connections this time, and end all workers."""
+
+    def hurry(self) -> None:
+        """Give connections no more time."""
+
+    def leave(self) -> None:
+        """Leave the workers to themselves."""
+
+
+class Kernel(Protocol):
+    """What netfilter and the routes do for us: `userproxy.netfilter.kernel.Kernel`."""
+
+    async def start(self) -> NodeState:
+        """Adopt what an earlier daemon left."""
+
+    async def apply(self, change: CaptureChange, /) -> None:
+        """Change captures, atomically."""
+
+    async def forget(self, frontends: Mapping[Frontend, Collection[Address]], /) -> None:
+        """Forget UDP flows."""
+
+    async def used(self) -> set[Frontend]:
+        """The frontends from which a new connection has been sent to a pod lately."""
+
+    async def repair(self) -> tuple[str, ...]:
+        """Put back what somebody else has changed of ours."""
+
+    async def remove(self) -> None:
+        """Leave no trace."""
+
+
+class Sides(NamedTuple):
+    """What carries connections.
+
+    Attributes:
+        workers: the data side: connections that are relayed.
+        kernel: what it captures for us.
+        pod_health: the checks of pods that netfilter sends connections to by itself.
+        flows: these connections.
+    """
+
+    workers: Workers
+    kernel: Kernel
+    pod_health: PodHealth
+    flows: FlowTable

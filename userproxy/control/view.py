@@ -18,7 +18,7 @@ from userproxy.model.service import Path, Protocol
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
 from userproxy.model.state import NodeState
 from userproxy.ops.http.metrics import Figures
-from userproxy.planner.outcome import path_of
+from userproxy.planner.context import path_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -1,38 +1,51 @@
-"""What one Service port comes to on this node: its listener, its captures, and what its owner must know."""
+"""What one Service port comes to on this node: its listener, its captures, and what its owner must know.
+
+How it comes to that is a matter of its path (`userproxy.planner.paths`).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from userproxy.model.address import Address
-from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
-from userproxy.model.settings import HealthCheck
-from userproxy.model.snapshot import Node, Problem
-from userproxy.model.state import Drop, Frontend, Pool, Refuse, Serve, Target, ToListener, ToPods
-from userproxy.planner import topology
+from userproxy.model.service import ServicePortName
+from userproxy.model.snapshot import Problem
+from userproxy.model.state import Drop, Frontend, Pool, Refuse, Serve, Target
 
 if TYPE_CHECKING:
     from userproxy.model.endpoint import Endpoint
+    from userproxy.model.service import ServicePort
+    from userproxy.planner.context import PlanContext
+    from userproxy.planner.topology import Choice
 
-_TO_POD_REMEDY = f"annotate the Service with userproxy.dev/path: {Path.REDIRECT_TO_POD}"
 
-
-class Place(msgspec.Struct, frozen=True):
-    """Where this daemon serves, and how.
+class Traffic(NamedTuple):
+    """One Service port to be planned.
 
     Attributes:
-        node: that it runs on.
-        host_ip: of its listeners.
-        mode: the path of Services that do not choose one.
-        ports: the range of its host ports.
+        service: as its author wants it served.
+        endpoints: all of its endpoints.
+        port: its host port; None if it needs none, or if none is left.
+        context: of this node.
     """
 
-    node: Node
-    host_ip: str
-    mode: Path
-    ports: range
+    service: ServicePort
+    endpoints: tuple[Endpoint, ...]
+    port: int | None
+    context: PlanContext
+
+    @property
+    def frontends(self) -> list[Frontend]:
+        """Those that can be captured."""
+        service = self.service
+        return [Frontend(service.protocol, address) for address in service.frontends if not address.is_ipv6]
+
+    @property
+    def same_family(self) -> list[Endpoint]:
+        """The endpoints that these may lead to."""
+        return [endpoint for endpoint in self.endpoints if not endpoint.address.is_ipv6]
 
 
 class Outcome(msgspec.Struct, frozen=True, eq=False):
@@ -57,47 +70,16 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
     checked: Pool | None = None
 
 
-def path_of(service: ServicePort, mode: Path) -> Path:
-    """How its bytes travel: as its author chose, else as this daemon's mode has it."""
-    return service.path or mode
+def target_of(choice: Choice, target: Target) -> Target:
+    """The target, if there is anybody to take the traffic."""
+    if choice.drop:
+        return Drop()
+    return target if choice.backends else Refuse()
 
 
-def needs_host_port(service: ServicePort, place: Place) -> bool:
-    """Whether it is served by a listener of ours."""
-    return (
-        path_of(service, place.mode) is Path.REDIRECT_TO_HOST
-        and service.protocol is Protocol.TCP
-        and not all(frontend.is_ipv6 for frontend in service.frontends)
-    )
-
-
-def outcome_of(
-    service: ServicePort, endpoints: tuple[Endpoint, ...], port: int | None, place: Place
-) -> Outcome:
-    """Make the outcome of one Service port.
-
-    Args:
-        service: as its author wants it served.
-        endpoints: all of its endpoints.
-        port: its host port; None if it needs none, or if none is left.
-        place: where it is served.
-    """
-    problems = [_ipv6_problem(service.name, lost) for lost in service.frontends if lost.is_ipv6]
-    if path_of(service, place.mode) is Path.REDIRECT_TO_HOST and service.protocol is not Protocol.TCP:
-        problems.append(_protocol_problem(service))
-        return Outcome(service.name, problems=tuple(problems))
-    frontends = tuple(frontend for frontend in service.frontends if not frontend.is_ipv6)
-    keys = [Frontend(service.protocol, frontend) for frontend in frontends]
-    if port is None and needs_host_port(service, place):
-        problems.append(_exhausted_problem(service.name, place.ports))
-        return Outcome(service.name, None, dict.fromkeys(keys, Refuse()), tuple(problems))
-    same_family = [endpoint for endpoint in endpoints if not endpoint.address.is_ipv6]
-    choice = topology.select(service, same_family, place.node)
-    if port is None:
-        outcome = _carried(service, keys, same_family, choice)
-    else:
-        outcome = _relayed(service, keys, same_family, choice, Address(place.host_ip, port))
-    return msgspec.structs.replace(outcome, problems=tuple(problems))
+def unserved_addresses(service: ServicePort) -> tuple[Problem, ...]:
+    """A problem for each address that is not captured."""
+    return tuple(_ipv6_problem(service.name, address) for address in service.frontends if address.is_ipv6)
 
 
 def without_conflicts(outcomes: list[Outcome]) -> list[Outcome]:
@@ -133,88 +115,9 @@ def _without(
     )
 
 
-def _relayed(
-    service: ServicePort,
-    keys: list[Frontend],
-    endpoints: list[Endpoint],
-    choice: topology.Choice,
-    listener: Address,
-) -> Outcome:
-    """Its packets go to a listener of ours."""
-    serve = Serve(
-        service=service.name,
-        listener=listener,
-        frontends=tuple(key.address for key in keys),
-        backends=choice.backends,
-        far=choice.far,
-        leaving=_leaving(service, endpoints, choice),
-        settings=service.settings,
-    )
-    return Outcome(
-        name=service.name,
-        serve=serve,
-        captures=dict.fromkeys(keys, _target(choice, ToListener(listener))),
-        guard=Frontend(service.protocol, listener),
-    )
-
-
-def _carried(
-    service: ServicePort, keys: list[Frontend], endpoints: list[Endpoint], choice: topology.Choice
-) -> Outcome:
-    """Its packets go to the pods."""
-    pods = tuple(backend.address for backend in choice.backends)
-    flows: dict[Frontend, tuple[Address, ...]] = {}
-    checked = None
-    if service.protocol is Protocol.UDP:
-        # Not with those that are drained by hand: UDP clients have no end that one could wait for.
-        serving = (each.address for each in endpoints if each.serving and not each.drained)
-        flows = dict.fromkeys(keys, tuple(dict.fromkeys((*pods, *serving))))
-    elif service.settings.check.kind is not HealthCheck.OFF:
-        checked = Pool(
-            service=service.name,
-            frontends=tuple(key.address for key in keys),
-            backends=choice.backends,
-            far=choice.far,
-            settings=service.settings,
-        )
-    return Outcome(
-        name=service.name,
-        captures=dict.fromkeys(keys, _target(choice, ToPods(pods))),
-        flows=flows,
-        checked=checked,
-    )
-
-
-def _leaving(service: ServicePort, endpoints: list[Endpoint], choice: topology.Choice) -> tuple[Address, ...]:
-    if service.settings.close_on_removal is None:
-        return ()
-    picked = {backend.address for backend in (*choice.backends, *choice.far)}
-    return tuple(endpoint.address for endpoint in endpoints if endpoint.address not in picked)
-
-
-def _target(choice: topology.Choice, target: Target) -> Target:
-    """The target, if there is anybody to take the traffic."""
-    if choice.drop:
-        return Drop()
-    return target if choice.backends else Refuse()
-
-
-def _protocol_problem(service: ServicePort) -> Problem:
-    message = f"{Path.REDIRECT_TO_HOST} does not carry {service.protocol}: {_TO_POD_REMEDY}, which does"
-    return Problem(str(service.name), "ProtocolNotSupported", message)
-
-
 def _ipv6_problem(name: ServicePortName, frontend: Address) -> Problem:
     message = f"{frontend} is not served, only IPv4 is: give the Service an IPv4 cluster IP (ipFamilies)"
     return Problem(str(name), "AddressFamilyNotSupported", message)
-
-
-def _exhausted_problem(name: ServicePortName, ports: range) -> Problem:
-    message = (
-        f"refused, as no host port is left in {ports.start}-{ports.stop - 1}: "
-        f"widen --port-range, or {_TO_POD_REMEDY}, which needs none"
-    )
-    return Problem(str(name), "PortRangeExhausted", message)
 
 
 def _conflict_problem(name: ServicePortName, key: Frontend, owner: ServicePortName) -> Problem:

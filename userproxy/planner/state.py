@@ -15,7 +15,9 @@ from userproxy.model.endpoint import Endpoint
 from userproxy.model.service import Path, ServicePort, ServicePortName
 from userproxy.model.state import Frontend, NodeState, Pool, Serve, Target
 from userproxy.model.versioned import dropped, patched, touched
-from userproxy.planner.outcome import Outcome, Place, needs_host_port, outcome_of, without_conflicts
+from userproxy.planner.context import PlanContext, path_of
+from userproxy.planner.outcome import Outcome, Traffic, without_conflicts
+from userproxy.planner.paths import PATHS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,7 +51,7 @@ class Planner:
         self._book = book
         self._host_ip = host_ip
         self._mode = mode
-        self._place: Place | None = None
+        self._context: PlanContext | None = None
         self._made: dict[ServicePortName, _Made] = {}
         self._ports: dict[ServicePortName, int] = {}  # of `_made`, those that have one
         self._troubled: dict[ServicePortName, tuple[Problem, ...]] = {}  # likewise, problems
@@ -75,15 +77,15 @@ class Planner:
             next round: go on until the plan is empty.
         """
         self._release_closed(actual)
-        place = Place(node, self._host_ip, self._mode, self._book.range)
-        if place != self._place:
-            self._place = place
+        context = PlanContext(node, self._host_ip, self._mode, self._book.range)
+        if context != self._context:
+            self._context = context
             self._made, self._ports, self._troubled, self._claims, self._seen = {}, {}, {}, 0, None
             self._wanted = NodeState()
-        stale, without_port = self._changed(snapshot, self._candidates(snapshot), place)
+        stale, without_port = self._changed(snapshot, self._candidates(snapshot), context)
         assigned = self._book.assign(sorted(without_port))
         stale.update(dict.fromkeys(assigned))
-        new = {name: self._make(name, snapshot, place) for name in stale}
+        new = {name: self._make(name, snapshot, context) for name in stale}
         old = [self._made[name].outcome for name in stale if name in self._made]
         self._keep(new)
         if len(self._made) != len(snapshot.services):
@@ -130,7 +132,7 @@ class Planner:
         return dict.fromkeys([*services, *(name for name in endpoints if name in snapshot.services)])
 
     def _changed(
-        self, snapshot: Snapshot, names: Iterable[ServicePortName], place: Place
+        self, snapshot: Snapshot, names: Iterable[ServicePortName], context: PlanContext
     ) -> tuple[dict[ServicePortName, None], list[ServicePortName]]:
         """Whose outcome is to be made (anew), and who lacks a host port."""
         stale: dict[ServicePortName, None] = {}
@@ -141,7 +143,7 @@ class Planner:
             made = self._made.get(name)
             if made is None or made.service is not service:
                 made = None
-                needs_port = needs_host_port(service, place)
+                needs_port = _needs_host_port(service, context)
             else:
                 needs_port = made.needs_port
             port = live.get(name) if needs_port else None
@@ -151,12 +153,14 @@ class Planner:
                 stale[name] = None
         return stale, without_port
 
-    def _make(self, name: ServicePortName, snapshot: Snapshot, place: Place) -> _Made:
+    def _make(self, name: ServicePortName, snapshot: Snapshot, context: PlanContext) -> _Made:
         service = snapshot.services[name]
         endpoints = snapshot.endpoints.get(name, ())
-        needs_port = needs_host_port(service, place)
+        needs_port = _needs_host_port(service, context)
         port = self._book.live.get(name) if needs_port else None
-        return _Made(service, endpoints, needs_port, port, outcome_of(service, endpoints, port, place))
+        path = PATHS[path_of(service, context.mode)]
+        outcome = path.outcome_of(Traffic(service, endpoints, port, context))
+        return _Made(service, endpoints, needs_port, port, outcome)
 
     def _merge(self, snapshot: Snapshot, old: list[Outcome], new: list[Outcome]) -> None:
         """Put new outcomes in the place of old ones; start from nothing while a frontend is claimed twice."""
@@ -199,3 +203,7 @@ def _flows(outcomes: list[Outcome]) -> dict[Frontend, tuple[Address, ...]]:
 
 def _checked(outcomes: list[Outcome]) -> dict[ServicePortName, Pool]:
     return {outcome.name: outcome.checked for outcome in outcomes if outcome.checked is not None}
+
+
+def _needs_host_port(service: ServicePort, context: PlanContext) -> bool:
+    return PATHS[path_of(service, context.mode)].needs_host_port(service)

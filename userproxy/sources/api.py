@@ -93,6 +93,7 @@ class ServicePortSpec(msgspec.Struct, frozen=True, gc=False):
     name: str | None = None
     protocol: str | None = None
     port: int | None = None
+    node_port: int | None = msgspec.field(default=None, name="nodePort")
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -104,6 +105,27 @@ class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     ports: list[ServicePortSpec] | None = None
     internal_traffic_policy: str | None = None
     external_traffic_policy: str | None = None
+    external_ips: list[str] | None = msgspec.field(default=None, name="externalIPs")
+    session_affinity: str | None = None
+
+
+class Ingress(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`status.loadBalancer.ingress[]` of a Service."""
+
+    ip: str | None = None
+    ip_mode: str | None = None
+
+
+class LoadBalancerStatus(msgspec.Struct, frozen=True, gc=False):
+    """`status.loadBalancer` of a Service."""
+
+    ingress: list[Ingress] | None = None
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`status` of a Service."""
+
+    load_balancer: LoadBalancerStatus | None = None
 
 
 class Service(msgspec.Struct, frozen=True, gc=False):
@@ -111,6 +133,7 @@ class Service(msgspec.Struct, frozen=True, gc=False):
 
     metadata: ObjectMeta | None = None
     spec: ServiceSpec | None = None
+    status: ServiceStatus | None = None
 
 
 class Conditions(msgspec.Struct, frozen=True, gc=False):

@@ -124,6 +124,7 @@ def decode_service(service: api.Service, service_proxy_name: str | None = None) 
         return ServiceObject(key)
     problems: list[Problem] = []
     about, chosen = f"{key.namespace}/{key.name}", metadata.annotations or {}
+    problems += _unserved(about, spec, service.status)
     path = read_path(chosen, about, problems)
     settings = read_settings(chosen, about, problems)
     internal = _choice(TrafficPolicy, "spec.internalTrafficPolicy", spec.internal_traffic_policy)
@@ -141,6 +142,29 @@ def decode_service(service: api.Service, service_proxy_name: str | None = None) 
         for name, protocol, port in _service_ports(key, spec.ports, problems)
     )
     return ServiceObject(key, ports, _timestamp(metadata.creation_timestamp), tuple(problems))
+
+
+def _unserved(about: str, spec: api.ServiceSpec, status: api.ServiceStatus | None) -> Iterator[Problem]:
+    """A problem for each thing that a Service asks for and does not get."""
+    node_ports = [str(port.node_port) for port in spec.ports or () if port.node_port]
+    balancer = (status and status.load_balancer) or api.LoadBalancerStatus()
+    ingress = [one.ip for one in balancer.ingress or () if one.ip and one.ip_mode != "Proxy"]
+    for reason, what in (
+        ("NodePortNotServed", f"node port {', '.join(node_ports)}" if node_ports else ""),
+        (
+            "ExternalIPNotServed",
+            f"external IP {', '.join(spec.external_ips or ())}" if spec.external_ips else "",
+        ),
+        ("LoadBalancerIPNotServed", f"load balancer IP {', '.join(ingress)}" if ingress else ""),
+    ):
+        if what:
+            yield Problem(about, reason, f"{what} is not served yet: reach the Service by its cluster IP")
+    if spec.session_affinity not in (None, "", "None"):
+        message = (
+            f"session affinity {spec.session_affinity} is not kept yet: annotate the Service with "
+            "userproxy.dev/balance: source-hash"
+        )
+        yield Problem(about, "SessionAffinityNotServed", message)
 
 
 def decode_slice(endpoint_slice: api.EndpointSlice, service_proxy_name: str | None = None) -> SliceObject:

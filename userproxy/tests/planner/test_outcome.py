@@ -11,10 +11,12 @@ from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
 from userproxy.model.settings import Balance, Check, HealthCheck, Settings
 from userproxy.model.snapshot import Node
 from userproxy.model.state import Frontend, Refuse, ToPods
-from userproxy.planner.outcome import Outcome, Place, outcome_of
+from userproxy.planner.context import PlanContext
+from userproxy.planner.outcome import Outcome, Traffic
+from userproxy.planner.paths import to_host, to_pod
 
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
-PLACE = Place(Node("here", "zone-a"), "10.100.0.2", Path.REDIRECT_TO_HOST, range(10400, 10500))
+CONTEXT = PlanContext(Node("here", "zone-a"), "10.100.0.2", Path.REDIRECT_TO_HOST, range(10400, 10500))
 READY = Endpoint(address=Address("10.0.1.2", 8080))
 LEAVING = Endpoint(address=Address("10.0.1.3", 8080), ready=False, terminating=True)
 GONE = Endpoint(address=Address("10.0.1.4", 8080), ready=False, serving=False, terminating=True)
@@ -27,7 +29,7 @@ def served(settings: Settings) -> tuple[Settings, tuple[Address, ...]]:
         frontends=(Address("10.3.0.1", 80),),
         settings=settings,
     )
-    serve = outcome_of(service, (READY, LEAVING), 10400, PLACE).serve
+    serve = to_host.outcome_of(Traffic(service, (READY, LEAVING), 10400, CONTEXT)).serve
     assert serve is not None
     return serve.settings, serve.leaving
 
@@ -52,7 +54,7 @@ def carried(
         path=Path.REDIRECT_TO_POD,
         settings=Settings(check=Check(kind=check)),
     )
-    return outcome_of(service, endpoints, None, PLACE)
+    return to_pod.outcome_of(Traffic(service, endpoints, None, CONTEXT))
 
 
 def test_udp_flows_may_stay_with_a_pod_that_still_serves_though_new_ones_go_elsewhere() -> None:

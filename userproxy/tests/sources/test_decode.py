@@ -42,6 +42,32 @@ def test_the_only_port_of_a_service_needs_no_name() -> None:
     assert (str(port.name), port.protocol) == ("default/server-service", Protocol.UDP)
 
 
+def test_what_a_service_asks_for_and_does_not_get_is_told() -> None:
+    manifest = service(
+        ports=[{"port": 80, "nodePort": 30080}],
+        externalIPs=["192.0.2.7"],
+        sessionAffinity="ClientIP",
+    )
+    ingress = [{"ip": "192.0.2.8"}, {"ip": "192.0.2.9", "ipMode": "Proxy"}, {"hostname": "lb.example"}]
+    manifest["status"] = {"loadBalancer": {"ingress": ingress}}
+    problems = decoded_service(manifest).problems
+    assert {problem.reason for problem in problems} == {
+        "NodePortNotServed",
+        "ExternalIPNotServed",
+        "LoadBalancerIPNotServed",
+        "SessionAffinityNotServed",
+    }
+    said = " ".join(problem.message for problem in problems)
+    assert all(what in said for what in ("30080", "192.0.2.7", "192.0.2.8", "ClientIP"))
+    assert "192.0.2.9" not in said
+
+
+def test_a_service_that_asks_for_a_cluster_ip_alone_has_no_problem() -> None:
+    manifest = service(sessionAffinity="None", externalIPs=[])
+    manifest["status"] = {"loadBalancer": {}}
+    assert decoded_service(manifest).problems == ()
+
+
 def test_traffic_policies_and_path_are_read() -> None:
     (port,) = decoded_service(
         service(

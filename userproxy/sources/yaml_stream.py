@@ -24,6 +24,8 @@ Value = dict[str, "Value"] | list["Value"] | str | int | float | bool | None
 MAX_DEPTH = 100
 MAX_ALIASED = 100_000
 
+_TOO_DEEP = f"is nested more than {MAX_DEPTH} deep"
+
 _WORDS: dict[str, bool | None] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
 _WORDS |= dict.fromkeys(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"), True)
 _WORDS |= dict.fromkeys(("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"), False)
@@ -68,7 +70,10 @@ def yaml_documents(text: bytes) -> Iterator[Value]:
     except yaml.MarkedYAMLError as failure:
         mark = failure.problem_mark or failure.context_mark
         place = f"line {mark.line + 1}: " if mark else ""
-        raise YamlError(builder.document, f"{place}{failure.problem or failure.context}") from None
+        problem = str(failure.problem or failure.context)
+        if "nesting" in problem:  # libyaml's own bound, of 1,000, strikes first where it has to look ahead
+            problem = _TOO_DEEP
+        raise YamlError(builder.document, f"{place}{problem}") from None
     except yaml.reader.ReaderError as failure:
         raise YamlError(builder.document, f"byte {failure.position}: {failure.reason}") from None
     except yaml.YAMLError as failure:
@@ -103,7 +108,7 @@ class _Builder:
         elif isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         elif depth == MAX_DEPTH:
-            raise self._fault(event, f"is nested more than {MAX_DEPTH} deep")
+            raise self._fault(event, _TOO_DEEP)
         elif isinstance(event, yaml.CollectionStartEvent) and event.tag not in _CONTAINER_TAGS:
             raise self._fault(event, f"tag {event.tag} is not allowed")
         elif isinstance(event, yaml.MappingStartEvent):

@@ -21,11 +21,14 @@ from typing import TYPE_CHECKING, Any, Self
 from integration.kubernetes.commands import Addresses, apiserver_command, etcd_command
 from integration.kubernetes.credentials import Credentials
 from integration.kubernetes.processes import ClusterError, Server, run_client
+from userproxy.lab.objects import listed
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Mapping, Sequence
     from types import TracebackType
+
+    from userproxy.lab.objects import Object
 
 SERVICE_CIDR = "10.3.240.0/20"  # the reference deployment's
 READY_TIMEOUT = 90.0  # seconds; 4-10 on an idle machine
@@ -213,14 +216,13 @@ class Cluster:
             raise KubectlError(arguments, done.returncode, done.stderr)
         return done.stdout
 
-    def apply(self, *objects: Mapping[str, Any]) -> None:
+    def apply(self, *objects: Object) -> None:
         """Creates or updates API objects (`kubectl apply`), in order.
 
         Raises:
             KubectlError: the API server refused one of them.
         """
-        bundle = {"apiVersion": "v1", "kind": "List", "items": objects}
-        self.kubectl("apply", "--filename=-", stdin=json.dumps(bundle))
+        self.kubectl("apply", "--filename=-", stdin=json.dumps(listed(objects)))
 
     def token_for(self, service_account: str, namespace: str = "default", duration: str = "12h") -> str:
         """A token of a ServiceAccount by TokenRequest; makes the namespace and the account if need be.

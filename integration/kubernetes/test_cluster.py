@@ -16,26 +16,17 @@ import pytest
 
 from integration.kubernetes.cluster import Cluster, KubectlError
 from integration.kubernetes.processes import ClusterError
+from userproxy.lab.objects import Port, endpoint, endpoint_slice, service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SERVICE_IP = "10.3.241.152"
-SLICE = {
-    "apiVersion": "discovery.k8s.io/v1",
-    "kind": "EndpointSlice",
-    "metadata": {
-        "name": "server-service-1",
-        "namespace": "default",
-        "labels": {"kubernetes.io/service-name": "server-service"},
-    },
-    "addressType": "IPv4",
-    "ports": [{"name": "", "protocol": "TCP", "port": 8080}],
-    "endpoints": [
-        {"addresses": ["10.0.1.2"], "conditions": {"ready": True}},
-        {"addresses": ["10.0.2.2"], "conditions": {"ready": True}},
-    ],
-}
+PORTS = [Port(80, 8080)]
+OBJECTS = [
+    service("server-service", [SERVICE_IP], PORTS),
+    endpoint_slice("server-service-1", "server-service", PORTS, [endpoint("10.0.1.2"), endpoint("10.0.2.2")]),
+]
 RUN_UNTIL_KILLED = """
 import signal, sys
 from pathlib import Path
@@ -44,15 +35,6 @@ with Cluster(Path(sys.argv[1])) as cluster:
     print(cluster.directory, flush=True)
     signal.pause()
 """
-
-
-def service(name: str, ip: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"clusterIP": ip, "ports": [{"port": 80, "targetPort": 8080}]},
-    }
 
 
 def config_map(value: str) -> dict[str, Any]:
@@ -94,7 +76,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
 
 
 def test_a_service_with_endpoints_of_our_own_is_kept(cluster: Cluster) -> None:
-    cluster.apply(service("server-service", SERVICE_IP), SLICE)
+    cluster.apply(*OBJECTS)
 
     found = get(cluster, "service", "server-service")
     assert found["spec"]["clusterIP"] == SERVICE_IP
@@ -106,7 +88,7 @@ def test_a_service_with_endpoints_of_our_own_is_kept(cluster: Cluster) -> None:
 
 def test_the_api_server_enforces_the_service_range(cluster: Cluster) -> None:
     with pytest.raises(KubectlError, match="does not match the current range"):
-        cluster.apply(service("outside", "10.9.9.9"))
+        cluster.apply(service("outside", ["10.9.9.9"], PORTS))
 
 
 def test_a_service_account_may_only_what_a_role_allows(cluster: Cluster) -> None:
@@ -132,7 +114,7 @@ def test_a_service_account_may_only_what_a_role_allows(cluster: Cluster) -> None
 
 
 def test_a_killed_api_server_comes_back_with_its_data_address_and_tokens(cluster: Cluster) -> None:
-    cluster.apply(service("server-service", SERVICE_IP))
+    cluster.apply(OBJECTS[0])
     uid = get(cluster, "service", "server-service")["metadata"]["uid"]
     before = cluster.kubeconfig_for("survivor")
 

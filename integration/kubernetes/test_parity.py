@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from integration.kubernetes.source.site import reference
+from userproxy.lab.objects import TERMINATING, Port, endpoint, endpoint_slice, service
 from userproxy.sources.kubernetes.source import KubernetesSource
 from userproxy.sources.manifests import ManifestSource
 
@@ -14,61 +15,39 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from integration.kubernetes.cluster import Cluster
+    from userproxy.lab.objects import Metadata
     from userproxy.model.snapshot import Snapshot
 
-HEADLESS = {"service.kubernetes.io/headless": ""}
-OTHER_PROXY = {"service.kubernetes.io/service-proxy-name": "other"}
-
-
-def service(name: str, labels: dict[str, str] | None = None, **spec: object) -> dict[str, Any]:
-    """A Service."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": "default", "labels": labels or {}},
-        "spec": {"ports": [{"name": "http", "port": 80}]} | spec,
-    }
-
-
-def endpoint_slice(name: str, of: str, *endpoints: dict[str, Any], port: int = 8080) -> dict[str, Any]:
-    """An EndpointSlice."""
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": name,
-            "namespace": "default",
-            "labels": {"kubernetes.io/service-name": of},
-        },
-        "addressType": "IPv4",
-        "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
-        "endpoints": endpoints,
-    }
-
+HTTP = [Port(80, 8080, "http")]
+HEADLESS: Metadata = {"labels": {"service.kubernetes.io/headless": ""}}
+OTHER_PROXY: Metadata = {"labels": {"service.kubernetes.io/service-proxy-name": "other"}}
 
 OBJECTS = [
     *reference(),
-    service("policies", clusterIP="10.3.241.3", internalTrafficPolicy="Local"),
-    service("headless", clusterIP="None"),
-    service("labelled-headless", HEADLESS, clusterIP="10.3.241.4"),
-    service("of-another-proxy", OTHER_PROXY, clusterIP="10.3.241.5"),
-    service("external", type="ExternalName", externalName="example.com", ports=None),
-    service("udp", clusterIP="10.3.241.6", ports=[{"name": "dns", "port": 53, "protocol": "UDP"}]),
-    service("sctp", clusterIP="10.3.241.7", ports=[{"name": "a", "port": 9, "protocol": "SCTP"}]),
-    service("without-endpoints", clusterIP="10.3.241.8"),
+    service("policies", ["10.3.241.3"], HTTP, internalTrafficPolicy="Local"),
+    service("headless", ["None"], HTTP),
+    service("labelled-headless", ["10.3.241.4"], HTTP, metadata=HEADLESS),
+    service("of-another-proxy", ["10.3.241.5"], HTTP, metadata=OTHER_PROXY),
+    service("external", type="ExternalName", externalName="example.com"),
+    service("udp", ["10.3.241.6"], [Port(53, name="dns", protocol="UDP")]),
+    service("sctp", ["10.3.241.7"], [Port(9, name="a", protocol="SCTP")]),
+    service("without-endpoints", ["10.3.241.8"], HTTP),
     endpoint_slice(
         "policies-1",
         "policies",
-        {"addresses": ["10.0.1.4"], "nodeName": "host1", "zone": "a", "hints": {"forZones": [{"name": "a"}]}},
-        {"addresses": ["10.0.1.5"], "conditions": {"ready": False, "serving": True, "terminating": True}},
+        HTTP,
+        [
+            endpoint("10.0.1.4", "host1", {}, zone="a", for_zones=["a"]),
+            endpoint("10.0.1.5", conditions=TERMINATING),
+        ],
     ),
     endpoint_slice(
         "policies-2",
         "policies",
-        {"addresses": ["10.0.1.5"], "conditions": {"ready": True}},
-        {"addresses": ["10.0.1.6"], "conditions": {}},
+        HTTP,
+        [endpoint("10.0.1.5", conditions={"ready": True}), endpoint("10.0.1.6", conditions={})],
     ),
-    endpoint_slice("nobodys", "no-such-service", {"addresses": ["10.0.1.7"]}),
+    endpoint_slice("nobodys", "no-such-service", HTTP, [endpoint("10.0.1.7")]),
 ]
 
 

@@ -6,22 +6,19 @@ All paths serve the same ones: the labs are twins, so that the same addresses me
 from __future__ import annotations
 
 import ipaddress
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from userproxy.lab import objects
+from userproxy.lab.objects import Object, Port
 from userproxy.lab.topology import Deployment, Host, Pod
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Object = dict[str, Any]
-"""A Kubernetes API object."""
-
 HTTP_PORT, BULK_PORT = 8080, 5201
-NAMESPACE = "default"
 SERVICE_NETWORK = "10.3.0.0/16"
 
 # Pods without a port: the lab then starts no web server of its own in them.
@@ -50,7 +47,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A Service with one TCP port.
 
     Attributes:
-        name: in `NAMESPACE`.
+        name: in the namespace `default`.
         frontend: its Service IP and port.
         target: the port of its pods.
         pods: behind it.
@@ -60,6 +57,11 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     frontend: Address
     target: int
     pods: tuple[Pod, ...]
+
+    @property
+    def port(self) -> Port:
+        """Its one port, as an API object has it."""
+        return Port(self.frontend.port, self.target)
 
 
 HTTP = Service(
@@ -93,67 +95,30 @@ def newcomer(number: int) -> Service:
 
 def manifest(services: Iterable[Service]) -> str:
     """The Services and their EndpointSlices as one YAML file (of JSON documents)."""
-    return "---\n".join(
-        json.dumps(each) + "\n" for service in services for each in (api_service(service), api_slice(service))
+    return objects.manifest(
+        (each for service in services for each in (api_service(service), api_slice(service))), indent=None
     )
 
 
 def api_service(service: Service) -> Object:
     """The Service object."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"namespace": NAMESPACE, "name": service.name},
-        "spec": {
-            "clusterIP": service.frontend.ip,
-            "clusterIPs": [service.frontend.ip],
-            "ipFamilies": ["IPv4"],
-            "ports": [{"protocol": "TCP", "port": service.frontend.port, "targetPort": service.target}],
-        },
-    }
+    return objects.service(service.name, [service.frontend.ip], [service.port])
 
 
 def api_slice(service: Service) -> Object:
     """The EndpointSlice object of its pods."""
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "namespace": NAMESPACE,
-            "name": f"{service.name}-pods",
-            "labels": {"kubernetes.io/service-name": service.name},
-        },
-        "addressType": "IPv4",
-        "ports": [{"name": "", "protocol": "TCP", "port": service.target}],
-        "endpoints": [
-            {
-                "addresses": [pod.ip],
-                "nodeName": HOST.name,
-                "conditions": {"ready": True, "serving": True, "terminating": False},
-            }
-            for pod in service.pods
-        ],
-    }
+    endpoints = [objects.endpoint(pod.ip, HOST.name) for pod in service.pods]
+    return objects.endpoint_slice(f"{service.name}-pods", service.name, [service.port], endpoints)
 
 
 def api_endpoints(service: Service) -> Object:
     """The Endpoints object of its pods, which proxies of before EndpointSlices read."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Endpoints",
-        "metadata": {"namespace": NAMESPACE, "name": service.name},
-        "subsets": [
-            {
-                "addresses": [{"ip": pod.ip, "nodeName": HOST.name} for pod in service.pods],
-                "ports": [{"port": service.target, "protocol": "TCP"}],
-            }
-        ],
-    }
+    return objects.endpoints(service.name, [service.port], [pod.ip for pod in service.pods], HOST.name)
 
 
 def api_node() -> Object:
     """The Node object of the host, which is the same in every twin."""
-    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": HOST.name}}
+    return objects.node(HOST.name)
 
 
 def _like_http(name: str, ip: int) -> Service:

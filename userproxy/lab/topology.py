@@ -16,10 +16,11 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 
 import msgspec
 
+from userproxy.lab import objects
+from userproxy.lab.objects import Port
 from userproxy.model.address import Address
 from userproxy.model.service import ServicePortName
 
@@ -148,9 +149,7 @@ REFERENCE = Deployment(
 def manifests(deployment: Deployment) -> dict[str, str]:
     """The Kubernetes objects of every Service, as file name -> text (JSON, which is YAML too)."""
     return {
-        manifest_name(service): "---\n".join(
-            json.dumps(each, indent=2) + "\n" for each in _objects(deployment, service)
-        )
+        manifest_name(service): objects.manifest(api_objects(deployment, service))
         for service in deployment.services
     }
 
@@ -160,40 +159,19 @@ def manifest_name(service: Service) -> str:
     return f"{service.name.service}.yaml"
 
 
-def _objects(deployment: Deployment, service: Service) -> tuple[dict[str, object], dict[str, object]]:
-    metadata = {"namespace": service.name.namespace, "name": service.name.service}
-    ports = sorted({pod.address.port for pod in service.backends})
-    if len(ports) != 1:
-        raise ValueError(f"{service.name}: its pods listen on different ports: {ports}")
+def api_objects(deployment: Deployment, service: Service) -> tuple[objects.Object, objects.Object]:
+    """A Service as the API has it, and the EndpointSlice of its pods.
+
+    Raises:
+        ValueError: its pods listen on different ports.
+    """
+    targets = sorted({pod.address.port for pod in service.backends})
+    if len(targets) != 1:
+        raise ValueError(f"{service.name}: its pods listen on different ports: {targets}")
+    name, ports = service.name.service, [Port(service.frontend.port, targets[0])]
+    metadata: objects.Metadata = {"namespace": service.name.namespace}
+    endpoints = [objects.endpoint(pod.ip, deployment.host_of(pod).name) for pod in service.backends]
     return (
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": metadata,
-            "spec": {
-                "clusterIP": service.frontend.ip,
-                "clusterIPs": [service.frontend.ip],
-                "ipFamilies": ["IPv4"],
-                "ports": [{"protocol": "TCP", "port": service.frontend.port, "targetPort": ports[0]}],
-            },
-        },
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                **metadata,
-                "name": f"{service.name.service}-pods",
-                "labels": {"kubernetes.io/service-name": service.name.service},
-            },
-            "addressType": "IPv4",
-            "ports": [{"name": "", "protocol": "TCP", "port": ports[0]}],
-            "endpoints": [
-                {
-                    "addresses": [pod.ip],
-                    "nodeName": deployment.host_of(pod).name,
-                    "conditions": {"ready": True, "serving": True, "terminating": False},
-                }
-                for pod in service.backends
-            ],
-        },
+        objects.service(name, [service.frontend.ip], ports, metadata=metadata),
+        objects.endpoint_slice(f"{name}-pods", name, ports, endpoints, metadata=metadata),
     )

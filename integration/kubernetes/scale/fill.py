@@ -16,49 +16,37 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from userproxy.lab import objects
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from userproxy.lab.objects import Object
 
 FIRST_IP = int(ipaddress.IPv4Address("10.8.0.1"))
 FIRST_POD = int(ipaddress.IPv4Address("10.1.0.1"))
 PARALLEL = 32
+PORTS = [objects.Port(80, 8080, "http")]
 
 
-def service(number: int) -> dict[str, Any]:
+def service(number: int) -> Object:
     """The Service of a number."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": f"many-{number}"},
-        "spec": {
-            "clusterIP": str(ipaddress.IPv4Address(FIRST_IP + number)),
-            "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
-        },
-    }
+    return objects.service(f"many-{number}", [str(ipaddress.IPv4Address(FIRST_IP + number))], PORTS)
 
 
-def endpoint_slice(number: int, count: int) -> dict[str, Any]:
+def endpoint_slice(number: int, count: int) -> Object:
     """Its EndpointSlice, as a controller would write it."""
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": f"many-{number}-1",
-            "labels": {"kubernetes.io/service-name": f"many-{number}"},
-        },
-        "addressType": "IPv4",
-        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-        "endpoints": [
-            {
-                "addresses": [str(ipaddress.IPv4Address(FIRST_POD + number * count + index))],
-                "conditions": {"ready": True, "serving": True, "terminating": False},
-                "nodeName": f"node-{index}",
-                "zone": f"zone-{index % 3}",
-                "targetRef": {"kind": "Pod", "namespace": "default", "name": f"many-{number}-{index}"},
-            }
-            for index in range(count)
-        ],
-    }
+    name = f"many-{number}"
+    endpoints = [
+        objects.endpoint(
+            str(ipaddress.IPv4Address(FIRST_POD + number * count + index)),
+            f"node-{index}",
+            zone=f"zone-{index % 3}",
+        )
+        | {"targetRef": {"kind": "Pod", "namespace": "default", "name": f"{name}-{index}"}}
+        for index in range(count)
+    ]
+    return objects.endpoint_slice(f"{name}-1", name, PORTS, endpoints)
 
 
 async def main(config: dict[str, Any], authority: Path, services: int, endpoints: int) -> None:
@@ -91,7 +79,7 @@ async def main(config: dict[str, Any], authority: Path, services: int, endpoints
             tasks.create_task(create())
 
 
-def _objects(services: int, endpoints: int) -> Iterator[dict[str, Any]]:
+def _objects(services: int, endpoints: int) -> Iterator[Object]:
     for number in range(services):
         yield service(number)
         yield endpoint_slice(number, endpoints)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from integration.kubernetes.cluster import Cluster
 from userproxy.lab.deployment import START_SECONDS, Lab
+from userproxy.lab.objects import node
 from userproxy.lab.processes import wait_until
-from userproxy.lab.topology import REFERENCE, SERVER_SERVICE, manifests
+from userproxy.lab.topology import REFERENCE, SERVER_SERVICE, api_objects
 from userproxy.ops.client import AdminClient, AdminError
 
 if TYPE_CHECKING:
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from userproxy.lab.objects import Object
     from userproxy.lab.processes import Process
 
 DEPLOY = Path(__file__).parents[3] / "scripts" / "deploy"
 LOAD = Path(__file__).parent / "load.py"
 PATIENCE_SECONDS = 15.0
 HOST = "host1"
+ZONE = "zone-1"
 URL = f"http://{SERVER_SERVICE.frontend.ip}"
 
 
@@ -52,8 +55,7 @@ class Site:
             undo.enter_context(self.lab)
             undo.enter_context(self.cluster)
             self.cluster.kubectl("apply", "--kustomize", str(DEPLOY))
-            node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": HOST, "labels": ZONE}}
-            self.cluster.apply(node)
+            self.cluster.apply(node(HOST, ZONE))
             self._undo = undo.pop_all()
         return self
 
@@ -129,18 +131,14 @@ class Site:
         return self.log("carried out")
 
 
-ZONE = {"topology.kubernetes.io/zone": "zone-1"}
-
-
-def reference(**spec: object) -> tuple[dict[str, Any], dict[str, Any]]:
+def reference(**spec: object) -> tuple[Object, Object]:
     """The reference Service and its EndpointSlice; keywords replace fields of the Service's spec."""
-    (text,) = manifests(REFERENCE).values()
-    service, endpoints = map(json.loads, text.split("---\n"))
+    service, endpoints = api_objects(REFERENCE, SERVER_SERVICE)
     service["spec"] |= spec
     return service, endpoints
 
 
-def with_pods(endpoints: dict[str, Any], *ips: str) -> dict[str, Any]:
+def with_pods(endpoints: Object, *ips: str) -> Object:
     """The same slice with only these of its endpoints."""
     kept = [each for each in endpoints["endpoints"] if each["addresses"][0] in ips]
     return {**endpoints, "endpoints": kept}

@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from integration.kubernetes.cluster import KubectlError
 from integration.kubernetes.source.site import Site, reference, seconds_until
+from userproxy.lab.objects import Port, service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
-def service(name: str, ip: str, *ports: dict[str, Any]) -> dict[str, Any]:
-    """A Service."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"clusterIP": ip, "ports": ports},
-    }
+SCTP, UDP = Port(9, name="a", protocol="SCTP"), Port(53, name="a", protocol="UDP")
 
 
 def events(site: Site) -> list[tuple[str, str, str]]:
@@ -33,12 +26,12 @@ def test_the_author_is_told_once(site: Site) -> None:
     site.daemon.stop()
     site.start_daemon("--port-range", "10400-10401")  # `kubernetes` has one of them
     site.cluster.apply(
-        service("carries-sctp", "10.3.241.20", {"name": "a", "port": 9, "protocol": "SCTP"}),
-        service("carries-udp", "10.3.241.21", {"name": "a", "port": 53, "protocol": "UDP"}),
-        service("gets-the-last-port", "10.3.241.22", {"port": 80}),
+        service("carries-sctp", ["10.3.241.20"], [SCTP]),
+        service("carries-udp", ["10.3.241.21"], [UDP]),
+        service("gets-the-last-port", ["10.3.241.22"], [Port(80)]),
     )
     seconds_until(lambda: "default/gets-the-last-port" in site.served())
-    site.cluster.apply(service("gets-none", "10.3.241.23", {"port": 80}))
+    site.cluster.apply(service("gets-none", ["10.3.241.23"], [Port(80)]))
     expected = {
         ("carries-sctp", "ProtocolNotSupported"),
         ("gets-none", "PortRangeExhausted"),
@@ -71,9 +64,9 @@ def test_without_the_right_to_it_goes_on(site: Site) -> None:
     site.cluster.kubectl("patch", "clusterrole", "userproxy", "--type=json", "--patch", json.dumps(remove))
     seconds_until(lambda: not may())
     site.start_daemon()
-    site.cluster.apply(service("also-sctp", "10.3.241.24", {"name": "a", "port": 9, "protocol": "SCTP"}))
+    site.cluster.apply(service("also-sctp", ["10.3.241.24"], [SCTP]))
     seconds_until(lambda: bool(site.log("no Events are written on Services")))
-    site.cluster.apply(service("sctp-too", "10.3.241.25", {"name": "a", "port": 9, "protocol": "SCTP"}))
+    site.cluster.apply(service("sctp-too", ["10.3.241.25"], [SCTP]))
     site.cluster.apply(*reference())
     seconds_until(lambda: site.answering() == {"server1", "server2"})
     (entry,) = site.log("no Events are written on Services")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pyroute2 import netns
 
 from userproxy.bench.paths.base import PathUnavailableError
-from userproxy.bench.services import HOST, SERVICE_NETWORK, Object
+from userproxy.bench.services import HOST, SERVICE_NETWORK
 from userproxy.lab.deployment import Lab
 from userproxy.lab.network import LabError
 from userproxy.lab.processes import wait_until
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from userproxy.bench.site import Site
+    from userproxy.lab.objects import Object
 
 _IP, _PORT = "172.31.0.1", 6443
 _NETWORK = "172.31.0.0/24"

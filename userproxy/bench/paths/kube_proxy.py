@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from userproxy.bench.paths.apiserver import ApiServer
-    from userproxy.bench.services import Object, Service
+    from userproxy.bench.services import Service
     from userproxy.bench.site import Site
+    from userproxy.lab.objects import Object
 
 _CLUSTER_NETWORK = "10.0.0.0/14"
 

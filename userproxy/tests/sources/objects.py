@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from userproxy.lab import objects
 from userproxy.sources import api
 from userproxy.sources.decode import ServiceObject, SliceObject, decode_service, decode_slice
 
@@ -14,27 +15,22 @@ SERVICE_IP = "10.3.241.152"
 
 def service(name: str = "server-service", **spec: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
     """A Service manifest; keywords replace fields of its spec, `metadata` adds to the metadata."""
-    metadata = {"namespace": "default", "name": name} | spec.pop("metadata", {})
+    made = objects.service(name, metadata=spec.pop("metadata", None))
     defaults = {"clusterIP": SERVICE_IP, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": defaults | spec}
+    return made | {"spec": defaults | spec}
 
 
 def endpoint_slice(
     name: str = "server-service-1",
     *endpoints: dict[str, Any],
     service_name: str = "server-service",
+    labels: Any = None,  # noqa: ANN401 - any JSON
     **fields: Any,  # noqa: ANN401 - any JSON
 ) -> dict[str, Any]:
     """An EndpointSlice manifest; keywords replace its fields."""
-    labels = {api.SERVICE_NAME_LABEL: service_name} | fields.pop("labels", {})
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"namespace": "default", "name": name, "labels": labels},
-        "addressType": "IPv4",
-        "ports": [{"name": "http", "port": 8080}],
-        "endpoints": list(endpoints) or [{"addresses": ["10.0.1.2"]}, {"addresses": ["10.0.2.2"]}],
-    } | fields
+    given = list(endpoints) or [{"addresses": ["10.0.1.2"]}, {"addresses": ["10.0.2.2"]}]
+    made = objects.endpoint_slice(name, service_name, metadata={"labels": labels or {}})
+    return made | {"ports": [{"name": "http", "port": 8080}], "endpoints": given} | fields
 
 
 def decoded_service(manifest: dict[str, Any], service_proxy_name: str | None = None) -> ServiceObject:

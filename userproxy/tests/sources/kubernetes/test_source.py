@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
+from userproxy.lab.objects import node
 from userproxy.model.snapshot import Node, Problem, Snapshot
 from userproxy.sources.kubernetes.access import AccessError
 from userproxy.sources.kubernetes.source import KubernetesSource
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OPEN = StaysOpen()
-ZONE = {"topology.kubernetes.io/zone": "zone-a"}
-NODE = {"kind": "Node", "metadata": {"name": "host1", "resourceVersion": "3", "labels": ZONE}}
 NO_NODE: list[Answer] = [page(1), [OPEN]]
 
 
@@ -82,6 +81,7 @@ def versioned(obj: dict[str, Any], version: int = 1) -> dict[str, Any]:
 
 
 SERVICE, SLICE = versioned(service()), versioned(endpoint_slice())
+NODE = versioned(node("host1", "zone-a"), 3)
 
 
 async def test_everything_is_published_together() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from userproxy.lab import objects
 from userproxy.model.snapshot import Node
 from userproxy.sources.api import DecodeError
 from userproxy.sources.kubernetes import wire
@@ -16,7 +17,9 @@ ZONE = {"topology.kubernetes.io/zone": "zone-a"}
 
 
 def node(metadata: dict[str, Any] | None = None, spec: dict[str, Any] | None = None) -> Node:
-    whole = {"kind": "Node", "metadata": {"name": "host1"} | (metadata or {}), "spec": spec or {}}
+    whole = objects.node("host1")
+    whole["metadata"] |= metadata or {}
+    whole["spec"] |= spec or {}
     return wire.decode_node(msgspec.Raw(json.dumps(whole).encode()))
 
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from userproxy.config import Config
-    from userproxy.model.address import Address
     from userproxy.sources import Source
 
 # What the control side needs of the file descriptors, however few there are. A connection holds two of them,
@@ -97,7 +96,7 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
     poller = Poller()
     poller.attach(loop)
     pod_health = PodHealth(loop, poller)
-    flows = FlowTable(kernel.flows, _is_listener(config), time.time)
+    flows = FlowTable(kernel.flows, time.time)
     sides = Sides(workers, kernel, pod_health, flows)
     inherited = handover.take()
     counters = Counters.total(inherited.past)
@@ -136,9 +135,3 @@ async def _open_source(config: Config) -> Source:
     except KubeconfigError as error:
         raise StartError(str(error)) from None
     return source
-
-
-def _is_listener(config: Config) -> Callable[[Address], bool]:
-    """Tells whether an address may be one of our listeners."""
-    host_ip, ports = config.host_ip, config.ports
-    return lambda address: address.ip == host_ip and address.port in ports

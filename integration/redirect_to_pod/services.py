@@ -41,12 +41,14 @@ class Options(NamedTuple):
         local: only pods of the client's own node may serve.
         terminating: those of the pods that are being deleted, and still serve; all others are ready.
         annotations: `userproxy.dev/...`, without that.
+        ipv6: a second cluster IP.
     """
 
     path: str = ""
     local: bool = False
     terminating: Sequence[str] = ()
     annotations: Mapping[str, str] = {}
+    ipv6: str = ""
 
 
 PLAIN = Options()
@@ -70,8 +72,8 @@ def objects(
         annotated["userproxy.dev/path"] = options.path
     spec = {
         "clusterIP": ip,
-        "clusterIPs": [ip],
-        "ipFamilies": ["IPv4"],
+        "clusterIPs": [ip, options.ipv6] if options.ipv6 else [ip],
+        "ipFamilies": ["IPv4", "IPv6"] if options.ipv6 else ["IPv4"],
         "internalTrafficPolicy": "Local" if options.local else "Cluster",
         "ports": [{"name": each.name, "protocol": each.protocol, "port": each.port} for each in ports],
     }

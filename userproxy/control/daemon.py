@@ -274,7 +274,7 @@ class Daemon:
         except NetfilterError as error:
             log.error("new clients are not refused while stopping", error=str(error))  # noqa: TRY400
         seconds = self._config.drain_seconds
-        cut, left = await asyncio.gather(self._workers.drain(seconds), self._flows.drain(seconds, captures))
+        cut, left = await asyncio.gather(self._workers.drain(seconds), self._flows.drain(seconds))
         try:
             await self._kernel.remove()
         except NetfilterError as error:

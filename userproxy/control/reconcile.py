@@ -49,6 +49,7 @@ class Reconciler:
         self._workers = sides.workers
         self._kernel = sides.kernel
         self._pod_health = sides.pod_health
+        self._flows = sides.flows
         self._ports = ports
         self._view = view
         self._node = Node(config.node_name)
@@ -82,7 +83,7 @@ class Reconciler:
 
     def adopt(self, actual: NodeState) -> None:
         """Begin with what an earlier daemon has left in the kernel."""
-        self._actual = actual
+        self._arrive(actual)
 
     def take(self, snapshot: Snapshot) -> None:
         """Take the latest desired state; `reconcile` carries it out."""
@@ -124,7 +125,7 @@ class Reconciler:
             steps = actions_for(wanted, self._actual)
             again = tuple(wanted.serves[name] for name in behind if name in wanted.serves)
             if not steps and not again:
-                self._actual = wanted  # it may differ in what needs no action
+                self._arrive(wanted)  # it may differ in what needs no action
                 break
             behind = frozenset()
             failed = await self._workers.serve((*steps.serve, *again))
@@ -167,7 +168,7 @@ class Reconciler:
         if steps.forget:
             await self._kernel.forget(steps.forget)
         await self._workers.close(steps.close)
-        self._actual = wanted
+        self._arrive(wanted)
         self._occupied.difference_update(serve.listener.port for serve in steps.serve)
         log.info(
             "carried out",
@@ -176,6 +177,10 @@ class Reconciler:
             uncapture=len(steps.capture.remove),
             close=len(steps.close),
         )
+
+    def _arrive(self, state: NodeState) -> None:
+        self._actual = state
+        self._flows.observe(state)
 
     def _report(self, problems: frozenset[Problem]) -> None:
         for problem in sorted(problems - self._problems):

@@ -68,7 +68,6 @@ class View:
     def observe(self, snapshot: Snapshot, state: NodeState, problems: tuple[Problem, ...]) -> None:
         """Take in the state that was carried out."""
         self._snapshot, self._state, self._problems = snapshot, state, problems
-        self._sides.flows.observe(snapshot.services, state)
         self._conditions.observe(snapshot, state)
 
     def report(self, problem: str) -> None:

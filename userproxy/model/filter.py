@@ -41,7 +41,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     def matches(self, service: ServicePortName, client: Address, backend: Address | None) -> bool:
         """Whether a connection from client, to a Service port, served by backend, is meant."""
         return (
-            (self.service is None or _is_service(self.service, service))
+            (self.service is None or is_service(self.service, service))
             and (self.backend is None or is_backend(self.backend, backend))
             and (self.client is None or ipaddress.ip_address(client.ip) in _network(self.client))
         )
@@ -97,7 +97,8 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return ipaddress.ip_network(text, strict=False)
 
 
-def _is_service(wanted: ServicePortName, service: ServicePortName) -> bool:
+def is_service(wanted: ServicePortName, service: ServicePortName) -> bool:
+    """Whether a Service port is the one that is wanted, or of the wanted Service if no port is named."""
     return (
         wanted.service == service.service
         and wanted.namespace == service.namespace

@@ -91,6 +91,7 @@ class NodeState(msgspec.Struct, frozen=True):
         flows: by UDP frontend in `captures`: where its flows may lead. Those that began before may stay with
             pods that serve and get no new ones.
         checked: by Service port: those whose packets netfilter sends to pods that are to be checked.
+        owners: by frontend in `captures`: the Service port whose it is.
     """
 
     serves: Mapping[ServicePortName, Serve] = {}
@@ -98,3 +99,4 @@ class NodeState(msgspec.Struct, frozen=True):
     guards: Mapping[Frontend, None] = {}
     flows: Mapping[Frontend, tuple[Address, ...]] = {}
     checked: Mapping[ServicePortName, Pool] = {}
+    owners: Mapping[Frontend, ServicePortName] = {}

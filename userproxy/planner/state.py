@@ -182,6 +182,7 @@ def _replaced(wanted: NodeState, old: list[Outcome], new: list[Outcome]) -> Node
         guards=patched(wanted.guards, _guards(new), drop=_guards(old)),
         flows=patched(wanted.flows, _flows(new), drop=_flows(old)),
         checked=patched(wanted.checked, _checked(new), drop=_checked(old)),
+        owners=patched(wanted.owners, _owners(new), drop=_owners(old)),
     )
 
 
@@ -207,3 +208,7 @@ def _checked(outcomes: list[Outcome]) -> dict[ServicePortName, Pool]:
 
 def _needs_host_port(service: ServicePort, context: PlanContext) -> bool:
     return PATHS[path_of(service, context.mode)].needs_host_port(service)
+
+
+def _owners(outcomes: list[Outcome]) -> dict[Frontend, ServicePortName]:
+    return {frontend: outcome.name for outcome in outcomes for frontend in outcome.captures}

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from userproxy.model.filter import ConnectionFilter
+from userproxy.model.filter import ConnectionFilter, is_service
 from userproxy.model.rows import ConnectionRow
-from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
+from userproxy.model.service import Path, Protocol
 from userproxy.model.state import Frontend, NodeState, ToPods
 from userproxy.model.versioned import touched
 from userproxy.netfilter import NetfilterError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Iterable, Mapping
 
     from userproxy.model.address import Address
-    from userproxy.model.state import Target
+    from userproxy.model.service import ServicePortName
     from userproxy.netfilter.conntrack.flows import Flow
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,6 @@ class FlowTable:
 
     Args:
         read: reads the translated connections, to some frontends or to all.
-        is_listener: whether an address is one of our listeners: what leads there is relayed, not carried.
         clock: seconds since the epoch.
 
     Attributes:
@@ -58,7 +57,6 @@ class FlowTable:
     def __init__(
         self,
         read: Callable[[Collection[Frontend]], Awaitable[list[Flow]]],
-        is_listener: Callable[[Address], bool],
         clock: Callable[[], float],
     ) -> None:
         self.live = 0
@@ -66,23 +64,20 @@ class FlowTable:
         self.backends: Counter[tuple[ServicePortName, Address]] = Counter()
         self.trouble = ""
         self._read = read
-        self._is_listener = is_listener
         self._clock = clock
-        self._wanted = NodeState()
-        self._ports: Mapping[ServicePortName, ServicePort] = {}
-        self._owners: dict[Frontend, ServicePortName] | None = {}
+        self._state = NodeState()
+        self._listeners: set[Frontend] = set()  # that are or were ours: a connection outlives its listener
         self._in_use = False
         self._counted_at = 0.0
         self._hurried = asyncio.Event()
 
-    def observe(self, services: Mapping[ServicePortName, ServicePort], wanted: NodeState) -> None:
-        """Take in the state that was carried out. Cheap: what is made of it waits until somebody asks."""
+    def observe(self, state: NodeState) -> None:
+        """Take in the state that was carried out. Cheap: only what differs from the last one is looked at."""
         if not self._in_use:  # a Service that goes another path later on still has connections on this one
-            changed = touched(wanted.captures, self._wanted.captures)
-            self._in_use = any(isinstance(wanted.captures[key], ToPods) for key in changed)
-        if services is not self._ports:
-            self._ports, self._owners = services, None
-        self._wanted = wanted
+            changed = touched(state.captures, self._state.captures)
+            self._in_use = any(isinstance(state.captures[key], ToPods) for key in changed)
+        self._listeners.update(touched(state.guards, self._state.guards))
+        self._state = state
 
     async def count(self) -> None:
         """Bring the counts up to date, unless they are younger than a second."""
@@ -107,24 +102,23 @@ class FlowTable:
         while chunk := list(islice(found, _CHUNK)):
             yield [row_of(name, flow, now) for name, flow in chunk]
 
-    async def drain(self, seconds: float, captures: Mapping[Frontend, Target]) -> int:
+    async def drain(self, seconds: float) -> int:
         """Wait for TCP connections to end. UDP flows have no end, and are not waited for.
 
         Args:
             seconds: for how long at most.
-            captures: whose connections; be it that no source has spoken yet.
 
         Returns:
             How many were left after that time, or when `hurry` was called, as far as is known.
         """
-        if not self._in_use and not any(isinstance(target, ToPods) for target in captures.values()):
+        if not self._in_use:
             return 0
         clock = asyncio.get_running_loop().time
         ends = clock() + seconds
         left = 0
         while True:
             try:
-                left = self._lasting(await self._read(()), captures)
+                left = self._lasting(await self._read(()))
             except NetfilterError as error:  # that says nothing of the connections
                 log.warning("connections on the path redirect-to-pod cannot be seen", error=str(error))
             else:
@@ -141,21 +135,27 @@ class FlowTable:
         """Stop waiting for connections to end, now or as soon as `drain` is called."""
         self._hurried.set()
 
-    def _lasting(self, found: Iterable[Flow], captures: Mapping[Frontend, Target]) -> int:
+    def _lasting(self, found: Iterable[Flow]) -> int:
+        captures = self._state.captures
         return sum(
             flow.frontend.protocol is Protocol.TCP and self._is_carried(flow, captures) for flow in found
         )
 
     def _is_carried(self, flow: Flow, frontends: Container[Frontend]) -> bool:
         """Whether it leads from one of these frontends to a pod; not to a listener, where it is relayed."""
-        return flow.frontend in frontends and not self._is_listener(flow.backend)
+        led_to = Frontend(flow.frontend.protocol, flow.backend)
+        return flow.frontend in frontends and led_to not in self._listeners
 
     async def _flows(self, wanted: ConnectionFilter) -> list[tuple[ServicePortName, Flow]]:
-        """The connections to our frontends, or to those of the wanted Service, with their Service ports."""
-        owners = self._owners_of_frontends()
+        """The connections to our frontends, or to those of the wanted Service, with their Service ports.
+
+        Only frontends that are captured are asked for: a Service may have others, of a family that we do not
+        serve.
+        """
+        owners = self._state.owners
         asked: list[Frontend] = []
         if wanted.service is not None:
-            asked = [key for key, name in owners.items() if _is_meant(wanted.service, name)]
+            asked = [key for key, name in owners.items() if is_service(wanted.service, name)]
             if not asked:
                 return []
         try:
@@ -172,20 +172,6 @@ class FlowTable:
         self, found: Iterable[Flow], owners: Mapping[Frontend, ServicePortName]
     ) -> list[tuple[ServicePortName, Flow]]:
         return [(owners[flow.frontend], flow) for flow in found if self._is_carried(flow, owners)]
-
-    def _owners_of_frontends(self) -> dict[Frontend, ServicePortName]:
-        if self._owners is None:
-            self._owners = {
-                Frontend(port.protocol, address): name
-                for name, port in self._ports.items()
-                for address in port.frontends
-            }
-        return self._owners
-
-
-def _is_meant(wanted: ServicePortName, name: ServicePortName) -> bool:
-    same_service = (wanted.namespace, wanted.service) == (name.namespace, name.service)
-    return same_service and wanted.port in ("", name.port)
 
 
 def row_of(service: ServicePortName, flow: Flow, now: float) -> ConnectionRow:

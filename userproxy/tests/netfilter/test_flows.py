@@ -9,23 +9,28 @@ import pytest
 from msgspec.structs import replace
 
 from userproxy.model.address import Address
+from userproxy.model.endpoint import Endpoint
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
+from userproxy.model.snapshot import Node, Snapshot
 from userproxy.model.state import Frontend, NodeState, ToListener, ToPods
 from userproxy.netfilter import NetfilterError
+from userproxy.netfilter.conntrack.entry import question
 from userproxy.netfilter.conntrack.flows import Flow, flow_of
 from userproxy.netfilter.conntrack.table import FlowTable, row_of
 from userproxy.netfilter.wire.netlink import attribute
+from userproxy.planner.ports import PortBook
+from userproxy.planner.state import Planner
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from userproxy.model.rows import ConnectionRow
-    from userproxy.model.state import Target
 
 CLIENT, VIP, POD = Address("10.0.1.3", 40000), Address("10.3.241.152", 80), Address("10.0.1.2", 8080)
 OTHER, LISTENER = Address("10.3.241.153", 80), Address("10.100.0.2", 10400)
-CARRIED = {Frontend(Protocol.TCP, VIP): ToPods((POD,)), Frontend(Protocol.UDP, VIP): ToPods((POD,))}
+TCP_VIP, UDP_VIP = Frontend(Protocol.TCP, VIP), Frontend(Protocol.UDP, VIP)
+GUARDS = {Frontend(Protocol.TCP, LISTENER): None}
 WEB, DNS = ServicePortName("default", "web", "http"), ServicePortName("default", "dns")
 TCP, UDP = 6, 17
 DNAT, SEEN_REPLY, ASSURED = 0x20, 0x2, 0x4
@@ -145,6 +150,8 @@ class Kernel:
 
     async def read(self, frontends: Collection[Frontend]) -> list[Flow]:
         """The flows, filtered or not: a kernel need not know how to."""
+        for each in frontends:
+            question(each.protocol, each.address, dnat=True)  # it must be possible to ask
         self.questions.append(set(frontends))
         if self.refusal:
             raise NetfilterError(self.refusal)
@@ -161,14 +168,16 @@ class Clock:
         return self.now
 
 
-def table(kernel: Kernel, path: Path = Path.REDIRECT_TO_POD, clock: Clock | None = None) -> FlowTable:
-    made = FlowTable(kernel.read, lambda address: address == LISTENER, clock or Clock())
-    services = {
-        WEB: ServicePort(name=WEB, protocol=Protocol.TCP, frontends=(VIP,)),
-        DNS: ServicePort(name=DNS, protocol=Protocol.UDP, frontends=(VIP,)),
-    }
-    target: Target = ToPods((POD,)) if path is Path.REDIRECT_TO_POD else ToListener(LISTENER)
-    made.observe(services, NodeState(captures={Frontend(Protocol.TCP, VIP): target}))
+OWNERS = {TCP_VIP: WEB, UDP_VIP: DNS}
+CARRIED = NodeState(captures=dict.fromkeys(OWNERS, ToPods((POD,))), owners=OWNERS)
+RELAYED = NodeState(captures=dict.fromkeys(OWNERS, ToListener(LISTENER)), guards=GUARDS, owners=OWNERS)
+
+
+def table(kernel: Kernel, *states: NodeState, clock: Clock | None = None) -> FlowTable:
+    """That has seen these states carried out, one after the other."""
+    made = FlowTable(kernel.read, clock or Clock())
+    for state in states or (CARRIED,):
+        made.observe(state)
     return made
 
 
@@ -187,7 +196,7 @@ async def test_connections_to_our_frontends_are_shown_with_their_service_port() 
 
 
 async def test_what_is_relayed_is_not_shown_a_second_time() -> None:
-    made = table(Kernel(flow(backend=LISTENER), flow()))
+    made = table(Kernel(flow(backend=LISTENER), flow()), replace(CARRIED, guards=GUARDS))
     assert [row.backend for row in await rows(made)] == [str(POD)]
     await made.count()
     assert (made.live, made.services[WEB], made.backends[WEB, POD]) == (1, 1, 1)
@@ -203,20 +212,31 @@ async def test_only_the_wanted_service_is_asked_for() -> None:
     assert await rows(table(kernel), ConnectionFilter(client="10.9.0.0/16")) == []
 
 
+async def test_of_a_dual_stack_service_only_what_is_captured_is_asked_for() -> None:
+    web = ServicePort(name=WEB, protocol=Protocol.TCP, frontends=(Address("fd00::1", 80), VIP))
+    snapshot = Snapshot({WEB: web}, {WEB: (Endpoint(address=POD), Endpoint(address=Address("fd00::2", 80)))})
+    planner = Planner(PortBook(range(10400, 10410)), LISTENER.ip, Path.REDIRECT_TO_POD)
+    state, _ = planner.wanted(snapshot, Node("host1"), NodeState())
+    kernel = Kernel(flow())
+    assert len(await rows(table(kernel, state), ConnectionFilter(service=WEB))) == 1
+    assert kernel.questions == [{TCP_VIP}]
+
+
 async def test_the_kernel_is_not_asked_until_a_service_goes_this_path() -> None:
     kernel = Kernel(flow())
-    made = table(kernel, Path.REDIRECT_TO_HOST)
+    made = table(kernel, RELAYED)
     await made.count()
     assert (await rows(made), kernel.questions) == ([], [])
 
 
 async def test_a_service_that_went_another_path_still_shows_its_old_connections() -> None:
-    made = table(Kernel(flow()))
-    made.observe(
-        {WEB: ServicePort(name=WEB, protocol=Protocol.TCP, frontends=(VIP,))},
-        NodeState(captures={Frontend(Protocol.TCP, VIP): ToListener(LISTENER)}),
-    )
-    assert [row.service for row in await rows(made)] == ["default/web:http"]
+    made = table(Kernel(flow(), flow(backend=LISTENER)), CARRIED, RELAYED)
+    assert [(row.service, row.backend) for row in await rows(made)] == [("default/web:http", str(POD))]
+
+
+async def test_a_connection_is_relayed_also_when_its_listener_has_closed() -> None:
+    made = table(Kernel(flow(backend=LISTENER), flow()), RELAYED, CARRIED)
+    assert [row.backend for row in await rows(made)] == [str(POD)]
 
 
 async def test_counting_costs_the_kernel_at_most_one_question_a_second() -> None:
@@ -254,23 +274,22 @@ def test_with_timestamps_a_connection_is_not_idle_for_longer_than_it_is_old() ->
 
 
 async def test_a_drain_waits_for_tcp_connections_alone() -> None:
-    assert await table(Kernel(flow(), flow(protocol=Protocol.UDP))).drain(0.0, CARRIED) == 1
-    assert await table(Kernel(flow(protocol=Protocol.UDP))).drain(60.0, CARRIED) == 0
+    assert await table(Kernel(flow(), flow(protocol=Protocol.UDP))).drain(0.0) == 1
+    assert await table(Kernel(flow(protocol=Protocol.UDP))).drain(60.0) == 0
 
 
 async def test_a_drain_can_be_hurried() -> None:
     made = table(Kernel(flow()))
     made.hurry()
-    assert await made.drain(60.0, CARRIED) == 1
+    assert await made.drain(60.0) == 1
 
 
 async def test_connections_that_were_there_before_a_source_has_spoken_are_waited_for_too() -> None:
-    made = FlowTable(Kernel(flow(), flow(frontend=OTHER)).read, lambda address: address == LISTENER, Clock())
-    assert await made.drain(0.0, CARRIED) == 1
+    adopted = NodeState(captures=CARRIED.captures)
+    assert await table(Kernel(flow(), flow(frontend=OTHER)), adopted).drain(0.0) == 1
 
 
 async def test_where_no_service_went_this_path_a_drain_asks_nobody() -> None:
     kernel = Kernel(flow())
-    relayed = {Frontend(Protocol.TCP, VIP): ToListener(LISTENER)}
-    assert await table(kernel, Path.REDIRECT_TO_HOST).drain(60.0, relayed) == 0
+    assert await table(kernel, RELAYED).drain(60.0) == 0
     assert kernel.questions == []

@@ -140,6 +140,7 @@ def test_ipv6_addresses_are_left_out_and_the_rest_is_served() -> None:
     pods = [POD1, Address("fd00::2", 8080)]
     wanted = daemon.round(snapshot([web], pods))
     assert [frontend.address.ip for frontend in wanted.captures] == ["10.3.0.1"]
+    assert wanted.owners == {Frontend(Protocol.TCP, Address("10.3.0.1", 80)): web.name}
     assert wanted.serves[web.name].frontends == (Address("10.3.0.1", 80),)
     assert [backend.address for backend in wanted.serves[web.name].backends] == [POD1]
     assert [(one.reason, one.message.partition(" ")[0]) for one in daemon.problems] == [
@@ -241,12 +242,15 @@ def test_a_frontend_that_two_services_claim_stays_with_the_first() -> None:
             Address("10.100.0.2", 10400)
         )
         assert wanted.serves[second.name].frontends == (Address("10.3.0.2", 80),)
+        owners = {frontend.address.ip: name for frontend, name in wanted.owners.items()}
+        assert (owners["10.3.0.1"], owners["10.3.0.2"]) == (first.name, second.name)
         message = (
             "10.3.0.1:80/TCP belongs to default/service-1:http: give one of the two another address or port"
         )
         assert daemon.problems == (Problem("default/service-2:http", "PortConflict", message),)
     wanted = daemon.round(snapshot([second]))
     assert wanted.serves[second.name].frontends == second.frontends
+    assert set(wanted.owners.values()) == {second.name}
     assert not daemon.problems
 
 

@@ -14,6 +14,7 @@ from userproxy.backends.checker import Checker
 from userproxy.backends.service import LiveService
 from userproxy.dataplane.connections import ConnectionTable
 from userproxy.dataplane.tcp.connection import Connection, Context
+from userproxy.dataplane.tcp.dial import Dial, Dialling
 from userproxy.dataplane.tcp.expiry import Lifetimes
 from userproxy.dataplane.tcp.lifecycle import Event
 from userproxy.dataplane.tcp.listener import Listener
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Iterable, Mapping
 
+    from userproxy.dataplane.tcp.dial import Dialler
     from userproxy.model.address import Address
     from userproxy.model.service import ServicePortName
 
@@ -90,7 +92,7 @@ class DataPlane:
         self._poller.nest(self._acceptors)
         self._poller.attach(loop)
         self._paused = ""
-        self._starved: list[Connection] = []
+        self._starved: list[Dialler] = []
         self._told = -_TELL_SECONDS
         self._retry: asyncio.TimerHandle | None = None
         self._drained = asyncio.Event()
@@ -98,10 +100,9 @@ class DataPlane:
         self._context = Context(
             poller=self._poller,
             pipes=PipePool(max_pipes),
-            dialling=Watch(loop, _DIAL_TICK, Connection.look_at_dial),
+            dialling=Dialling(self._poller, Watch(loop, _DIAL_TICK, Dial.look), self._starve),
             half_closed=Watch(loop, min(linger / 4, 1.0), Connection.look_at_half_closed),
             ended=self._ended,
-            starved=self._starve,
             linger=linger,
         )
         self.checker = Checker(loop, self._poller, self.services, self.counters, share=1 / place[1])
@@ -227,7 +228,7 @@ class DataPlane:
         self._sweeper.cancel()
         if self._retry is not None:
             self._retry.cancel()
-        self._context.dialling.stop()
+        self._context.dialling.waiting.stop()
         self._context.half_closed.stop()
         self._lifetimes.stop()
         self.checker.stop()
@@ -281,16 +282,16 @@ class DataPlane:
         if self._retry is None:
             self._retry = self._loop.call_later(_PAUSE_SECONDS, self._try_again)
 
-    def _starve(self, connection: Connection, error: OSError) -> None:
-        self._starved.append(connection)
+    def _starve(self, dialler: Dialler, error: OSError) -> None:
+        self._starved.append(dialler)
         self._out_of_resources(error)
 
     def _try_again(self) -> None:
         """First come, first served: those let in already, and then those outside."""
         self._retry = None
         starved, self._starved = self._starved, []
-        for connection in starved:
-            connection.open()
+        for dialler in starved:
+            dialler.open()
         self._resume()
 
     def _pause(self, reason: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from userproxy.backends.service import LiveService
 from userproxy.dataplane.connections import ConnectionTable
 from userproxy.dataplane.tcp.connection import Connection, Context
+from userproxy.dataplane.tcp.dial import Dial, Dialling
 from userproxy.dataplane.tcp.lifecycle import State
 from userproxy.dataplane.tcp.pipes import PipePool
 from userproxy.model.address import Address
@@ -46,10 +47,13 @@ class Proxy:
         self.context = Context(
             poller=self.poller,
             pipes=self.pipes,
-            dialling=Watch(self.timers.loop, 0.05, Connection.look_at_dial),
+            dialling=Dialling(
+                self.poller,
+                Watch(self.timers.loop, 0.05, Dial.look),
+                starved=lambda _, error: self.starved.append(error),
+            ),
             half_closed=Watch(self.timers.loop, 1.0, Connection.look_at_half_closed),
             ended=self.table.remove,
-            starved=lambda _, error: self.starved.append(error),
         )
         self.service = LiveService(
             Serve(service=ServicePortName("shop", "cart", "http"), listener=LISTENER, frontends=())
@@ -137,7 +141,7 @@ class Proxy:
             not self.table.live
             and self.service.connections == 0
             and all(live.connections == 0 for live in self.service.backends)
-            and not self.context.dialling.members
+            and not self.context.dialling.waiting.members
             and not self.context.half_closed.members
             and not self.poller._handlers
             and self.pipes.lent == 0

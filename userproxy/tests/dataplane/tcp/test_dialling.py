@@ -37,7 +37,7 @@ def test_a_request_and_its_reply_travel_and_all_is_given_back(proxy: Proxy) -> N
     assert proxy.received(there) == b"request"
     assert proxy.received(there) == b""
     assert connection.state is State.CLIENT_FINISHED
-    assert not proxy.context.dialling.members
+    assert not proxy.context.dialling.waiting.members
     there.send(b"the reply")
     there.close()
     assert proxy.received(client) == b"the reply"

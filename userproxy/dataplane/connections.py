@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice, takewhile
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,8 @@ class ConnectionTable:
         self.live: dict[int, Connection] = {}
         self.counters = counters
         self._trace = trace
+        self._swept = 0
+        self._dialling: list[Connection] = []
 
     def next_number(self) -> int:
         """A number that no connection had before."""
@@ -72,6 +74,15 @@ class ConnectionTable:
                 bytes_down=connection.bytes_down,
                 seconds=round(monotonic() - connection.opened, 6),
             )
+
+    def keep_alive(self) -> None:
+        """Have dead backends noticed, of those that have come since the last call and still live.
+
+        It takes system calls that a short connection is spared. Who has no backend yet is looked at again.
+        """
+        swept, self._swept = self._swept, self.counters.connections_opened
+        fresh = takewhile(lambda one: one.number > swept, reversed(self.live.values()))
+        self._dialling = [one for one in chain(self._dialling, fresh) if not one.keep_alive()]
 
     def rows(self, wanted: ConnectionFilter) -> Iterator[list[ConnectionRow]]:
         """The matching connections, in chunks: whoever sends them on yields to the loop in between."""

@@ -107,7 +107,6 @@ class DataPlane:
         )
         self.checker = Checker(loop, self._poller, self.services, self.counters, share=1 / place[1])
         self._lifetimes = Lifetimes(loop, self.connections.live, monotonic)
-        self._swept = 0
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     @property
@@ -311,9 +310,5 @@ class DataPlane:
     def _sweep(self) -> None:
         """What needs no promptness: keepalive for connections that last, spare pipes back to the system."""
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
-        swept, self._swept = self._swept, self.counters.connections_opened
-        for number in range(swept + 1, self._swept + 1):
-            connection = self.connections.live.get(number)
-            if connection is not None:
-                connection.keep_alive()
+        self.connections.keep_alive()
         self._context.pipes.trim(_SPARE_PIPES)

@@ -176,10 +176,16 @@ class Connection:
         if self._context.poller.clock() - self.last_active >= self._context.linger:
             self._run(Event.LINGER_EXPIRED)
 
-    def keep_alive(self) -> None:
-        """Have a backend that died silently noticed. The client's socket has it from its listener."""
+    def keep_alive(self) -> bool:
+        """Have a backend that dies silently noticed; returns whether that is settled.
+
+        It is not while the backend is still looked for. The client's socket has it from its listener.
+        """
+        if self._flow.state is State.CONNECTING:
+            return False
         if self._dial.sock is not None:
             keep_alive(self._dial.sock)
+        return True
 
     def _run(self, event: Event | None) -> None:
         while event is not None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import socket as net
 from typing import TYPE_CHECKING
 
+import msgspec
+import pytest
+
+from userproxy.dataplane.tcp.lifecycle import Event, State
 from userproxy.model.address import Address
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.service import ServicePortName
+from userproxy.model.settings import Settings
+from userproxy.net import sockets
 
 if TYPE_CHECKING:
+    from _socket import socket
+
+    from userproxy.dataplane.tcp.connection import Connection
     from userproxy.tests.dataplane.rig.proxy import Proxy
 
 
@@ -51,3 +62,76 @@ def test_rows_are_those_that_match(proxy: Proxy) -> None:
     other = ConnectionFilter(service=ServicePortName("shop", "cart", "metrics"))
     assert list(proxy.table.rows(other)) in ([], [[]])
     assert not [row for chunk in proxy.table.rows(ConnectionFilter(client="10.0.0.0/8")) for row in chunk]
+
+
+# --- keepalive, which comes with a sweep now and then
+
+
+def probes_its_backend(connection: Connection) -> bool:
+    assert connection.state is State.ESTABLISHED
+    assert connection.backend_leg is not None
+    return bool(connection.backend_leg.sock.getsockopt(net.SOL_SOCKET, net.SO_KEEPALIVE))
+
+
+def test_a_connection_that_lasts_until_the_sweep_has_keepalive_and_is_swept_once(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, _, _ = proxy.established()
+    over, _, _ = proxy.established()
+    over.end(Event.KILLED)
+    assert not probes_its_backend(connection)
+    proxy.table.keep_alive()
+    assert probes_its_backend(connection)
+    monkeypatch.setattr(type(connection), "keep_alive", lambda _: pytest.fail("swept again"))
+    proxy.table.keep_alive()
+
+
+@pytest.mark.parametrize("sweeps", [1, 3])
+def test_one_that_was_retried_at_that_moment_has_it_with_the_next_sweep(proxy: Proxy, sweeps: int) -> None:
+    silent, good = proxy.silent(), proxy.listening()
+    proxy.serve(silent, good)
+    connection, _ = proxy.accept()
+    for _ in range(sweeps):
+        proxy.table.keep_alive()
+    proxy.clock.now += 1.0
+    proxy.timers.tick()
+    assert proxy.reaches(connection, State.ESTABLISHED)
+    proxy.table.keep_alive()
+    assert probes_its_backend(connection)
+
+
+def test_so_has_one_that_was_hedged(proxy: Proxy) -> None:
+    proxy.serve(proxy.silent(), proxy.listening())
+    settings = Settings(hedged_dial=0.25)
+    proxy.service.update(msgspec.structs.replace(proxy.service.pool, settings=settings))
+    connection, _ = proxy.accept()
+    proxy.clock.now += 0.25
+    proxy.timers.tick()
+    proxy.table.keep_alive()
+    assert proxy.reaches(connection, State.ESTABLISHED)
+    proxy.table.keep_alive()
+    assert probes_its_backend(connection)
+
+
+def test_so_has_one_that_waited_for_a_socket(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_socket(*_: int) -> socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    proxy.serve(proxy.listening())
+    with monkeypatch.context() as patch:
+        patch.setattr(sockets, "socket", no_socket)
+        connection, _ = proxy.accept()
+    proxy.table.keep_alive()
+    connection.open()
+    assert proxy.reaches(connection, State.ESTABLISHED)
+    proxy.table.keep_alive()
+    assert probes_its_backend(connection)
+
+
+def test_one_that_never_reached_a_backend_is_swept_no_more(proxy: Proxy) -> None:
+    proxy.serve(proxy.silent())
+    connection, _ = proxy.accept()
+    proxy.table.keep_alive()
+    connection.end(Event.KILLED)
+    proxy.table.keep_alive()
+    assert proxy.table._dialling == []

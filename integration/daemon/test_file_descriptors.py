@@ -26,16 +26,7 @@ CLIENTS = 500
 
 def start_with_limit(lab: Lab, limit: int) -> int:
     """A daemon that may have so many open files; returns its pid."""
-    daemon = lab.start(
-        "host1-daemon",
-        "host1",
-        *("prlimit", f"--nofile={limit}:{limit}"),
-        *("userproxy", "run", "--manifests", str(lab.manifests)),
-        *("--node-name", "host1", "--host-ip", "10.100.0.2"),
-        *("--admin-socket", str(lab.admin_socket("host1")), "--state-dir", str(lab.state("host1"))),
-    )
-    lab.wait_for_daemon("host1")
-    return daemon.pid
+    return lab.start_daemon("host1", under=("prlimit", f"--nofile={limit}:{limit}")).pid
 
 
 def serve_one(connection: socket.socket) -> None:

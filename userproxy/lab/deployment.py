@@ -30,6 +30,7 @@ from userproxy.lab.topology import REFERENCE, Deployment, manifest_name, manifes
 from userproxy.ops.client import AdminClient, AdminError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
@@ -234,13 +235,22 @@ class Lab:
         (self.directory / "pids" / name).write_text(f"{process.pid}\n")
         return process
 
-    def start_daemon(self, host: str, *extra: str, wait: bool = True) -> Process:
+    def start_daemon(
+        self,
+        host: str,
+        *extra: str,
+        wait: bool = True,
+        source: Sequence[str] = (),
+        under: Sequence[str] = (),
+    ) -> Process:
         """Start `userproxy run` on a host.
 
         Args:
             host: its name.
             extra: further arguments; they come last, so they win.
             wait: return only once it serves every Service of its manifests.
+            source: the arguments that say where its Services come from, if not from the lab's manifests.
+            under: the command that runs it, such as `prlimit` with its options.
 
         Raises:
             LabError: one runs there already, or it does not serve in time.
@@ -249,7 +259,8 @@ class Lab:
         process = self.start(
             f"{host}-daemon",
             host,
-            *("userproxy", "run", "--manifests", str(self.manifests)),
+            *(*under, "userproxy", "run"),
+            *(source or ("--manifests", str(self.manifests))),
             *("--node-name", here.name, "--host-ip", here.ip),
             *("--admin-socket", str(self.admin_socket(host)), "--state-dir", str(self.state(host))),
             *("--port-range", PORT_RANGE),

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from integration.kubernetes.cluster import Cluster
+from integration.kubernetes.cluster import Cluster, KubectlError
 from userproxy.lab.deployment import START_SECONDS, Lab
 from userproxy.lab.objects import node
 from userproxy.lab.processes import wait_until
@@ -76,16 +76,8 @@ class Site:
 
     def start_daemon(self, *extra: str, kubeconfig: Path | None = None, wait: bool = True) -> Process:
         """Start the daemon on host1; `wait` for its first sync."""
-        here = REFERENCE.host(HOST)
-        process = self.lab.start(
-            f"{HOST}-daemon",
-            HOST,
-            *("userproxy", "run", "--kubeconfig", str(kubeconfig or self.kubeconfig)),
-            *("--node-name", here.name, "--host-ip", here.ip),
-            *("--admin-socket", str(self.lab.admin_socket(HOST)), "--state-dir", str(self.lab.state(HOST))),
-            *("--log-format", "json"),
-            *extra,
-        )
+        source = ("--kubeconfig", str(kubeconfig or self.kubeconfig))
+        process = self.lab.start_daemon(HOST, "--log-format", "json", *extra, wait=False, source=source)
         if wait:
             wait_until("the daemon has synced", self.is_synced, START_SECONDS)
         return process
@@ -95,6 +87,15 @@ class Site:
         with contextlib.suppress(AdminError), AdminClient(self.lab.admin_socket(HOST)) as admin:
             return admin.status().source.synced and bool(self.actions())
         return False
+
+    def may(self, verb: str, resources: str) -> bool:
+        """Whether the daemon's ServiceAccount has this right."""
+        account = "--as=system:serviceaccount:kube-system:userproxy"
+        try:
+            self.cluster.kubectl("auth", "can-i", verb, resources, account)
+        except KubectlError:
+            return False
+        return True
 
     def ask(self) -> str:
         """Which pod answers the client, empty if none does; packets to nowhere are not waited for long."""

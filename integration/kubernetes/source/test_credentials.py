@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.kubernetes.cluster import KubectlError
 from integration.kubernetes.source.site import Site, reference, seconds_until
 from userproxy.lab.topology import REFERENCE
 
@@ -164,7 +163,7 @@ def test_a_verb_that_is_forbidden_until_it_is_granted(site: Site) -> None:
     site.cluster.kubectl(
         "patch", *role, "--patch", json.dumps([{"op": "replace", "path": services, "value": ["nodes"]}])
     )
-    seconds_until(lambda: not may_list(site))
+    seconds_until(lambda: not site.may("list", "services"))
     try:
         error = trouble(site, site.kubeconfig)
     finally:
@@ -183,13 +182,3 @@ def test_a_node_of_another_name_serves_but_is_not_eligible(site: Site) -> None:
     seconds_until(lambda: site.answering() == {"server1", "server2"})
     status, body = site.page("/healthz")
     assert (status, '"nodeEligible":false' in body) == (503, True)
-
-
-def may_list(site: Site) -> bool:
-    """Whether the daemon's account may list Services."""
-    account = "--as=system:serviceaccount:kube-system:userproxy"
-    try:
-        site.cluster.kubectl("auth", "can-i", "list", "services", account)
-    except KubectlError:
-        return False
-    return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from integration.kubernetes.cluster import KubectlError
 from integration.kubernetes.source.site import Site, reference, seconds_until
 from userproxy.lab.objects import Port, service
 
@@ -50,19 +49,11 @@ def test_the_author_is_told_once(site: Site) -> None:
 
 
 def test_without_the_right_to_it_goes_on(site: Site) -> None:
-    def may() -> bool:
-        account = "--as=system:serviceaccount:kube-system:userproxy"
-        try:
-            site.cluster.kubectl("auth", "can-i", "create", "events.events.k8s.io", account)
-        except KubectlError:
-            return False
-        return True
-
     site.daemon.stop()
     site.daemon.log.write_text("")
     remove = [{"op": "remove", "path": "/rules/2"}]
     site.cluster.kubectl("patch", "clusterrole", "userproxy", "--type=json", "--patch", json.dumps(remove))
-    seconds_until(lambda: not may())
+    seconds_until(lambda: not site.may("create", "events.events.k8s.io"))
     site.start_daemon()
     site.cluster.apply(service("also-sctp", ["10.3.241.24"], [SCTP]))
     seconds_until(lambda: bool(site.log("no Events are written on Services")))

@@ -66,17 +66,14 @@ def able() -> None:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is a condition
-    """The reference deployment with a daemon on each host, shared by the scenarios of a file."""
-    with Lab(lab_name) as made:
-        yield made
+    """The reference deployment with a daemon on host1, for all scenarios that leave it as it was.
 
-
-@pytest.fixture(scope="module")
-def bare_lab(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is a condition
-    """The reference deployment without daemons: pods, web servers and routes, shared by a file."""
-    with Lab(f"{lab_name}-bare", daemons=False) as made:
+    A folder whose scenarios want another one has a fixture of this name.
+    """
+    with Lab(lab_name, daemons=False) as made:
+        made.start_daemon("host1")
         yield made
 
 

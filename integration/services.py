@@ -2,66 +2,75 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from typing import TYPE_CHECKING
 
+from integration.sockets import PATIENCE_SECONDS
+from userproxy.lab import objects
+from userproxy.lab.objects import Port
 from userproxy.lab.processes import wait_until
 from userproxy.model.address import Address
 from userproxy.ops.client import AdminClient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from userproxy.lab.deployment import Lab
+    from userproxy.lab.objects import Metadata
 
-PATIENCE_SECONDS = 10.0
 
+def manifest(name: str, frontend: Address, backends: Sequence[Address], **annotations: str) -> str:
+    """A Service with one TCP port, and an EndpointSlice for each of its backends.
 
-def manifest(name: str, frontend: Address, backends: Sequence[Address]) -> str:
-    """A Service with one TCP port, and an EndpointSlice for each of its backends."""
-    metadata = {"namespace": "default", "name": name}
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        # A scenario that holds a pod's end in its own hands wants no other client there.
-        "metadata": {**metadata, "annotations": {"userproxy.dev/health-check": "off"}},
-        "spec": {
-            "clusterIP": frontend.ip,
-            "clusterIPs": [frontend.ip],
-            "ipFamilies": ["IPv4"],
-            "ports": [{"protocol": "TCP", "port": frontend.port}],
-        },
+    Args:
+        name: of the Service, in the namespace `default`.
+        frontend: its cluster IP and port.
+        backends: its pods.
+        annotations: `userproxy.dev/...`, with an underscore for each dash. No health checks by default: a
+            scenario that holds a pod's end in its own hands wants no other client there.
+    """
+    said = {"health_check": "off"} | annotations
+    metadata: Metadata = {
+        "annotations": {f"userproxy.dev/{key.replace('_', '-')}": value for key, value in said.items()}
     }
     slices = [
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "namespace": "default",
-                "name": f"{name}-{number}",
-                "labels": {"kubernetes.io/service-name": name},
-            },
-            "addressType": "IPv4",
-            "ports": [{"name": "", "protocol": "TCP", "port": backend.port}],
-            "endpoints": [{"addresses": [backend.ip], "conditions": {"ready": True}}],
-        }
+        objects.endpoint_slice(
+            f"{name}-{number}", name, [Port(frontend.port, backend.port)], [objects.endpoint(backend.ip)]
+        )
         for number, backend in enumerate(backends)
     ]
-    return "---\n".join(json.dumps(each, indent=2) + "\n" for each in [service, *slices])
+    service = objects.service(name, [frontend.ip], [Port(frontend.port)], metadata=metadata)
+    return objects.manifest([service, *slices])
 
 
-def publish(lab: Lab, name: str, ip: str, backends: Sequence[Address], port: int = 80) -> Address:
-    """Create or change a Service, and wait until the daemon on host1 serves it so; returns its frontend."""
+def publish(
+    lab: Lab, name: str, ip: str, backends: Sequence[Address], *, port: int = 80, **annotations: str
+) -> Address:
+    """Create or change a Service, and wait until the daemon on host1 serves it so; returns its frontend.
+
+    The arguments are those of `manifest`.
+    """
     frontend = Address(ip, port)
-    lab.write_manifest(f"{name}.yaml", manifest(name, frontend, backends))
-    wanted = (str(frontend), sorted(map(str, backends)))
+    lab.write_manifest(f"{name}.yaml", manifest(name, frontend, backends, **annotations))
+    wanted = ((str(frontend),), sorted(map(str, backends)), ())
     wait_until(f"{name} is served", lambda: _served(lab, name) == wanted, PATIENCE_SECONDS)
     return frontend
 
 
+@contextlib.contextmanager
+def published(
+    lab: Lab, name: str, ip: str, backends: Sequence[Address], *, port: int = 80, **annotations: str
+) -> Iterator[Address]:
+    """A Service as `publish` makes it, for the time of the block."""
+    try:
+        yield publish(lab, name, ip, backends, port=port, **annotations)
+    finally:
+        withdraw(lab, name)
+
+
 def withdraw(lab: Lab, name: str) -> None:
-    """Delete a Service, and wait until the daemon on host1 has forgotten it."""
-    lab.remove_manifest(f"{name}.yaml")
+    """Delete a Service, if it is there, and wait until the daemon on host1 has forgotten it."""
+    (lab.manifests / f"{name}.yaml").unlink(missing_ok=True)
     wait_until(f"{name} is gone", lambda: _served(lab, name) is None, PATIENCE_SECONDS)
 
 
@@ -85,9 +94,10 @@ def problems(lab: Lab) -> tuple[str, ...]:
         return admin.status().problems
 
 
-def _served(lab: Lab, name: str) -> tuple[str, list[str]] | None:
+def _served(lab: Lab, name: str) -> tuple[tuple[str, ...], list[str], tuple[str, ...]] | None:
+    """The frontends of a Service, its backends, and what is wrong with it."""
     service = f"default/{name}"
     with AdminClient(lab.admin_socket("host1")) as admin:
-        frontends = {row.service: ", ".join(row.frontends) for row in admin.services()}
+        rows = {row.service: row for row in admin.services()}
         backends = sorted(row.backend for row in admin.backends() if row.service == service)
-    return (frontends[service], backends) if service in frontends else None
+    return (rows[service].frontends, backends, rows[service].problems) if service in rows else None

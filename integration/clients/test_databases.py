@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.services import publish, withdraw
+from integration.programs import running
+from integration.services import published
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2
 from userproxy.model.address import Address
@@ -31,12 +32,11 @@ def postgres_directory() -> Iterator[Path]:
 
 
 def test_redis_benchmark(lab: Lab) -> None:
-    redis = lab.start(
-        "redis", "server1", *("redis-server", "--port", "6379", "--save", ""), *("--protected-mode", "no")
-    )
-    try:
-        wait_until("redis serves", lambda: redis.listens(6379), 10.0)
-        frontend = publish(lab, "redis", "10.3.241.91", [Address(SERVER1.ip, 6379)], port=6379)
+    redis = ("redis-server", "--port", "6379", "--save", "", "--protected-mode", "no")
+    with (
+        running(lab, "redis", "server1", 6379, *redis),
+        published(lab, "redis", "10.3.241.91", [Address(SERVER1.ip, 6379)], port=6379) as frontend,
+    ):
         where = ("-h", frontend.ip, "-p", str(frontend.port))
         told = lab.exec(
             "client",
@@ -59,9 +59,6 @@ def test_redis_benchmark(lab: Lab) -> None:
         text = "x" * 5_000_000
         lab.exec("client", "redis-cli", *where, "-x", "set", "big", stdin=text)
         assert lab.exec("client", "redis-cli", *where, "get", "big").stdout.strip() == text
-    finally:
-        redis.stop()
-    withdraw(lab, "redis")
 
 
 def test_psql(lab: Lab, postgres_directory: Path) -> None:
@@ -75,15 +72,11 @@ def test_psql(lab: Lab, postgres_directory: Path) -> None:
     )
     with (data / "pg_hba.conf").open("a") as hba:
         hba.write("host all all 10.0.0.0/8 trust\n")
-    postgres = lab.start(
-        "postgres",
-        "server2",
-        *(*as_postgres, str(binaries / "postgres"), "-D", str(data), "-h", "*", "-p", "5432"),
-        *("-k", str(postgres_directory), "-F"),
-    )
-    try:
-        wait_until("postgres serves", lambda: postgres.listens(5432), 15.0)
-        frontend = publish(lab, "postgres", "10.3.241.92", [Address(SERVER2.ip, 5432)], port=5432)
+    postgres = (*as_postgres, str(binaries / "postgres"), "-D", str(data), "-h", "*", "-p", "5432")
+    with (
+        running(lab, "postgres", "server2", 5432, *postgres, "-k", str(postgres_directory), "-F"),
+        published(lab, "postgres", "10.3.241.92", [Address(SERVER2.ip, 5432)], port=5432) as frontend,
+    ):
         where = ("-h", frontend.ip, "-U", "postgres", "-XAtq", "-v", "ON_ERROR_STOP=1")
 
         def ready() -> bool:
@@ -112,6 +105,3 @@ def test_psql(lab: Lab, postgres_directory: Path) -> None:
         same = "select count(*) from t join u using (n, m)"
         assert lab.exec("client", "psql", *where, "-c", same).stdout == "100000\n"
         print("psql: 100,000 rows out and in again, all the same")
-    finally:
-        postgres.stop()
-    withdraw(lab, "postgres")

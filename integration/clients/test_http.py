@@ -7,9 +7,9 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from integration.services import publish, withdraw
+from integration.programs import running
+from integration.services import published
 from integration.vitals import resident_bytes
-from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER2, SERVER_SERVICE
 from userproxy.model.address import Address
 
@@ -54,10 +54,10 @@ def test_a_gigabyte_arrives_whole(lab: Lab, tmp_path: Path) -> None:
         f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{}}\n"
         f"http {{ access_log off; sendfile on; server {{ listen 7100; root {tmp_path}; }} }}\n"
     )
-    nginx = lab.start("nginx", "server2", "nginx", "-c", str(config))
-    try:
-        wait_until("nginx serves", lambda: nginx.listens(7100), 10.0)
-        frontend = publish(lab, "files", "10.3.241.90", [Address(SERVER2.ip, 7100)])
+    with (
+        running(lab, "nginx", "server2", 7100, "nginx", "-c", str(config)),
+        published(lab, "files", "10.3.241.90", [Address(SERVER2.ip, 7100)]) as frontend,
+    ):
         daemon = lab.daemon("host1").pid
         memory = resident_bytes(daemon)
         began = time.monotonic()
@@ -70,6 +70,3 @@ def test_a_gigabyte_arrives_whole(lab: Lab, tmp_path: Path) -> None:
             f"the daemon grew by {grown:.1f} MB"
         )
         assert got == wanted
-    finally:
-        nginx.stop()
-    withdraw(lab, "files")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.services import live_connections, publish, withdraw
+from integration.services import live_connections, published
 from integration.sockets import accept, connect, echoes, listen
 from integration.vitals import open_files, resident_bytes
 from userproxy.lab.processes import wait_until
@@ -36,8 +36,12 @@ def enough_files() -> Iterator[None]:
 @pytest.mark.usefixtures("enough_files")
 def test_a_thousand_connections_at_once(lab: Lab) -> None:
     pid = lab.daemon("host1").pid
-    with listen(lab, "server1", 7200) as one, listen(lab, "server2", 7200) as other:
-        frontend = publish(lab, NAME, "10.3.241.95", [Address(pod.ip, 7200) for pod in (SERVER1, SERVER2)])
+    pods = [Address(pod.ip, 7200) for pod in (SERVER1, SERVER2)]
+    with (
+        listen(lab, "server1", 7200) as one,
+        listen(lab, "server2", 7200) as other,
+        published(lab, NAME, "10.3.241.95", pods) as frontend,
+    ):
         before = open_files(pid)
         memory = resident_bytes(pid)
         clients = [connect(lab, "client", frontend) for _ in range(COUNT)]
@@ -52,7 +56,6 @@ def test_a_thousand_connections_at_once(lab: Lab) -> None:
             client.close()
             server.close()
         wait_until("all are over", lambda: live_connections(lab, NAME) == 0, 10.0)
-    withdraw(lab, NAME)
     left = open_files(pid) - before
     print(
         f"{COUNT} idle connections: {held} file descriptors, {grown / COUNT / 1e3:.1f} kB each; "

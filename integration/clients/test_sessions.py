@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.services import publish, withdraw
-from userproxy.lab.processes import wait_until
+from integration.programs import running
+from integration.services import published
 from userproxy.lab.topology import SERVER2
 from userproxy.model.address import Address
 
@@ -22,19 +22,16 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_iperf3(lab: Lab, direction: str) -> None:
-    server = lab.start("iperf3", "server2", "iperf3", "-4", "-s", "-p", "5201")
-    try:
-        wait_until("iperf3 serves", lambda: server.listens(5201), 10.0)
-        frontend = publish(lab, "iperf3", "10.3.241.93", [Address(SERVER2.ip, 5201)], port=5201)
+    with (
+        running(lab, "iperf3", "server2", 5201, "iperf3", "-4", "-s", "-p", "5201"),
+        published(lab, "iperf3", "10.3.241.93", [Address(SERVER2.ip, 5201)], port=5201) as frontend,
+    ):
         options = ("-c", frontend.ip, "-t", "3", "-P", "2", "-J", *(("-R",) if direction == "down" else ()))
         result = json.loads(lab.exec("client", "iperf3", *options).stdout)
         assert "error" not in result
         rate = result["end"]["sum_received"]["bits_per_second"] / 1e9
         print(f"iperf3, 2 streams {direction}: {rate:.1f} Gbit/s")
         assert rate > 0.1
-    finally:
-        server.stop()
-    withdraw(lab, "iperf3")
 
 
 @pytest.fixture
@@ -53,10 +50,11 @@ def ssh_directory(tmp_path: Path) -> Path:
 
 
 def test_an_ssh_session(lab: Lab, ssh_directory: Path) -> None:
-    sshd = lab.start("sshd", "server2", "/usr/sbin/sshd", "-D", "-e", "-f", str(ssh_directory / "config"))
-    try:
-        wait_until("sshd serves", lambda: sshd.listens(2222), 10.0)
-        frontend = publish(lab, "ssh", "10.3.241.94", [Address(SERVER2.ip, 2222)], port=22)
+    sshd = ("/usr/sbin/sshd", "-D", "-e", "-f", str(ssh_directory / "config"))
+    with (
+        running(lab, "sshd", "server2", 2222, *sshd),
+        published(lab, "ssh", "10.3.241.94", [Address(SERVER2.ip, 2222)], port=22) as frontend,
+    ):
         options = ("-i", str(ssh_directory / "user"), "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes")
         known = ("-o", f"UserKnownHostsFile={ssh_directory}/known", "-o", "LogLevel=ERROR")
         ssh = ("ssh", *options, *known, f"root@{frontend.ip}")
@@ -65,6 +63,3 @@ def test_an_ssh_session(lab: Lab, ssh_directory: Path) -> None:
         assert told.returncode == 7, told.stderr
         assert told.stdout.split()[0] == hashlib.sha256(text.encode()).hexdigest()
         assert lab.exec("client", *ssh, "echo $SSH_CLIENT").stdout.split()[0] == "10.100.0.2"
-    finally:
-        sshd.stop()
-    withdraw(lab, "ssh")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from typing import TYPE_CHECKING
 
-from integration.daemon.test_drain import assert_same, kernel_state
-from integration.vitals import family
+from integration.daemon.traces import assert_same, crash, kernel_state
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER_SERVICE
 
@@ -20,14 +17,6 @@ URL = f"http://{SERVER_SERVICE.frontend}"
 
 def answers(lab: Lab) -> bool:
     return lab.exec("client", "curl", "-sS", "--max-time", "1", URL, check=False).returncode == 0
-
-
-def crash(lab: Lab) -> None:
-    """SIGKILL for the daemon and its workers, as when the machine runs out of memory."""
-    daemon = lab.daemon("host1")
-    for pid in reversed(family(daemon.pid)):
-        os.kill(pid, signal.SIGKILL)
-    daemon.wait(5.0)
 
 
 def test_the_next_daemon_serves_within_two_seconds_by_the_same_rules(lab: Lab) -> None:

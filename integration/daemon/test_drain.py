@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import signal
 import threading
 import time
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.daemon.traces import assert_same, kernel_state
 from integration.services import publish
 from integration.sockets import echoes, listen, pair, read_all, seconds_until_refused
 from userproxy.lab.processes import wait_until
@@ -23,34 +23,6 @@ if TYPE_CHECKING:
 
 NAME = "drains"
 BODY = bytes(range(256)) * 4096 * 50
-
-
-def kernel_state(lab: Lab) -> dict[str, str]:
-    """Everything in which a proxy could leave traces on host1."""
-    commands = (
-        "nft list ruleset",
-        "ip rule",
-        "ip -6 rule",
-        "ip route show table all",
-        "sysctl -a --pattern ^net",
-    )
-    # The kernel gives interfaces their own IPv6 addresses in its own time.
-    volatile = ("netfilter.nf_conntrack_count", "random", "netdev_rss_key", "fe80:", "ff00:")
-    return {
-        command: "\n".join(
-            line
-            for line in lab.exec("host1", *command.split()).stdout.splitlines()
-            if not any(word in line for word in volatile)
-        )
-        for command in commands
-    }
-
-
-def assert_same(now: dict[str, str], before: dict[str, str]) -> None:
-    changed = [
-        line for kind in now for line in difflib.ndiff(before[kind].splitlines(), now[kind].splitlines())
-    ]
-    assert [line for line in changed if line[0] in "+-"] == []
 
 
 def stopping(lab: Lab) -> bool:

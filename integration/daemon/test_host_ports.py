@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from integration.daemon.test_crash import crash
+from integration.daemon.traces import crash
 from integration.services import host_port, manifest, problems, publish, withdraw
 from integration.sockets import connect, listen, pair
 from userproxy.lab.processes import wait_until

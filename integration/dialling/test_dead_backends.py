@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.services import publish, withdraw
+from integration.services import publish, published
 from integration.sockets import accept, connect, echoes, listen, pair
 from userproxy.lab.topology import SERVER1, SERVER2
 from userproxy.model.address import Address
@@ -55,10 +55,11 @@ def timed(lab: Lab, frontend: Address, listener: socket.socket, count: int) -> l
 
 
 def test_one_of_two_refuses_and_every_request_succeeds(lab: Lab) -> None:
-    with listen(lab, "server2", ALIVE.port) as listener:
-        frontend = publish(lab, NAME, IP, [DEAD, ALIVE])
+    with (
+        listen(lab, "server2", ALIVE.port) as listener,
+        published(lab, NAME, IP, [DEAD, ALIVE]) as frontend,
+    ):
         took = timed(lab, frontend, listener, 50)
-    withdraw(lab, NAME)
     print(
         f"50 of 50 connections with one of two backends refusing; the slowest took {max(took) * 1000:.0f} ms"
     )
@@ -67,10 +68,11 @@ def test_one_of_two_refuses_and_every_request_succeeds(lab: Lab) -> None:
 
 @pytest.mark.usefixtures("blackhole")
 def test_one_of_two_does_not_answer_and_costs_one_second(lab: Lab) -> None:
-    with listen(lab, "server2", ALIVE.port) as listener:
-        frontend = publish(lab, NAME, IP, [DEAD, ALIVE])
+    with (
+        listen(lab, "server2", ALIVE.port) as listener,
+        published(lab, NAME, IP, [DEAD, ALIVE]) as frontend,
+    ):
         took = timed(lab, frontend, listener, 4)
-    withdraw(lab, NAME)
     print(
         "one of two backends does not answer; connections took", ", ".join(f"{each:.2f} s" for each in took)
     )
@@ -82,31 +84,32 @@ def test_one_of_two_does_not_answer_and_costs_one_second(lab: Lab) -> None:
 @pytest.mark.usefixtures("blackhole")
 @pytest.mark.parametrize("dead", [3, 9])
 def test_all_are_dead_and_the_client_is_reset_within_five_seconds(lab: Lab, dead: int) -> None:
-    frontend = publish(lab, NAME, IP, [Address(SERVER1.ip, 7001 + number) for number in range(dead)])
-    began = time.monotonic()
-    with connect(lab, "client", frontend) as client, pytest.raises(ConnectionResetError):
-        client.recv(1)
-    seconds = time.monotonic() - began
-    withdraw(lab, NAME)
+    pods = [Address(SERVER1.ip, 7001 + number) for number in range(dead)]
+    with published(lab, NAME, IP, pods) as frontend:
+        began = time.monotonic()
+        with connect(lab, "client", frontend) as client, pytest.raises(ConnectionResetError):
+            client.recv(1)
+        seconds = time.monotonic() - began
     print(f"none of {dead} backends answers: reset after {seconds:.2f} s")
     assert min(dead, 5) - 0.1 < seconds < 5.5
 
 
 def test_all_refuse_and_the_client_is_reset_at_once(lab: Lab) -> None:
-    frontend = publish(lab, NAME, IP, [DEAD, Address(SERVER2.ip, 7009)])
-    began = time.monotonic()
-    with pytest.raises(ConnectionResetError), connect(lab, "client", frontend) as client:
-        client.recv(1)
-    assert time.monotonic() - began < 0.5
-    withdraw(lab, NAME)
+    with published(lab, NAME, IP, [DEAD, Address(SERVER2.ip, 7009)]) as frontend:
+        began = time.monotonic()
+        with pytest.raises(ConnectionResetError), connect(lab, "client", frontend) as client:
+            client.recv(1)
+        assert time.monotonic() - began < 0.5
 
 
 @pytest.mark.usefixtures("blackhole")
 def test_nobody_waits_for_those_who_wait_for_the_dead(lab: Lab) -> None:
     """200 clients of a dead Service, and then one of a Service that lives; both on the same daemon."""
-    dead = publish(lab, NAME, IP, [DEAD])
-    with listen(lab, "server2", ALIVE.port) as listener:
-        alive = publish(lab, "alive", "10.3.241.21", [ALIVE])
+    with (
+        listen(lab, "server2", ALIVE.port) as listener,
+        published(lab, NAME, IP, [DEAD]) as dead,
+        published(lab, "alive", "10.3.241.21", [ALIVE]) as alive,
+    ):
         waiting = [connect(lab, "client", dead) for _ in range(200)]
         took = timed(lab, alive, listener, 20)
         for each in waiting:
@@ -115,14 +118,14 @@ def test_nobody_waits_for_those_who_wait_for_the_dead(lab: Lab) -> None:
             each.close()
     print(f"beside 200 clients of a dead Service, the slowest connection took {max(took) * 1000:.0f} ms")
     assert max(took) < 0.5
-    withdraw(lab, "alive")
-    withdraw(lab, NAME)
 
 
 @pytest.mark.usefixtures("blackhole")
 def test_what_a_client_says_while_a_backend_is_sought_arrives(lab: Lab) -> None:
-    with listen(lab, "server2", ALIVE.port) as listener:
-        frontend = publish(lab, NAME, IP, [DEAD, ALIVE])
+    with (
+        listen(lab, "server2", ALIVE.port) as listener,
+        published(lab, NAME, IP, [DEAD, ALIVE]) as frontend,
+    ):
         for _ in range(2):
             with connect(lab, "client", frontend) as client:
                 client.sendall(b"early bird")
@@ -132,17 +135,14 @@ def test_what_a_client_says_while_a_backend_is_sought_arrives(lab: Lab) -> None:
                     assert server.recv(100) == b""
                     server.sendall(b"caught it")
                 assert client.recv(100) == b"caught it"
-    withdraw(lab, NAME)
 
 
 @pytest.mark.usefixtures("blackhole")
 def test_a_backend_that_is_taken_away_while_it_is_dialled(lab: Lab) -> None:
-    with listen(lab, "server2", ALIVE.port) as listener:
-        frontend = publish(lab, NAME, IP, [DEAD])
+    with listen(lab, "server2", ALIVE.port) as listener, published(lab, NAME, IP, [DEAD]) as frontend:
         client = connect(lab, "client", frontend)
         changer = threading.Thread(target=publish, args=(lab, NAME, IP, [ALIVE]))
         changer.start()
         with client, accept(listener) as server:
             assert echoes(client, server)
         changer.join()
-    withdraw(lab, NAME)

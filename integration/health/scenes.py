@@ -1,17 +1,15 @@
-"""What these scenarios are made of: Services with annotations, silent pods, and clients with a watch."""
+"""What these scenarios are made of: drained and silent pods, and clients with a watch."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from integration.services import PATIENCE_SECONDS, manifest, withdraw
+from integration.programs import running
 from integration.sockets import inside
-from userproxy.lab.processes import wait_until
 from userproxy.model.address import Address
 from userproxy.ops.client import AdminClient
 
@@ -22,45 +20,6 @@ if TYPE_CHECKING:
     from userproxy.model.rows import BackendRow
 
 REQUEST = b"GET / HTTP/1.0\r\nHost: x\r\n\r\n"
-
-
-def publish(lab: Lab, name: str, ip: str, backends: Sequence[Address], **annotations: str) -> Address:
-    """Create or change a Service, and wait until the daemon on host1 serves it so; returns its frontend.
-
-    Args:
-        lab: with a daemon on host1.
-        name: of the Service, in the namespace `default`.
-        ip: its cluster IP; the port is 80.
-        backends: its pods.
-        annotations: `userproxy.dev/...`, with an underscore for each dash.
-    """
-    frontend = Address(ip, 80)
-    service, *slices = manifest(name, frontend, backends).split("---\n")
-    wanted = json.loads(service)
-    wanted["metadata"]["annotations"] = {
-        f"userproxy.dev/{key.replace('_', '-')}": value for key, value in annotations.items()
-    }
-    lab.write_manifest(f"{name}.yaml", "---\n".join([json.dumps(wanted) + "\n", *slices]))
-    known = sorted(map(str, backends))
-    wait_until(
-        f"{name} is served",
-        lambda: sorted(row.backend for row in backend_rows(lab, name)) == known,
-        PATIENCE_SECONDS,
-    )
-    with AdminClient(lab.admin_socket("host1")) as admin:
-        assert [row for row in admin.services() if row.service == f"default/{name}"][0].problems == ()  # noqa: RUF015
-    return frontend
-
-
-@contextlib.contextmanager
-def published(
-    lab: Lab, name: str, ip: str, backends: Sequence[Address], **annotations: str
-) -> Iterator[Address]:
-    """A Service as `publish` makes it, for the time of the block."""
-    try:
-        yield publish(lab, name, ip, backends, **annotations)
-    finally:
-        withdraw(lab, name)
 
 
 @contextlib.contextmanager
@@ -89,12 +48,9 @@ def states(lab: Lab, name: str) -> dict[str, str]:
 def server(lab: Lab, member: str, port: int) -> Iterator[Address]:
     """A web server more in a pod, for the time of the block."""
     name = f"{member}-{port}"
-    process = lab.start(name, member, sys.executable, "-m", "userproxy.lab.webserver", name, str(port))
-    try:
-        wait_until(f"{name} serves", lambda: process.listens(port), PATIENCE_SECONDS)
+    argv = (sys.executable, "-m", "userproxy.lab.webserver", name, str(port))
+    with running(lab, name, member, port, *argv):
         yield Address(next(pod.ip for pod in lab.deployment.pods if pod.name == member), port)
-    finally:
-        process.kill()
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.health.scenes import ask_often, drained, publish, published, states
-from integration.services import live_connections
+from integration.health.scenes import ask_often, drained, states
+from integration.services import live_connections, publish, published
 from integration.sockets import connect, echoes, listen, pair
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 NAME = "by-hand"
 IP = "10.3.242.10"
+PODS = [SERVER1.address, SERVER2.address]
 
 
 @pytest.fixture
 def service(lab: Lab) -> Iterator[Address]:
-    with published(lab, NAME, IP, [SERVER1.address, SERVER2.address]) as frontend:
+    with published(lab, NAME, IP, PODS, health_check="auto") as frontend:
         yield frontend
 
 
@@ -42,7 +43,7 @@ def test_a_drained_pod_gets_no_new_connections_keeps_its_old_ones_and_comes_back
 ) -> None:
     with (
         listen(lab, "server2", 7100) as listener,
-        published(lab, "held", "10.3.242.11", [Address(SERVER2.ip, 7100)], health_check="off") as held,
+        published(lab, "held", "10.3.242.11", [Address(SERVER2.ip, 7100)]) as held,
     ):
         old, its_server = pair(lab, held, listener)
         with old, its_server:
@@ -52,8 +53,8 @@ def test_a_drained_pod_gets_no_new_connections_keeps_its_old_ones_and_comes_back
                 assert "1 connection may go on" in said[0]
                 assert served_by(lab, service) == {"server1"}
                 assert states(lab, NAME)[str(SERVER2.address)] == "draining"
-                publish(lab, NAME, IP, [SERVER1.address, SERVER2.address, Address(SERVER1.ip, 8099)])
-                publish(lab, NAME, IP, [SERVER1.address, SERVER2.address])
+                publish(lab, NAME, IP, [*PODS, Address(SERVER1.ip, 8099)], health_check="auto")
+                publish(lab, NAME, IP, PODS, health_check="auto")
                 assert served_by(lab, service) == {"server1"}
                 assert echoes(old, its_server)
             assert served_by(lab, service) == {"server1", "server2"}
@@ -63,8 +64,8 @@ def test_connections_are_killed_by_id_and_by_what_they_have(lab: Lab) -> None:
     with (
         listen(lab, "server1", 7101) as first,
         listen(lab, "server2", 7101) as second,
-        published(lab, "kill-one", "10.3.242.12", [Address(SERVER1.ip, 7101)], health_check="off") as one,
-        published(lab, "kill-two", "10.3.242.13", [Address(SERVER2.ip, 7101)], health_check="off") as two,
+        published(lab, "kill-one", "10.3.242.12", [Address(SERVER1.ip, 7101)]) as one,
+        published(lab, "kill-two", "10.3.242.13", [Address(SERVER2.ip, 7101)]) as two,
     ):
         pairs = [pair(lab, one, first) for _ in range(3)] + [pair(lab, two, second) for _ in range(2)]
         victim = lab.rows("host1", "connections", "--service", "default/kill-one")[0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from integration.health.scenes import ask_often, percentile, published, server, silent, states, told
+from integration.health.scenes import ask_often, percentile, server, silent, states, told
+from integration.services import published
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2
 from userproxy.model.address import Address
@@ -36,8 +37,8 @@ def test_one_of_two_pods_drops_every_packet(lab: Lab) -> None:
     dead = Address(SERVER2.ip, 7200)
     with (
         silent(lab, "server2", 7200),
-        published(lab, "one-healthy", "10.3.242.20", [SERVER1.address]) as healthy,
-        published(lab, "one-dead", "10.3.242.21", [SERVER1.address, dead]) as troubled,
+        published(lab, "one-healthy", "10.3.242.20", [SERVER1.address], health_check="auto") as healthy,
+        published(lab, "one-dead", "10.3.242.21", [SERVER1.address, dead], health_check="auto") as troubled,
     ):
         first, failed = ask_often(lab, troubled, 60)
         print(f"before: {len(first)} of {len(first) + failed} succeed, {told(first)}")
@@ -51,8 +52,13 @@ def test_five_of_six_pods_refuse(lab: Lab) -> None:
     with ExitStack() as stack:
         living = [stack.enter_context(server(lab, "server1", 7300 + number)) for number in range(6)]
         dead = [Address(SERVER2.ip, 7310 + number) for number in range(5)]
-        healthy = stack.enter_context(published(lab, "six-healthy", "10.3.242.22", living))
-        troubled = stack.enter_context(published(lab, "five-dead", "10.3.242.23", [living[0], *dead]))
+        healthy, troubled = (
+            stack.enter_context(published(lab, name, ip, pods, health_check="auto"))
+            for name, ip, pods in (
+                ("six-healthy", "10.3.242.22", living),
+                ("five-dead", "10.3.242.23", [living[0], *dead]),
+            )
+        )
         first, failed = ask_often(lab, troubled, 100)
         print(f"before: {len(first)} of {len(first) + failed} succeed, {told(first)}")
         assert failed == 0

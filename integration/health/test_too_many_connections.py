@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.health.scenes import REQUEST, ask, ask_often, begin_connecting, publish, published, told
+from integration.health.scenes import REQUEST, ask, ask_often, begin_connecting, told
+from integration.services import publish, published
 from integration.sockets import PATIENCE_SECONDS, accept, connect, echoes, inside, listen, pair
 from integration.vitals import cpu_seconds, family, open_files
-from userproxy.lab.deployment import PORT_RANGE, Lab
+from userproxy.lab.deployment import Lab
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2, SERVER_SERVICE
 from userproxy.model.address import Address
@@ -37,15 +38,8 @@ FRONTEND = SERVER_SERVICE.frontend
 def narrow_lab(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is a condition
     """A daemon with one worker, each process of it with a hard limit of 2,000 files."""
     with Lab(f"{lab_name}-files", daemons=False) as made:
-        made.start(
-            "host1-daemon",
-            "host1",
-            *("prlimit", f"--nofile={FILES}:{FILES}", "userproxy", "run"),
-            *("--manifests", str(made.manifests), "--node-name", "host1", "--host-ip", "10.100.0.2"),
-            *("--admin-socket", str(made.admin_socket("host1")), "--state-dir", str(made.state("host1"))),
-            *("--port-range", PORT_RANGE, "--workers", "1", "--orphan-seconds", "0"),
-        )
-        made.wait_for_daemon("host1")
+        limited = ("prlimit", f"--nofile={FILES}:{FILES}")
+        made.start_daemon("host1", "--workers", "1", "--orphan-seconds", "0", under=limited)
         yield made
 
 
@@ -160,7 +154,7 @@ def test_over_a_services_limit_clients_wait_and_no_other_service_notices(lab: La
     pods = [Address(SERVER1.ip, 7700)]
     with (
         listen(lab, "server1", 7700) as listener,
-        published(lab, "limited", "10.3.242.50", pods, max_connections="3", health_check="off") as limited,
+        published(lab, "limited", "10.3.242.50", pods, max_connections="3") as limited,
     ):
         pairs = [pair(lab, limited, listener) for _ in range(3)]
         waiting = connect(lab, "client", limited)
@@ -183,9 +177,7 @@ def test_a_client_with_too_many_connections_is_reset_and_another_one_is_not(lab:
     pods = [Address(SERVER1.ip, 7701)]
     with (
         listen(lab, "server1", 7701) as listener,
-        published(
-            lab, "each", "10.3.242.51", pods, max_connections_per_client="2", health_check="off"
-        ) as limited,
+        published(lab, "each", "10.3.242.51", pods, max_connections_per_client="2") as limited,
     ):
         # The workers count each for itself.
         pairs = [pair(lab, limited, listener) for _ in range(2)]
@@ -202,8 +194,7 @@ def test_a_client_with_too_many_connections_is_reset_and_another_one_is_not(lab:
                 ends.append(accept(listener))
         else:
             raise AssertionError("a client may have any number of connections")
-        with inside(lab, "host1"):
-            neighbour = socket.create_connection((limited.ip, limited.port), PATIENCE_SECONDS)
+        neighbour = connect(lab, "host1", limited)
         assert echoes(neighbour, accept(listener))
         for end in (neighbour, *ends, *(end for both in pairs for end in both)):
             end.close()
@@ -213,15 +204,15 @@ def test_connections_end_at_their_age_and_when_their_pod_is_gone(lab: Lab) -> No
     pods, others = [Address(SERVER1.ip, 7702)], [Address(SERVER2.ip, 7702)]
     with (
         listen(lab, "server1", 7702) as listener,
-        published(lab, "aging", "10.3.242.52", pods, max_connection_age="2s", health_check="off") as aging,
-        published(lab, "leaving", "10.3.242.53", pods, close_on_removal="1s", health_check="off") as leaving,
+        published(lab, "aging", "10.3.242.52", pods, max_connection_age="2s") as aging,
+        published(lab, "leaving", "10.3.242.53", pods, close_on_removal="1s") as leaving,
     ):
         old, its_server = pair(lab, aging, listener)
         seconds = seconds_until_reset(old)
         print(f"a connection of a Service with max-connection-age 2s was reset after {seconds:.1f} s")
         assert 1.7 < seconds < 3.5
         left, left_server = pair(lab, leaving, listener)
-        publish(lab, "leaving", "10.3.242.53", others, close_on_removal="1s", health_check="off")
+        publish(lab, "leaving", "10.3.242.53", others, close_on_removal="1s")
         seconds = seconds_until_reset(left)
         print(f"with close-on-removal 1s, a connection was reset {seconds:.1f} s after its pod was gone")
         assert seconds < 3.0

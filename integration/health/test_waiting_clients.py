@@ -6,8 +6,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from integration.health.scenes import ask_often, begin_connecting, percentile, published, silent, told
-from integration.services import live_connections
+from integration.health.scenes import ask_often, begin_connecting, percentile, silent, told
+from integration.services import live_connections, published
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2
 from userproxy.model.address import Address
@@ -38,8 +38,8 @@ def test_five_hundred_waiting_clients_delay_no_other_service(lab: Lab) -> None:
     dead = [Address(SERVER2.ip, 7500 + number) for number in range(6)]
     with (
         silent(lab, "server2", *(address.port for address in dead)),
-        published(lab, "hopeless", "10.3.242.40", dead) as hopeless,
-        published(lab, "other", "10.3.242.41", [SERVER1.address]) as other,
+        published(lab, "hopeless", "10.3.242.40", dead, health_check="auto") as hopeless,
+        published(lab, "other", "10.3.242.41", [SERVER1.address], health_check="auto") as other,
     ):
         for attempt in range(4):
             alone, _ = ask_often(lab, other, REQUESTS)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.redirect_to_host.ends import PORT, Ends, connected
 from integration.services import host_port, publish, withdraw
-from integration.sockets import connect, echoes, listen, pair
+from integration.sockets import connect, echoes
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2
 from userproxy.model.address import Address
@@ -23,22 +23,14 @@ if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
 
 NAME, IP = "stays", "10.3.241.15"
-ONE, OTHER = Address(SERVER1.ip, 7001), Address(SERVER2.ip, 7001)
-
-Ends = tuple[socket.socket, socket.socket]
+ONE, OTHER = Address(SERVER1.ip, PORT), Address(SERVER2.ip, PORT)
 
 
 @pytest.fixture
 def ends(lab: Lab) -> Iterator[Ends]:
     """A connection through the Service, whose manifest is gone afterwards, however the scenario left it."""
-    with listen(lab, "server1", ONE.port) as listener:
-        frontend = publish(lab, NAME, IP, [ONE])
-        client, server = pair(lab, frontend, listener)
-        with client, server:
-            assert echoes(client, server)
-            yield client, server
-    if (lab.manifests / f"{NAME}.yaml").exists():
-        withdraw(lab, NAME)
+    with connected(lab, NAME, IP, SERVER1) as both:
+        yield both
 
 
 def test_its_endpoint_goes_and_others_come(lab: Lab, ends: Ends) -> None:

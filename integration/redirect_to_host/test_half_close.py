@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.services import live_connections, publish, withdraw
-from integration.sockets import echoes, listen, pair, read_all
+from integration.redirect_to_host.ends import Ends, connected
+from integration.services import live_connections
+from integration.sockets import echoes, read_all
 from integration.vitals import cpu_seconds
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER2
-from userproxy.model.address import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,19 +26,11 @@ if TYPE_CHECKING:
 NAME = "halves"
 REPLY = os.urandom(10 << 20)
 
-Ends = tuple[socket.socket, socket.socket]
-
 
 @pytest.fixture
 def ends(lab: Lab) -> Iterator[Ends]:
-    """A connection through the proxy: the client's end and the server's."""
-    with listen(lab, "server2", 7000) as listener:
-        frontend = publish(lab, NAME, "10.3.241.11", [Address(SERVER2.ip, 7000)])
-        client, server = pair(lab, frontend, listener)
-        with client, server:
-            yield client, server
-    wait_until("the connection is over", lambda: live_connections(lab, NAME) == 0, 5.0)
-    withdraw(lab, NAME)
+    with connected(lab, NAME, "10.3.241.11", SERVER2) as both:
+        yield both
 
 
 def test_a_client_that_has_finished_gets_its_whole_reply(ends: Ends) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.services import live_connections, publish, withdraw
+from integration.services import live_connections, published
 from integration.sockets import listen, pair
 from userproxy.lab.deployment import Lab
 from userproxy.lab.processes import wait_until
@@ -32,8 +32,10 @@ def hasty_lab(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - ab
 
 def test_a_silent_half_closed_connection_is_reset_and_a_lively_or_open_one_is_not(hasty_lab: Lab) -> None:
     lab = hasty_lab
-    with listen(lab, "server2", 7000) as listener:
-        frontend = publish(lab, NAME, "10.3.241.13", [Address(SERVER2.ip, 7000)])
+    with (
+        listen(lab, "server2", 7000) as listener,
+        published(lab, NAME, "10.3.241.13", [Address(SERVER2.ip, 7000)]) as frontend,
+    ):
         silent, silent_server = pair(lab, frontend, listener)
         lively, lively_server = pair(lab, frontend, listener)
         still_open, open_server = pair(lab, frontend, listener)
@@ -63,4 +65,3 @@ def test_a_silent_half_closed_connection_is_reset_and_a_lively_or_open_one_is_no
         for each in (silent, silent_server, lively, still_open, open_server):
             each.close()
         wait_until("all are over", lambda: live_connections(lab, NAME) == 0, 5.0)
-    withdraw(lab, NAME)

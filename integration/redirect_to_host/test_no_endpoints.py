@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.services import publish, withdraw
+from integration.services import publish, published
 from integration.sockets import connect, echoes, listen, pair, seconds_until_refused
 from userproxy.lab.topology import SERVER1
 from userproxy.model.address import Address
@@ -20,12 +20,11 @@ BACKEND = Address(SERVER1.ip, 7000)
 
 @pytest.mark.parametrize("member", ["client", "host1"])
 def test_it_refuses_at_once_and_recovers(lab: Lab, member: str) -> None:
-    frontend = publish(lab, NAME, IP, [])
-    seconds = seconds_until_refused(lab, member, frontend)
-    print(f"{member} to a Service without endpoints: refused after {seconds * 1000:.1f} ms")
-    assert seconds < 0.5
+    with published(lab, NAME, IP, []) as frontend, listen(lab, "server1", BACKEND.port) as listener:
+        seconds = seconds_until_refused(lab, member, frontend)
+        print(f"{member} to a Service without endpoints: refused after {seconds * 1000:.1f} ms")
+        assert seconds < 0.5
 
-    with listen(lab, "server1", BACKEND.port) as listener:
         publish(lab, NAME, IP, [BACKEND])
         connect(lab, member, frontend).close()
         client, server = pair(lab, frontend, listener)
@@ -33,14 +32,14 @@ def test_it_refuses_at_once_and_recovers(lab: Lab, member: str) -> None:
         assert seconds_until_refused(lab, member, frontend) < 0.5
         client.close()
         server.close()
-    withdraw(lab, NAME)
 
 
 def test_whoever_is_connected_stays_when_the_last_endpoint_goes(lab: Lab) -> None:
-    with listen(lab, "server1", BACKEND.port) as listener:
-        frontend = publish(lab, NAME, IP, [BACKEND])
+    with (
+        listen(lab, "server1", BACKEND.port) as listener,
+        published(lab, NAME, IP, [BACKEND]) as frontend,
+    ):
         client, server = pair(lab, frontend, listener)
         with client, server:
             publish(lab, NAME, IP, [])
             assert echoes(client, server)
-    withdraw(lab, NAME)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.services import live_connections, publish, withdraw
-from integration.sockets import echoes, listen, pair, read_all, reset
+from integration.redirect_to_host.ends import Ends, connected
+from integration.services import live_connections
+from integration.sockets import read_all, reset
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER2
-from userproxy.model.address import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,19 +24,11 @@ if TYPE_CHECKING:
 
 NAME = "resets"
 
-Ends = tuple[socket.socket, socket.socket]
-
 
 @pytest.fixture
 def ends(lab: Lab) -> Iterator[Ends]:
-    with listen(lab, "server2", 7000) as listener:
-        frontend = publish(lab, NAME, "10.3.241.12", [Address(SERVER2.ip, 7000)])
-        client, server = pair(lab, frontend, listener)
-        with client, server:
-            assert echoes(client, server)
-            yield client, server
-    wait_until("the connection is over", lambda: live_connections(lab, NAME) == 0, 5.0)
-    withdraw(lab, NAME)
+    with connected(lab, NAME, "10.3.241.12", SERVER2) as both:
+        yield both
 
 
 def chosen(ends: Ends, who: str) -> Ends:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.services import publish, withdraw
+from integration.services import published
 from integration.sockets import listen, pair
 from integration.vitals import cpu_seconds, resident_bytes
 from userproxy.lab.topology import SERVER2
@@ -29,8 +29,10 @@ CHUNK = bytes(range(256)) * 4096
 @pytest.mark.parametrize("reader", ["server", "client"])
 def test_a_reader_that_stops_for_ten_seconds(lab: Lab, reader: str) -> None:
     pid = lab.daemon("host1").pid
-    with listen(lab, "server2", 7000) as listener:
-        frontend = publish(lab, NAME, "10.3.241.14", [Address(SERVER2.ip, 7000)])
+    with (
+        listen(lab, "server2", 7000) as listener,
+        published(lab, NAME, "10.3.241.14", [Address(SERVER2.ip, 7000)]) as frontend,
+    ):
         client, server = pair(lab, frontend, listener)
         source, sink = (client, server) if reader == "server" else (server, client)
         source.settimeout(60)
@@ -62,7 +64,6 @@ def test_a_reader_that_stops_for_ten_seconds(lab: Lab, reader: str) -> None:
     assert digest.digest() == expected()
     assert growth < 5_000_000
     assert used < 0.5
-    withdraw(lab, NAME)
 
 
 def send(source: socket.socket) -> None:

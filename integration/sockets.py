@@ -53,8 +53,23 @@ def connect(lab: Lab, member: str, address: Address, timeout: float = PATIENCE_S
     Raises:
         OSError: it was refused, or is not there after `timeout` seconds.
     """
-    with inside(lab, member):
+    return connect_from(lab.namespace(member), address, timeout)
+
+
+def connect_from(namespace: str, address: Address, timeout: float) -> socket.socket:
+    """The same from a namespace that is not of a lab."""
+    with inside_namespace(namespace):
         return socket.create_connection((address.ip, address.port), timeout=timeout)
+
+
+def udp_from(namespace: str, address: Address, timeout: float, source_port: int = 0) -> socket.socket:
+    """A UDP socket in a namespace that only hears of this address; 0 leaves the source port to the kernel."""
+    with inside_namespace(namespace):
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.settimeout(timeout)
+    client.bind(("", source_port))
+    client.connect((address.ip, address.port))
+    return client
 
 
 def listen(lab: Lab, member: str, port: int, receive_buffer: int = 0) -> socket.socket:

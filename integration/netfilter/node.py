@@ -11,16 +11,16 @@ its sockets or its `Nftables` there, and steps out again.
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from integration.echo import PATIENCE_SECONDS, echo_server
-from integration.sockets import inside_namespace
+from integration.sockets import connect_from, inside_namespace, udp_from
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
+    import socket
     from contextlib import AbstractContextManager
 
 HOST_IP = "10.100.0.2"
@@ -82,8 +82,7 @@ class Node:
 
     def connect(self, member: str, address: Address = VIP) -> socket.socket:
         """A TCP connection from there."""
-        with self.inside(member):
-            return socket.create_connection((address.ip, address.port), timeout=PATIENCE_SECONDS)
+        return connect_from(self.names[member], address, PATIENCE_SECONDS)
 
     def ask(self, member: str, address: Address = VIP) -> str:
         """Who answers a new TCP connection from there, and what it sees: `server1 10.0.1.1`."""
@@ -92,10 +91,7 @@ class Node:
 
     def ask_udp(self, member: str, address: Address = VIP, source_port: int = 0) -> str:
         """The same by UDP; the answer must come from the address that was asked."""
-        with self.inside(member), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(PATIENCE_SECONDS)
-            client.bind(("", source_port))
-            client.connect((address.ip, address.port))
+        with udp_from(self.names[member], address, PATIENCE_SECONDS, source_port) as client:
             client.send(b"who?")
             return client.recv(100).decode()
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import socket
+import threading
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from integration.echo import PATIENCE_SECONDS, echo_server
-from integration.sockets import connect, inside
+from integration.sockets import connect, udp_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    import socket
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from userproxy.lab.deployment import Lab
     from userproxy.model.address import Address
@@ -49,17 +51,52 @@ def lives(connection: socket.socket) -> bool:
 
 def udp_client(lab: Lab, member: str, address: Address) -> socket.socket:
     """A UDP socket that stays: its source port is that of one flow for as long as it is used."""
-    with inside(lab, member):
-        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    client.settimeout(PATIENCE_SECONDS)
-    client.connect((address.ip, address.port))
-    return client
+    return udp_from(lab.namespace(member), address, PATIENCE_SECONDS)
 
 
 def ask_udp(client: socket.socket) -> tuple[str, str]:
     """Who answers, and whom it sees."""
     client.send(b"who?")
     return _told(client)
+
+
+class Asked:
+    """What clients were answered who asked without a pause.
+
+    Attributes:
+        answered: how often, by who answered.
+        failures: what befell the others, with who asked.
+    """
+
+    def __init__(self) -> None:
+        self.answered: Counter[str] = Counter()
+        self.failures: list[str] = []
+
+
+@contextlib.contextmanager
+def asking(
+    lab: Lab, members: Sequence[str], ways: Mapping[str, Callable[[Lab, str], str]]
+) -> Iterator[Asked]:
+    """Clients in these members ask in each of these ways in turn, for the time of the block."""
+    asked, over = Asked(), threading.Event()
+
+    def ask_on(member: str) -> None:
+        while not over.is_set():
+            for way, who_answers in ways.items():
+                try:
+                    asked.answered[f"{way} {who_answers(lab, member)}"] += 1
+                except OSError as error:
+                    asked.failures.append(f"{way} {member}: {error!r}")
+
+    threads = [threading.Thread(target=ask_on, args=(member,)) for member in members]
+    for thread in threads:
+        thread.start()
+    try:
+        yield asked
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
 
 
 def _told(connection: socket.socket) -> tuple[str, str]:

@@ -6,31 +6,31 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from integration.sockets import PATIENCE_SECONDS
+from userproxy.lab import objects
+from userproxy.lab.objects import Port
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import CLIENT, HOST1, HOST2, SERVER1, SERVER2
 from userproxy.ops.client import AdminClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from userproxy.lab.deployment import Lab
+    from userproxy.lab.objects import Metadata, Object
 
-PATIENCE_SECONDS = 10.0
 NODES = {pod.ip: host.name for host in (HOST1, HOST2) for pod in host.pods}
 POD_IPS = {"server1": SERVER1.ip, "server2": SERVER2.ip, "client": CLIENT.ip}
 
 
-class Port(NamedTuple):
-    """One port of a Service, and the port behind it in each pod."""
+def tcp(port: int, target: int) -> Port:
+    """A TCP port, with a name as Kubernetes wants it where there are several."""
+    return Port(port, target, f"tcp-{port}")
 
-    port: int
-    target: int
-    protocol: str = "TCP"
 
-    @property
-    def name(self) -> str:
-        """As Kubernetes wants it where there are several."""
-        return f"{self.protocol.lower()}-{self.port}"
+def udp(port: int, target: int) -> Port:
+    """The same by UDP."""
+    return Port(port, target, f"udp-{port}", "UDP")
 
 
 class Options(NamedTuple):
@@ -54,9 +54,9 @@ class Options(NamedTuple):
 PLAIN = Options()
 
 
-def objects(
+def api_objects(
     name: str, ip: str, ports: Sequence[Port], pods: Sequence[str], options: Options = PLAIN
-) -> list[dict[str, Any]]:
+) -> list[Object]:
     """A Service and its EndpointSlice.
 
     Args:
@@ -66,52 +66,32 @@ def objects(
         pods: names of pods of the lab, or IP addresses of others.
         options: what else there is to say.
     """
-    metadata = {"namespace": "default", "name": name}
-    annotated = {f"userproxy.dev/{key}": value for key, value in options.annotations.items()}
-    if options.path:
-        annotated["userproxy.dev/path"] = options.path
-    spec = {
-        "clusterIP": ip,
-        "clusterIPs": [ip, options.ipv6] if options.ipv6 else [ip],
-        "ipFamilies": ["IPv4", "IPv6"] if options.ipv6 else ["IPv4"],
-        "internalTrafficPolicy": "Local" if options.local else "Cluster",
-        "ports": [{"name": each.name, "protocol": each.protocol, "port": each.port} for each in ports],
-    }
-    slice_ports = [{"name": each.name, "protocol": each.protocol, "port": each.target} for each in ports]
+    said = {"path": options.path, **options.annotations} if options.path else options.annotations
+    metadata: Metadata = {"annotations": {f"userproxy.dev/{key}": value for key, value in said.items()}}
+    policy = "Local" if options.local else "Cluster"
+    ips = [ip, options.ipv6] if options.ipv6 else [ip]
     endpoints = [
-        {
-            "addresses": [POD_IPS.get(pod, pod)],
-            "nodeName": NODES.get(POD_IPS.get(pod, pod), "elsewhere"),
-            "conditions": {
-                "ready": pod not in options.terminating,
-                "serving": True,
-                "terminating": pod in options.terminating,
-            },
-        }
+        objects.endpoint(
+            POD_IPS.get(pod, pod),
+            NODES.get(POD_IPS.get(pod, pod), "elsewhere"),
+            objects.TERMINATING if pod in options.terminating else objects.READY,
+        )
         for pod in pods
     ]
     return [
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": metadata | {"annotations": annotated},
-            "spec": spec,
-        },
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": metadata | {"labels": {"kubernetes.io/service-name": name}},
-            "addressType": "IPv4",
-            "ports": slice_ports,
-            "endpoints": endpoints,
-        },
+        objects.service(name, ips, ports, metadata=metadata, internalTrafficPolicy=policy),
+        objects.endpoint_slice(name, name, ports, endpoints),
     ]
 
 
 def manifest(name: str, ip: str, ports: Sequence[Port], pods: Sequence[str], **options: Any) -> str:  # noqa: ANN401 - those of Options
     """The same, as the content of a file."""
-    items = objects(name, ip, ports, pods, Options(**options))
-    return json.dumps({"kind": "List", "apiVersion": "v1", "items": items})
+    return in_a_file(api_objects(name, ip, ports, pods, Options(**options)))
+
+
+def in_a_file(items: Iterable[Object]) -> str:
+    """A JSON file with these objects."""
+    return json.dumps(objects.listed(items))
 
 
 def put(lab: Lab, name: str, ip: str, ports: Sequence[Port], pods: Sequence[str], **options: Any) -> None:  # noqa: ANN401 - those of Options
@@ -119,7 +99,7 @@ def put(lab: Lab, name: str, ip: str, ports: Sequence[Port], pods: Sequence[str]
     lab.write_manifest(f"{name}.json", manifest(name, ip, ports, pods, **options))
     wanted = Options(**options)
     rows = sorted(
-        (f"{POD_IPS.get(pod, pod)}:{port.target}", pod in wanted.terminating)
+        (f"{POD_IPS.get(pod, pod)}:{port.behind}", pod in wanted.terminating)
         for pod in pods
         for port in ports
     )

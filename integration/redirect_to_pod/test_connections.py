@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration.redirect_to_pod.servers import ask_udp, hold, lives, serving, udp_client
-from integration.redirect_to_pod.services import Port, put, service
+from integration.redirect_to_pod.services import put, service, tcp, udp
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
 
 IP = "10.3.242.2"
-TCP, UDP = Port(80, 7000, "TCP"), Port(80, 7000, "UDP")
+TCP, UDP = tcp(80, 7000), udp(80, 7000)
 FRONTEND = Address(IP, 80)
 KEPT = ("net.netfilter.nf_conntrack_acct", "net.netfilter.nf_conntrack_timestamp")
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from integration.redirect_to_pod.servers import ask, hold, lives, serving
-from integration.redirect_to_pod.services import Port, put, service
+from integration.redirect_to_pod.services import put, service, tcp
 from userproxy.lab.processes import wait_until
 from userproxy.model.address import Address
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
 
 IP = "10.3.242.7"
-TCP = Port(80, 7000)
+TCP = tcp(80, 7000)
 FRONTEND = Address(IP, 80)
 PODS = ("server1", "server2")
 CHECKED = {"health-check": "tcp", "health-check-interval": "200ms"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.redirect_to_pod.servers import ask, ask_udp, serving, udp_client
-from integration.redirect_to_pod.services import Port, put, service
+from integration.redirect_to_pod.services import put, service, tcp, udp
 from userproxy.lab.topology import SERVER1
 from userproxy.model.address import Address
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
 
 IP = "10.3.242.1"
-TCP, UDP = Port(53, 7000, "TCP"), Port(53, 7000, "UDP")
+TCP, UDP = tcp(53, 7000), udp(53, 7000)
 FRONTEND = Address(IP, 53)
 PODS = ("server1", "server2")
 EVERYBODY = ("client", "host1", "server1")
@@ -55,7 +55,7 @@ def test_a_pod_that_asks_itself_sees_its_host(lab: Lab, asks: Callable[..., tupl
 
 
 def test_several_ports_and_protocols_lead_each_to_its_own(lab: Lab) -> None:
-    ports = [Port(53, 7000, "TCP"), Port(53, 7001, "UDP"), Port(80, 7002), Port(81, 7002)]
+    ports = [tcp(53, 7000), udp(53, 7001), tcp(80, 7002), tcp(81, 7002)]
     with serving(lab, ["server2"], 7000, 7001, 7002), service(lab, "several", IP, ports, ["server2"]):
         for member in EVERYBODY:
             assert by_tcp(lab, member)[0] == "server2:7000"

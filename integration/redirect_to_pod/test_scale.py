@@ -6,7 +6,6 @@ Two labs side by side, one with a single Service and one with 10,000, are asked 
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import statistics
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.redirect_to_pod.services import Port, objects, put
+from integration.redirect_to_pod.services import api_objects, in_a_file, manifest, put, tcp
 from integration.sockets import inside, listen
 from userproxy.lab.deployment import Lab
 from userproxy.lab.processes import wait_until
@@ -28,8 +27,10 @@ from userproxy.ops.client import AdminClient
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from userproxy.lab.objects import Object
+
 SERVICES = 10_000
-PORT = Port(80, 7000)
+PORT = tcp(80, 7000)
 MEASURED = Address("10.3.0.1", 80)
 ROUNDS, BATCH = 40, 25
 CHANGES = 40
@@ -52,7 +53,7 @@ def many(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is
     with Lab(f"{lab_name}-many", daemons=False) as made:
         made.remove_manifest(manifest_name(made.deployment.services[0]))
         others = [item for number in range(1, SERVICES) for item in other(number)]
-        made.write_manifest("others.json", json.dumps({"kind": "List", "apiVersion": "v1", "items": others}))
+        made.write_manifest("others.json", in_a_file(others))
         began = time.monotonic()
         made.start_daemon("host1", "--mode", "redirect-to-pod")
         wait_until("all are served", lambda: services(made) == SERVICES - 1, 60.0)
@@ -61,10 +62,10 @@ def many(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is
         yield made
 
 
-def other(number: int) -> list[dict[str, object]]:
+def other(number: int) -> list[Object]:
     """A Service of three pods that nobody asks, and its EndpointSlice."""
     pods = [f"10.1.{number // 80}.{number % 80 * PODS + each + 1}" for each in range(PODS)]
-    return objects(f"other-{number}", f"10.3.{number // 250 + 1}.{number % 250 + 1}", [PORT], pods)
+    return api_objects(f"other-{number}", f"10.3.{number // 250 + 1}.{number % 250 + 1}", [PORT], pods)
 
 
 def services(lab: Lab) -> int:
@@ -106,11 +107,9 @@ def test_a_change_among_ten_thousand_services_is_programmed_in_no_time(many: Lab
         kernel = Socket(NETLINK_NETFILTER)
     for number in range(CHANGES):
         pods = ["server2", "10.0.1.99"] if number % 2 else ["server2", "10.0.1.98"]
-        text = json.dumps(
-            {"kind": "List", "apiVersion": "v1", "items": objects("measured", MEASURED.ip, [PORT], pods)}
-        )
+        text = manifest("measured", MEASURED.ip, [PORT], pods)
         taken["a pod added"].append(seconds_until_programmed(many, kernel, "measured.json", text))
-        extra = json.dumps({"kind": "List", "apiVersion": "v1", "items": other(SERVICES)})
+        extra = in_a_file(other(SERVICES))
         taken["a Service added"].append(seconds_until_programmed(many, kernel, "extra.json", extra))
         taken["a Service removed"].append(seconds_until_programmed(many, kernel, "extra.json", ""))
     kernel.close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.redirect_to_pod.servers import ask, hold, lives, serving
-from integration.redirect_to_pod.services import Port, service
+from integration.redirect_to_pod.services import service, tcp
 from userproxy.lab.processes import wait_until
 from userproxy.model.address import Address
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 IP = "10.3.242.8"
 FRONTEND = Address(IP, 80)
-PORTS = (Port(80, 7000),)
+PORTS = (tcp(80, 7000),)
 
 
 @pytest.fixture(autouse=True)

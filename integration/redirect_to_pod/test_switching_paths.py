@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.redirect_to_pod.servers import ask, hold, lives, serving
-from integration.redirect_to_pod.services import Port, put, service
+from integration.redirect_to_pod.servers import ask, asking, hold, lives, serving
+from integration.redirect_to_pod.services import put, service, tcp
 from integration.sockets import seconds_until_refused
 from userproxy.model.address import Address
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
 
 NAME, IP = "switching", "10.3.242.4"
-TCP = Port(80, 7000)
+TCP = tcp(80, 7000)
 FRONTEND = Address(IP, 80)
 PODS = ("server1", "server2")
 TO_POD, TO_HOST = "redirect-to-pod", "redirect-to-host"
@@ -48,36 +47,24 @@ def test_live_connections_outlive_a_switch(lab: Lab, before: str, after: str) ->
 
 
 def test_new_connections_meet_no_gap_while_it_switches_to_and_fro(lab: Lab) -> None:
-    failures: list[str] = []
-    answered = Counter[str]()
-    over = threading.Event()
+    def by_tcp(lab: Lab, member: str) -> str:
+        return ask(lab, member, FRONTEND)[0]
 
-    def ask_on(member: str) -> None:
-        while not over.is_set():
-            try:
-                answered[ask(lab, member, FRONTEND)[0]] += 1
-            except OSError as error:
-                failures.append(f"{member}: {error!r}")
-
-    with serving(lab, PODS, 7000), service(lab, NAME, IP, [TCP], PODS, path=TO_POD):
-        askers = [
-            threading.Thread(target=ask_on, args=(member,)) for member in ("client", "host1", "server1")
-        ]
-        for asker in askers:
-            asker.start()
-        switches = 0
+    switches = 0
+    with (
+        serving(lab, PODS, 7000),
+        service(lab, NAME, IP, [TCP], PODS, path=TO_POD),
+        asking(lab, ("client", "host1", "server1"), {"TCP": by_tcp}) as asked,
+    ):
         began = time.monotonic()
         for path in itertools.cycle((TO_HOST, TO_POD)):
             put(lab, NAME, IP, [TCP], PODS, path=path)
             switches += 1
             if time.monotonic() - began > SECONDS:
                 break
-        over.set()
-        for asker in askers:
-            asker.join()
-    print(f"{switches} switches, {answered.total()} connections, {len(failures)} failed")
-    assert not failures, failures[:5]
-    assert answered.total() > 100
+    print(f"{switches} switches, {asked.answered.total()} connections, {len(asked.failures)} failed")
+    assert not asked.failures, asked.failures[:5]
+    assert asked.answered.total() > 100
 
 
 @pytest.mark.parametrize("pods", [PODS, ()], ids=["with pods", "without pods"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from integration.redirect_to_pod.servers import ask_udp, serving, udp_client
-from integration.redirect_to_pod.services import Port, manifest, put, service
+from integration.redirect_to_pod.services import manifest, put, service, udp
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
 
 NAME, IP = "names", "10.3.242.5"
-UDP = Port(53, 7000, "UDP")
+UDP = udp(53, 7000)
 FRONTEND = Address(IP, 53)
 PODS = ("server1", "server2")
 

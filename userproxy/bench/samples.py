@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import statistics
 from typing import TYPE_CHECKING
 
@@ -12,13 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
-class Better(enum.StrEnum):
-    """Which way is better."""
-
-    HIGHER = "higher"
-    LOWER = "lower"
-
-
 class Metric(msgspec.Struct, frozen=True):
     """A figure that a workload yields.
 
@@ -26,35 +18,32 @@ class Metric(msgspec.Struct, frozen=True):
         name: in report.json.
         title: in tables.
         unit: of the values; empty for a count a second.
-        better: which way.
         by_services: whether it depends on how many Services there are.
     """
 
     name: str
     title: str
     unit: str
-    better: Better
     by_services: bool = False
 
 
-_LOW, _HIGH = Better.LOWER, Better.HIGHER
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("requests_1", "requests/s, 1 connection", "1/s", _HIGH),
-        Metric("requests_64", "requests/s, 64 connections", "1/s", _HIGH),
-        Metric("requests_512", "requests/s, 512 connections", "1/s", _HIGH),
-        Metric("latency_p50", "latency p50, 64 connections", "ms", _LOW),
-        Metric("latency_p99", "latency p99, 64 connections", "ms", _LOW),
-        Metric("latency_p999", "latency p99.9, 64 connections", "ms", _LOW),
-        Metric("new_connections", "new connections/s", "1/s", _HIGH),
-        Metric("throughput_1", "throughput, 1 stream", "Gbit/s", _HIGH),
-        Metric("throughput_4", "throughput, 4 streams", "Gbit/s", _HIGH),
-        Metric("cpu_user", "CPU a request, user", "us", _LOW),
-        Metric("cpu_system", "CPU a request, system", "us", _LOW),
-        Metric("memory", "memory a connection", "KiB", _LOW),
-        Metric("first_answer", "first answer of a new connection", "ms", _LOW, by_services=True),
-        Metric("change", "a new Service works after", "ms", _LOW, by_services=True),
+        Metric("requests_1", "requests/s, 1 connection", "1/s"),
+        Metric("requests_64", "requests/s, 64 connections", "1/s"),
+        Metric("requests_512", "requests/s, 512 connections", "1/s"),
+        Metric("latency_p50", "latency p50, 64 connections", "ms"),
+        Metric("latency_p99", "latency p99, 64 connections", "ms"),
+        Metric("latency_p999", "latency p99.9, 64 connections", "ms"),
+        Metric("new_connections", "new connections/s", "1/s"),
+        Metric("throughput_1", "throughput, 1 stream", "Gbit/s"),
+        Metric("throughput_4", "throughput, 4 streams", "Gbit/s"),
+        Metric("cpu_user", "CPU a request, user", "us"),
+        Metric("cpu_system", "CPU a request, system", "us"),
+        Metric("memory", "memory a connection", "KiB"),
+        Metric("first_answer", "first answer of a new connection", "ms", by_services=True),
+        Metric("change", "a new Service works after", "ms", by_services=True),
     )
 }
 

@@ -18,7 +18,7 @@ from userproxy import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-DONE, FAILED, USAGE = 0, 1, 2
+DONE, USAGE = 0, 2
 INTERRUPTED = 128 + signal.SIGINT
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

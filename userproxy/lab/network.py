@@ -203,11 +203,6 @@ def _missing_capabilities() -> list[str]:
     return [name for bit, name in _CAPABILITIES.items() if not effective >> bit & 1]
 
 
-def _is_sysctl(setting: str) -> bool:
-    """Whether this kernel has it: net.bridge is there only together with the bridge's netfilter."""
-    return Path("/proc/sys", setting.partition("=")[0].replace(".", "/")).exists()
-
-
 def _has_nftables() -> bool:
     """Ask the kernel for its nftables generation, which loads the module where there is one."""
     try:

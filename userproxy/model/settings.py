@@ -105,7 +105,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     close_on_removal: float | None = None
 
 
-DEFAULTS = Settings()
-
 AGE_JITTER = 0.1
 """The share of a connection's maximum age by which it varies, so that not all of them end at once."""

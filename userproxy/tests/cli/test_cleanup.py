@@ -21,13 +21,12 @@ def lock_name() -> str:
 
 
 class Kernel:
-    """What is in the kernel, and whether the node was locked while it was removed."""
+    """What is in the kernel; it insists on being cleaned while no daemon can start."""
 
     def __init__(self, lock_name: str, refusal: Exception | None = None) -> None:
         self.lock_name = lock_name
         self.refusal = refusal
         self.traces = ["a table"]
-        self.locked = False
 
     def remove(self) -> tuple[str, ...]:
         """Remove everything, and tell what that was."""

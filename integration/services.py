@@ -61,7 +61,12 @@ def publish(
 def published(
     lab: Lab, name: str, ip: str, backends: Sequence[Address], *, port: int = 80, **annotations: str
 ) -> Iterator[Address]:
-    """A Service as `publish` makes it, for the time of the block."""
+    """A Service as `publish` makes it, for the time of the block.
+
+    Raises:
+        AssertionError: there is one of this name: another scenario has left it.
+    """
+    assert not (lab.manifests / f"{name}.yaml").exists(), f"{name} was left by another scenario"
     try:
         yield publish(lab, name, ip, backends, port=port, **annotations)
     finally:

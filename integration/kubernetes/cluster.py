@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from integration.kubernetes.commands import Addresses, apiserver_command, etcd_command
-from integration.kubernetes.credentials import Credentials
 from integration.kubernetes.processes import ClusterError, Server, run_client
+from userproxy.lab.apiserver.commands import Addresses, apiserver_command, etcd_command
+from userproxy.lab.apiserver.credentials import Credentials
 from userproxy.lab.objects import listed
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from userproxy.lab.objects import Object
 
 SERVICE_CIDR = "10.3.240.0/20"  # the reference deployment's
+NO_CONTROLLERS = ("--disable-admission-plugins=ServiceAccount",)
+"""Without a controller manager no ServiceAccount `default` appears in a namespace, so the admission plugin
+that wants one for every Pod is off."""
 READY_TIMEOUT = 90.0  # seconds; 4-10 on an idle machine
 
 
@@ -58,7 +61,7 @@ class Cluster:
         netns: str | None = None,
         bind_address: str = "127.0.0.1",
         service_cidr: str = SERVICE_CIDR,
-        apiserver_flags: Sequence[str] = (),
+        apiserver_flags: Sequence[str] = NO_CONTROLLERS,
     ) -> None:
         """Prepares a cluster; nothing runs before `start`.
 
@@ -68,7 +71,8 @@ class Cluster:
             bind_address: the address of that namespace which the API server listens on, and the one in
                 every kubeconfig. Port 6443 in a namespace (one cluster each), a free one otherwise.
             service_cidr: where Service IPs come from; `CIDR4,CIDR6` makes a dual-stack cluster.
-            apiserver_flags: more of kube-apiserver's flags; the last of two equal ones wins.
+            apiserver_flags: more of kube-apiserver's flags; the last of two equal ones wins. These replace
+                NO_CONTROLLERS.
 
         Raises:
             ValueError: `bind_address` is no address that a client can connect to.

@@ -5,10 +5,8 @@ It runs in a lab of its own; each host that needs it gets one more link to there
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import secrets
 import shutil
 import socket
 import ssl
@@ -16,6 +14,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ from pyroute2 import netns
 
 from userproxy.bench.paths.base import PathUnavailableError
 from userproxy.bench.services import HOST, SERVICE_NETWORK
+from userproxy.lab.apiserver.commands import Addresses, apiserver_command, etcd_command
+from userproxy.lab.apiserver.credentials import Credentials
 from userproxy.lab.deployment import Lab
 from userproxy.lab.network import LabError
 from userproxy.lab.processes import wait_until
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from userproxy.bench.site import Site
     from userproxy.lab.objects import Object
 
-_IP, _PORT = "172.31.0.1", 6443
+_ADDRESSES = Addresses(ip_address("172.31.0.1"), port=6443, etcd_port=2379, etcd_peer_port=2380)
 _NETWORK = "172.31.0.0/24"
 _READY_SECONDS = 90.0
 _REQUEST_SECONDS = 60.0
@@ -46,7 +47,7 @@ _IDLE_SECONDS = 20.0
 # A bridge without a port has no carrier, so even a lab for one server has a host and a pod.
 _DEPLOYMENT = Deployment(
     gateway="control",
-    gateway_ip=_IP,
+    gateway_ip=str(_ADDRESSES.address),
     host_network=_NETWORK,
     service_network=SERVICE_NETWORK,
     hosts=(
@@ -54,7 +55,10 @@ _DEPLOYMENT = Deployment(
     ),
     services=(),
 )
-_KEY_COMMAND = ("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out")
+_FLAGS = (
+    "--disable-admission-plugins=ServiceAccount",  # which needs a controller
+    "--enable-priority-and-fairness=false",
+)
 _COLLECTIONS = {
     "Node": "/api/v1/nodes",
     "Service": "/api/v1/namespaces/default/services",
@@ -72,7 +76,6 @@ class ApiServer:
 
     def __init__(self, name: str) -> None:
         self._lab = Lab(name, daemons=False, deployment=_DEPLOYMENT)
-        self._token = secrets.token_urlsafe(24)
         self._sessions: list[_Session] = []
         self._created: set[tuple[str, str]] = set()
         self._linked = 0
@@ -119,7 +122,9 @@ class ApiServer:
             f"-n {there} link set {end} master hosts up",
         ):
             self._lab.exec("control", "ip", *command.split())
-        return site.write("kubeconfig", json.dumps(self._kubeconfig()))
+        kubeconfig = site.lab.directory / "kubeconfig"
+        self._credentials.write_admin_kubeconfig(kubeconfig)
+        return str(kubeconfig)
 
     def create(self, objects: Iterable[Object]) -> None:
         """Create objects, but for those that have been created already.
@@ -160,49 +165,31 @@ class ApiServer:
             self._up = False  # it is somebody else's, or has taken itself down
             raise
         directory = self._lab.directory
-        (directory / "tokens.csv").write_text(f"{self._token},admin,admin,system:masters\n")
-        key = directory / "service-account.key"
-        # The API server reads a public key out of SEC 1, which this writes, but not out of PKCS 8.
-        self._lab.exec("control", *_KEY_COMMAND, str(key))
-        etcd_url = "http://127.0.0.1:2379"
-        self._lab.start("etcd", "control", str(programs / "etcd"), *_etcd_flags(directory, etcd_url))
+        self._credentials = Credentials(directory, _ADDRESSES.url)
+        self._lab.start("etcd", "control", *etcd_command(programs, _ADDRESSES, directory / "etcd"))
+        command = apiserver_command(programs, _ADDRESSES, SERVICE_NETWORK)
         server = self._lab.start(
-            *("apiserver", "control", str(programs / "kube-apiserver")),
-            *_apiserver_flags(directory, key, etcd_url),
+            "apiserver", "control", *command, *self._credentials.apiserver_flags, *_FLAGS
         )
-        wait_until("the API server listens", lambda: server.listens(_PORT), _READY_SECONDS)
-        self._certificate = (directory / "certificates" / "apiserver.crt").read_text()
+        wait_until("the API server listens", lambda: server.listens(_ADDRESSES.port), _READY_SECONDS)
         namespace = self._lab.namespace("control")
-        first = _Session(namespace, self._certificate, self._token)
+        first = _Session(namespace, self._credentials)
         wait_until("the API server is ready", lambda: first.succeeds("/readyz"), _READY_SECONDS)
         wait_until(
             "the API server has its namespace",
             lambda: first.succeeds("/api/v1/namespaces/default/services/kubernetes"),
             _READY_SECONDS,
         )
-        more = (_Session(namespace, self._certificate, self._token) for _ in range(_WRITERS - 1))
-        self._sessions = [first, *more]
-
-    def _kubeconfig(self) -> Object:
-        authority = base64.b64encode(self._certificate.encode()).decode()
-        server = {"server": f"https://{_IP}:{_PORT}", "certificate-authority-data": authority}
-        return {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "bench",
-            "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "admin"}}],
-            "clusters": [{"name": "bench", "cluster": server}],
-            "users": [{"name": "admin", "user": {"token": self._token}}],
-        }
+        self._sessions = [first, *(_Session(namespace, self._credentials) for _ in range(_WRITERS - 1))]
 
 
 class _Session:
     """One connection to the API server, made in its namespace and used from ours."""
 
-    def __init__(self, namespace: str, certificate: str, token: str) -> None:
+    def __init__(self, namespace: str, credentials: Credentials) -> None:
         self._namespace = namespace
-        self._tls = ssl.create_default_context(cadata=certificate)
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._tls = ssl.create_default_context(cafile=credentials.ca_file)
+        self._headers = {"Authorization": f"Bearer {credentials.admin_token}"}
         self._http: HTTPConnection | None = None
         self._used = 0.0
 
@@ -232,15 +219,17 @@ class _Session:
             raise LabError(f"the API server refused {method} {path}: {answer.status} {_message(text)}")
 
     def _connect(self) -> HTTPConnection:
+        ip, port = str(_ADDRESSES.address), _ADDRESSES.port
+
         def reach() -> socket.socket:
             netns.setns(self._namespace, flags=0)
-            return socket.create_connection((_IP, _PORT), _REQUEST_SECONDS)
+            return socket.create_connection((ip, port), _REQUEST_SECONDS)
 
         with ThreadPoolExecutor(1) as thread:  # the namespace is the thread's, and it ends
             raw = thread.submit(reach).result()
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        http = HTTPConnection(_IP, _PORT)
-        http.sock = self._tls.wrap_socket(raw, server_hostname=_IP)
+        http = HTTPConnection(ip, port)
+        http.sock = self._tls.wrap_socket(raw, server_hostname=ip)
         return http
 
 
@@ -292,35 +281,3 @@ def _message(text: str) -> str:
     except ValueError:
         return text[:200]
     return str(answer.get("message", text[:200])) if isinstance(answer, dict) else text[:200]
-
-
-def _etcd_flags(directory: Path, url: str) -> tuple[str, ...]:
-    peer = "http://127.0.0.1:2380"
-    return (
-        f"--data-dir={directory / 'etcd'}",
-        f"--listen-client-urls={url}",
-        f"--advertise-client-urls={url}",
-        f"--listen-peer-urls={peer}",
-        f"--initial-advertise-peer-urls={peer}",
-        f"--initial-cluster=default={peer}",
-        "--unsafe-no-fsync",  # the data goes with the lab
-        "--log-level=warn",
-    )
-
-
-def _apiserver_flags(directory: Path, key: Path, etcd_url: str) -> tuple[str, ...]:
-    return (
-        f"--bind-address={_IP}",
-        f"--advertise-address={_IP}",
-        f"--secure-port={_PORT}",
-        f"--etcd-servers={etcd_url}",
-        f"--service-cluster-ip-range={SERVICE_NETWORK}",
-        f"--cert-dir={directory / 'certificates'}",
-        f"--token-auth-file={directory / 'tokens.csv'}",
-        "--service-account-issuer=https://kubernetes.default.svc",
-        f"--service-account-key-file={key}",
-        f"--service-account-signing-key-file={key}",
-        "--authorization-mode=RBAC",
-        "--disable-admission-plugins=ServiceAccount",
-        "--enable-priority-and-fairness=false",
-    )

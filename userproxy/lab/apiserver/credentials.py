@@ -1,4 +1,4 @@
-"""Who may speak to the test cluster, as files: the administrator, the ServiceAccounts, their kubeconfigs."""
+"""Who may speak to the API server, as files: the administrator, the ServiceAccounts, their kubeconfigs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import secrets
 import subprocess
 from typing import TYPE_CHECKING
 
-from integration.kubernetes.processes import ClusterError
+from userproxy.lab.network import LabError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,20 +17,24 @@ ISSUER = "https://kubernetes.default.svc"
 
 
 class Credentials:
-    """The files of one cluster, in its directory. The serving certificate is the API server's own doing."""
+    """The files of one cluster, in its directory. The serving certificate is the API server's own doing.
+
+    Attributes:
+        admin_token: of the user `admin`, who is in the group system:masters.
+    """
 
     def __init__(self, directory: Path, url: str) -> None:
         """Writes the token file and the ServiceAccount key into `directory`; `url` is the API server's.
 
         Raises:
-            ClusterError: openssl is missing or failed.
+            LabError: openssl is missing or failed.
         """
         self._directory = directory
         self._url = url
-        self._admin_token = secrets.token_urlsafe(24)
+        self.admin_token = secrets.token_urlsafe(24)
         tokens = directory / "tokens.csv"
         tokens.touch(mode=0o600)
-        tokens.write_text(f"{self._admin_token},admin,admin,system:masters\n")
+        tokens.write_text(f"{self.admin_token},admin,admin,system:masters\n")
         self._make_service_account_key()
 
     @property
@@ -52,7 +56,7 @@ class Credentials:
 
     def write_admin_kubeconfig(self, path: Path) -> None:
         """Writes a kubeconfig in the group system:masters. The API server must have made its certificate."""
-        self.write_kubeconfig(path, "admin", self._admin_token)
+        self.write_kubeconfig(path, "admin", self.admin_token)
 
     def write_kubeconfig(self, path: Path, user: str, token: str) -> None:
         """Writes a self-contained kubeconfig (JSON, which is YAML): the certificate is in it as data."""
@@ -60,10 +64,10 @@ class Credentials:
         config = {
             "apiVersion": "v1",
             "kind": "Config",
-            "current-context": "test",
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
+            "current-context": "lab",
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": user}}],
             "clusters": [
-                {"name": "test", "cluster": {"server": self._url, "certificate-authority-data": authority}}
+                {"name": "lab", "cluster": {"server": self._url, "certificate-authority-data": authority}}
             ],
             "users": [{"name": user, "user": {"token": token}}],
         }
@@ -75,8 +79,8 @@ class Credentials:
         # ecparam and not genpkey: the API server reads a public key out of SEC 1, but not out of PKCS 8.
         command = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key)]
         try:
-            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run(command, check=True, capture_output=True)  # noqa: S603 our own argv
         except FileNotFoundError as error:
-            raise ClusterError("openssl is not installed: it makes the key of the ServiceAccounts") from error
+            raise LabError("openssl is not installed: it makes the key of the ServiceAccounts") from error
         except subprocess.CalledProcessError as error:
-            raise ClusterError(f"openssl ecparam failed: {error.stderr.decode().strip()}") from error
+            raise LabError(f"openssl ecparam failed: {error.stderr.decode().strip()}") from error

@@ -59,9 +59,8 @@ def etcd_command(binaries: Path, addresses: Addresses, data: Path) -> list[str]:
 def apiserver_command(binaries: Path, addresses: Addresses, service_cidr: str) -> list[str]:
     """The argv of the API server, but for the flags of its credentials.
 
-    Without a controller manager no ServiceAccount `default` appears in a namespace, so the admission plugin
-    that wants one for every Pod is off. On a loopback address the API server cannot publish itself as the
-    endpoint of the Service `kubernetes` (loopback endpoints are invalid), so it does not try.
+    On a loopback address the API server cannot publish itself as the endpoint of the Service `kubernetes`
+    (loopback endpoints are invalid), so it does not try.
     """
     reconciler = "none" if addresses.address.is_loopback else "lease"
     return [
@@ -73,6 +72,5 @@ def apiserver_command(binaries: Path, addresses: Addresses, service_cidr: str) -
         f"--service-cluster-ip-range={service_cidr}",
         f"--endpoint-reconciler-type={reconciler}",
         "--authorization-mode=RBAC",
-        "--disable-admission-plugins=ServiceAccount",
         "--allow-privileged=true",
     ]

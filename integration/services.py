@@ -100,9 +100,11 @@ def problems(lab: Lab) -> tuple[str, ...]:
 
 
 def _served(lab: Lab, name: str) -> tuple[tuple[str, ...], list[str], tuple[str, ...]] | None:
-    """The frontends of a Service, its backends, and what is wrong with it."""
+    """The frontends of a Service, its backends, and what is wrong with it; nothing that only lingers."""
     service = f"default/{name}"
     with AdminClient(lab.admin_socket("host1")) as admin:
-        rows = {row.service: row for row in admin.services()}
-        backends = sorted(row.backend for row in admin.backends() if row.service == service)
-    return (rows[service].frontends, backends, rows[service].problems) if service in rows else None
+        rows = {row.service: row for row in admin.services() if row.frontends}
+        backends = [row for row in admin.backends() if row.service == service and row.state != "removed"]
+    if service not in rows:
+        return None
+    return rows[service].frontends, sorted(row.backend for row in backends), rows[service].problems

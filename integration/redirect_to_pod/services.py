@@ -131,8 +131,13 @@ def service(
 def _carried_out(lab: Lab, name: str) -> tuple[str, list[tuple[str, bool]]] | None:
     """The path of a Service, and its backends with whether they drain, as the daemon has carried them out."""
     with AdminClient(lab.admin_socket("host1")) as admin:
-        paths = {row.path for row in admin.services() if row.service.startswith(f"default/{name}:")}
-        rows = [row for row in admin.backends() if row.service.startswith(f"default/{name}:")]
+        ours = [row for row in admin.services() if row.service.startswith(f"default/{name}:")]
+        paths = {row.path for row in ours if row.frontends}  # none: it is gone, and only lingers
+        rows = [
+            row
+            for row in admin.backends()
+            if row.service.startswith(f"default/{name}:") and row.state != "removed"
+        ]
     return (
         (paths.pop(), sorted((row.backend, row.state == "draining") for row in rows))
         if len(paths) == 1

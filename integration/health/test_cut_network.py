@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from integration.health.scenes import ask_often, server, states, told
 from integration.services import publish, published
@@ -68,27 +68,12 @@ def test_checks_notice_a_cut_and_its_end(lab: Lab) -> None:
 
 def test_an_http_check_reads_the_status(lab: Lab) -> None:
     ip = "10.3.242.31"
+    checks: dict[str, Any] = {"health_check": "http", "health_check_interval": "200ms"}
     with server(lab, "server1", 7400) as address:
         pods = [address, SERVER2.address]
-        with published(
-            lab,
-            NAME,
-            ip,
-            pods,
-            health_check="http",
-            health_check_interval="200ms",
-            health_check_path="/bytes/1",
-        ) as frontend:
+        with published(lab, NAME, ip, pods, health_check_path="/bytes/1", **checks) as frontend:
             wait_until("checks pass", lambda: set(states(lab, NAME).values()) == {"up"}, 5.0)
-            publish(
-                lab,
-                NAME,
-                ip,
-                pods,
-                health_check="http",
-                health_check_interval="200ms",
-                health_check_path="/is-not-there",
-            )
+            publish(lab, NAME, ip, pods, health_check_path="/is-not-there", **checks)
             wait_until("404 takes both out", lambda: set(states(lab, NAME).values()) == {"down"}, 5.0)
             took, failed = ask_often(lab, frontend, 20)
             print(f"with every pod down by its checks: {len(took)} of 20 succeed, {told(took)}")

@@ -134,7 +134,8 @@ class Reconciler:
                 # Nobody else waits for those that need another host port.
                 wanted = self._possible(wanted, failed)
                 steps = actions_for(wanted, self._actual)
-            await self._carry_out(steps, wanted)
+            if steps:
+                await self._carry_out(steps, wanted)
         self._report(frozenset({*snapshot.problems, *problems, *self._drained.idle(snapshot)}))
         self._view.observe(snapshot, self._actual, tuple(sorted(self._problems)))
         attempt.raise_failures(self._workers.behind)

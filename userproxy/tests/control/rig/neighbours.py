@@ -1,0 +1,224 @@
+"""The neighbours of the control side, in memory: they do as they are told, and fail when they are to.
+
+What they are told goes into one journal, a line each, so that a test sees in which order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from userproxy.model.counters import Counters
+from userproxy.model.state import NodeState, Refuse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+
+    from userproxy.model.actions import CaptureChange
+    from userproxy.model.address import Address
+    from userproxy.model.filter import ConnectionFilter
+    from userproxy.model.messages import Parts
+    from userproxy.model.rows import ConnectionRow
+    from userproxy.model.service import ServicePortName
+    from userproxy.model.state import Frontend, Serve, Target
+
+
+class InMemoryWorkers:
+    """The data side: `userproxy.control.sides.Workers`.
+
+    Args:
+        journal: where it notes what it is told.
+
+    Attributes:
+        occupied: host ports that something else on the node has.
+        unopenable: by Service port, the errno with which its listener cannot be opened.
+        lagging: Service ports of which a worker fails to take over new backends.
+        parts: what it answers when asked for its counts.
+        rows: its connections.
+        living: what living workers have counted, by pid.
+        past: what workers have counted that are gone.
+        known: what it was told of earlier workers at the start.
+        start_error: why no worker can be started.
+        drained: resolved by the test, where a drain is to take its time.
+    """
+
+    def __init__(self, journal: list[str]) -> None:
+        self.occupied: set[int] = set()
+        self.unopenable: dict[ServicePortName, int] = {}
+        self.lagging: set[ServicePortName] = set()
+        self.parts: list[Parts] = []
+        self.rows: list[ConnectionRow] = []
+        self.living: dict[int, Counters] = {}
+        self.past = Counters()
+        self.known: Mapping[int, Counters] | None = None
+        self.start_error: Exception | None = None
+        self.drained: asyncio.Future[int] | None = None
+        self._journal = journal
+        self._serves: dict[ServicePortName, Serve] = {}
+        self._behind: set[ServicePortName] = set()
+
+    @property
+    def serves(self) -> dict[ServicePortName, Serve]:
+        """Of `Workers`."""
+        return dict(self._serves)
+
+    @property
+    def behind(self) -> frozenset[ServicePortName]:
+        """Of `Workers`."""
+        return frozenset(self._behind)
+
+    @property
+    def living_counters(self) -> dict[int, Counters]:
+        """Of `Workers`."""
+        return dict(self.living)
+
+    @property
+    def past_counters(self) -> Counters:
+        """Of `Workers`."""
+        return self.past
+
+    async def start(self, known: Mapping[int, Counters] | None = None) -> None:
+        """Of `Workers`."""
+        self._journal.append("workers start")
+        self.known = known
+        if self.start_error is not None:
+            raise self.start_error
+
+    async def mind(self) -> None:
+        """Of `Workers`."""
+        await asyncio.Event().wait()
+
+    async def serve(self, serves: Iterable[Serve]) -> dict[ServicePortName, OSError]:
+        """Of `Workers`."""
+        failures: dict[ServicePortName, OSError] = {}
+        for serve in serves:
+            name, known = serve.service, self._serves.get(serve.service)
+            is_open = known is not None and known.listener == serve.listener
+            number = 0 if is_open else self._obstacle(serve)
+            self._journal.append(f"serve {name} on {serve.listener.port}{' fails' if number else ''}")
+            if number:
+                failures[name] = OSError(number, os.strerror(number))
+                continue
+            self._serves[name] = serve
+            self._behind.discard(name)
+            if is_open and name in self.lagging:
+                self._behind.add(name)
+        return failures
+
+    def _obstacle(self, serve: Serve) -> int:
+        if serve.listener.port in self.occupied:
+            return errno.EADDRINUSE
+        return self.unopenable.get(serve.service, 0)
+
+    async def close(self, names: Sequence[ServicePortName]) -> None:
+        """Of `Workers`."""
+        for name in names:
+            self._journal.append(f"close {name}")
+            self._serves.pop(name, None)
+            self._behind.discard(name)
+
+    async def connections(self, wanted: ConnectionFilter) -> AsyncIterator[list[ConnectionRow]]:
+        """Of `Workers`; it leaves the filter to others."""
+        del wanted
+        yield self.rows
+
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
+        """Of `Workers`."""
+        self._journal.append(f"kill {'all' if ids is None else ' '.join(ids)} of {bool(wanted)}")
+        return len(self.rows) if ids is None else len(ids)
+
+    async def count(self) -> list[Parts]:
+        """Of `Workers`."""
+        return self.parts
+
+    async def drain(self, seconds: float) -> int:
+        """Of `Workers`."""
+        self._journal.append(f"drain for {seconds:g} s")
+        return 0 if self.drained is None else await self.drained
+
+    def hurry(self) -> None:
+        """Of `Workers`."""
+        self._journal.append("hurry")
+        if self.drained is not None and not self.drained.done():
+            self.drained.set_result(1)
+
+    def leave(self) -> None:
+        """Of `Workers`."""
+        self._journal.append("leave the workers")
+
+
+class InMemoryKernel:
+    """What netfilter captures: `userproxy.control.sides.Kernel`.
+
+    Args:
+        journal: where it notes what it is told.
+
+    Attributes:
+        adopted: what an earlier daemon left.
+        captures: what it captures now.
+        guards: the listeners that it guards now.
+        errors: by the name of a call, what it raises.
+        in_use: frontends of which a new connection was sent to a pod lately.
+        changes: what somebody else has changed, told at the next repair.
+        repairs: how many there were.
+        is_clean: it was told to leave no trace.
+    """
+
+    def __init__(self, journal: list[str]) -> None:
+        self.adopted = NodeState()
+        self.captures: dict[Frontend, Target] = {}
+        self.guards: set[Frontend] = set()
+        self.errors: dict[str, Exception] = {}
+        self.in_use: set[Frontend] = set()
+        self.changes: tuple[str, ...] = ()
+        self.repairs = 0
+        self.is_clean = False
+        self._journal = journal
+
+    async def start(self) -> NodeState:
+        """Of `Kernel`."""
+        self._note("kernel start", "start")
+        self.captures = dict(self.adopted.captures)
+        self.guards = set(self.adopted.guards)
+        return self.adopted
+
+    async def apply(self, change: CaptureChange) -> None:
+        """Of `Kernel`: all of it, or nothing."""
+        kinds = Counter("refuse" if target == Refuse() else "capture" for target in change.put.values())
+        told = [f"{kind} {kinds[kind]}" for kind in ("capture", "refuse") if kinds[kind]]
+        told += [f"uncapture {len(change.remove)}"] if change.remove else []
+        self._note(", ".join(told) or "guard", "apply")
+        self.captures.update(change.put)
+        for frontend in change.remove:
+            del self.captures[frontend]
+        self.guards |= change.guard
+        self.guards -= change.unguard
+
+    async def forget(self, frontends: Mapping[Frontend, Collection[Address]]) -> None:
+        """Of `Kernel`."""
+        self._note(f"forget flows of {len(frontends)}", "forget")
+
+    async def used(self) -> set[Frontend]:
+        """Of `Kernel`."""
+        return self.in_use
+
+    async def repair(self) -> tuple[str, ...]:
+        """Of `Kernel`."""
+        self.repairs += 1
+        if "repair" in self.errors:
+            raise self.errors["repair"]
+        changes, self.changes = self.changes, ()
+        return changes
+
+    async def remove(self) -> None:
+        """Of `Kernel`."""
+        self._note("remove every trace", "remove")
+        self.is_clean = True
+
+    def _note(self, line: str, call: str) -> None:
+        self._journal.append(line if call not in self.errors else f"{line} fails")
+        if call in self.errors:
+            raise self.errors[call]

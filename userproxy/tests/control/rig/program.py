@@ -1,0 +1,119 @@
+"""A whole daemon whose neighbours are in memory, and which is sent real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+from typing import TYPE_CHECKING
+
+from userproxy.control.daemon import Daemon, Parts
+from userproxy.control.handover import NOTHING, Handover
+from userproxy.ops.http.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from userproxy.model.snapshot import Problem, Snapshot
+    from userproxy.tests.control.rig.node import ControlSide
+
+
+class InMemorySource:
+    """A source that says what a test has it say.
+
+    Attributes:
+        told: the problems that it was told of, at each reconcile.
+    """
+
+    kind = "manifests"
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Problem, ...]] = []
+        self._news: asyncio.Queue[Snapshot] = asyncio.Queue()
+        self._said = 0
+
+    @property
+    def synced(self) -> bool:
+        """Of `Source`."""
+        return self._said > 0
+
+    def stale_seconds(self) -> float:
+        """Of `Source`."""
+        return 0.0
+
+    def say(self, snapshot: Snapshot) -> None:
+        """Publish it."""
+        self._news.put_nowait(snapshot)
+
+    async def run(self, publish: Callable[[Snapshot], None]) -> None:
+        """Of `Source`."""
+        while True:
+            snapshot = await self._news.get()
+            self._said += 1
+            publish(snapshot)
+
+    def tell(self, problems: Sequence[Problem]) -> None:
+        """Of `Source`."""
+        self.told.append(tuple(problems))
+
+
+class Program:
+    """The daemon of a control side.
+
+    Args:
+        side: its parts.
+        inherited: from the daemon before it in this process.
+
+    Attributes:
+        source: what it follows.
+        wrong: why the configuration cannot be read anew; None if it can.
+    """
+
+    def __init__(self, side: ControlSide, inherited: Handover = NOTHING) -> None:
+        self.side = side
+        self.source = InMemorySource()
+        self.metrics = Metrics("redirect-to-host", side.counters)
+        self.wrong: Exception | None = None
+        parts = Parts(side.config, self.source, side.sides, side.reconciler, side.view, self.metrics)
+        self.daemon = Daemon(parts, inherited)
+        side.sides.pod_health.on_change = self.daemon.notify
+
+    @property
+    def journal(self) -> list[str]:
+        """What its neighbours were told."""
+        return self.side.journal
+
+    async def run(self) -> bool:
+        """Until a signal ends it; whether it is to start anew."""
+        try:
+            return await self.daemon.run(self._check)
+        finally:
+            gc.unfreeze()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[bool]]:
+        """It runs, and has started; what the test does not end is ended with SIGTERM."""
+        task = asyncio.ensure_future(self.run())
+        try:
+            await self.noted("kernel start")
+            yield task
+        finally:
+            if not task.done():
+                signal.raise_signal(signal.SIGTERM)
+            await asyncio.wait([task])
+
+    async def noted(self, line: str, times: int = 1) -> None:
+        """Wait until its neighbours have been told so."""
+        await until(lambda: self.journal.count(line) >= times)
+
+    def _check(self) -> None:
+        if self.wrong is not None:
+            raise self.wrong
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until it is so; the test's own time limit says when that is too late."""
+    while not condition():  # noqa: ASYNC110 - it is no event of ours
+        await asyncio.sleep(0)

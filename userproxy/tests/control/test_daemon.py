@@ -1,0 +1,191 @@
+"""How the daemon starts, stops and starts anew, and what it leaves where that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from userproxy.config import ConfigError
+from userproxy.control import handover
+from userproxy.control.daemon import HEALTHZ_FLAG, StartError, StopError
+from userproxy.control.handover import Handover
+from userproxy.model.address import Address
+from userproxy.model.counters import Counters
+from userproxy.model.state import NodeState, Refuse, ToListener
+from userproxy.netfilter import NetfilterError
+from userproxy.tests.control.rig.node import ControlSide, config, service, snapshot, tcp
+from userproxy.tests.control.rig.program import Program, until
+from userproxy.worker.handle import WorkerGoneError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from userproxy.tests.sockets import Sockets
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+LEFT = NodeState(captures={tcp("10.3.0.1:80"): ToListener(Address("10.100.0.2", 10400))})
+BUSY = NetfilterError("the kernel refuses our rules: Device or resource busy")
+
+
+@pytest.fixture
+def program(side: ControlSide) -> Program:
+    return Program(side)
+
+
+async def test_workers_that_do_not_start_are_one_line_and_the_kernel_has_heard_of_nothing(
+    program: Program,
+) -> None:
+    for error in (WorkerGoneError("worker 7 has ended"), OSError(12, "Cannot allocate memory")):
+        program.journal.clear()
+        program.side.workers.start_error = error
+        with pytest.raises(StartError, match="no worker can be started"):
+            await program.run()
+        assert program.journal == ["workers start"]
+
+
+async def test_a_kernel_that_refuses_our_rules_ends_it_and_the_workers_are_left_as_after_a_crash(
+    program: Program,
+) -> None:
+    program.side.kernel.errors["start"] = BUSY
+    with pytest.raises(NetfilterError):
+        await program.run()
+    assert program.journal == ["workers start", "kernel start fails", "leave the workers"]
+
+
+async def test_what_an_earlier_daemon_left_works_on_until_the_source_has_spoken(program: Program) -> None:
+    program.side.kernel.adopted = LEFT
+    async with program.running():
+        program.daemon.notify()
+        await until(lambda: program.source.told)  # at the end of each reconcile
+        assert program.journal == ["workers start", "kernel start"]
+        assert program.side.reconciler.actual.captures == LEFT.captures
+
+
+async def test_sigterm_refuses_new_clients_drains_and_leaves_no_trace(program: Program) -> None:
+    async with program.running() as task:
+        program.source.say(snapshot(service()))
+        await program.noted("capture 1")
+        signal.raise_signal(signal.SIGTERM)
+        assert await task is False
+    assert program.journal[-3:] == ["refuse 1", "drain for 30 s", "remove every trace"]
+    assert program.side.kernel.captures == {tcp("10.3.0.1:80"): Refuse()}
+
+
+async def test_it_stops_before_any_source_has_spoken_and_refuses_what_it_has_adopted(
+    program: Program,
+) -> None:
+    program.side.kernel.adopted = LEFT
+    async with program.running() as task:
+        signal.raise_signal(signal.SIGINT)
+        assert await task is False
+    assert program.journal[2:] == ["refuse 1", "drain for 30 s", "remove every trace"]
+
+
+async def test_connections_get_their_time_although_netfilter_fails_to_refuse_new_ones(
+    program: Program,
+) -> None:
+    program.side.kernel.adopted = LEFT
+    program.side.kernel.errors["apply"] = BUSY
+    with capture_logs() as lines:
+        async with program.running() as task:
+            signal.raise_signal(signal.SIGTERM)
+            assert await task is False
+    assert program.journal[2:] == ["refuse 1 fails", "drain for 30 s", "remove every trace"]
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == [
+        "new clients are not refused while stopping"
+    ]
+
+
+async def test_what_cannot_be_removed_is_told_with_the_remedy_after_the_workers_have_ended(
+    program: Program,
+) -> None:
+    program.side.kernel.adopted = LEFT
+    program.side.kernel.errors = {"apply": BUSY, "remove": BUSY}
+    async with program.running() as task:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(StopError, match="run `userproxy cleanup` to remove what is left"):
+            await task
+    assert program.journal[2:] == ["refuse 1 fails", "drain for 30 s", "remove every trace fails"]
+
+
+async def test_a_second_signal_gives_connections_no_more_time(program: Program) -> None:
+    program.side.workers.drained = asyncio.get_running_loop().create_future()
+    async with program.running() as task:
+        signal.raise_signal(signal.SIGTERM)
+        await program.noted("drain for 30 s")
+        assert not task.done()
+        signal.raise_signal(signal.SIGTERM)
+        assert await task is False
+    assert program.journal[-3:] == ["drain for 30 s", "hurry", "remove every trace"]
+
+
+async def test_sighup_leaves_the_workers_and_what_was_counted_and_touches_no_rule(program: Program) -> None:
+    program.side.kernel.adopted = LEFT
+    program.side.counters.sync_failures = 3
+    program.side.workers.past = Counters(connections_opened=100)
+    program.side.workers.living = {7: Counters(connections_opened=20)}
+    program.side.sides.pod_health.counters.health_checks["passed"] += 2
+    async with program.running() as task:
+        signal.raise_signal(signal.SIGHUP)
+        assert await task is True
+    assert program.journal[2:] == ["leave the workers"]
+    left = handover.take()
+    assert left.workers == program.side.workers.living
+    assert (left.past.connections_opened, left.past.sync_failures) == (100, 3)
+    assert left.past.health_checks == {"passed": 2}
+
+
+async def test_a_configuration_that_is_wrong_is_told_and_nothing_happens(program: Program) -> None:
+    program.wrong = ConfigError("config.yaml: workers: 0 is not `auto` or a number from 1 on")
+    with capture_logs() as lines:
+        async with program.running() as task:
+            signal.raise_signal(signal.SIGHUP)
+            await until(lambda: any("not started anew" in line["event"] for line in lines))
+            assert not task.done()
+            program.source.say(snapshot(service()))
+            await program.noted("capture 1")
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGHUP, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP)])
+async def test_who_is_told_to_stop_does_not_start_anew(
+    program: Program, signals: tuple[signal.Signals, signal.Signals]
+) -> None:
+    async with program.running() as task:
+        for number in signals:
+            signal.raise_signal(number)
+        assert await task is False
+    assert program.journal[-1] == "remove every trace"
+    assert "leave the workers" not in program.journal
+
+
+async def test_the_next_daemon_tells_its_workers_what_they_had_counted(side: ControlSide) -> None:
+    known = {7: Counters(connections_opened=20)}
+    async with Program(side, Handover(workers=known)).running():
+        assert side.workers.known == known
+
+
+async def test_a_probe_that_comes_while_it_starts_anew_is_answered_by_the_next_daemon(
+    tmp_path: Path, sockets: Sockets
+) -> None:
+    left = socket.create_server(("127.0.0.1", 0))
+    address = Address(*left.getsockname())
+    reader, writer = await asyncio.open_connection(address.ip, address.port)
+    writer.write(b"GET /livez HTTP/1.0\r\n\r\n")
+    side = ControlSide(tmp_path, sockets, config(healthz_bind_address=str(address)))
+    program = Program(side, Handover(listeners={HEALTHZ_FLAG: left.detach()}))
+    async with program.running() as task:
+        assert (await reader.read()).startswith(b"HTTP/1.0 200 OK")
+        signal.raise_signal(signal.SIGHUP)
+        assert await task is True
+    writer.close()
+    await writer.wait_closed()
+    program.daemon._listeners[HEALTHZ_FLAG].close()  # as execve(2) does
+    heir = handover.adopt(handover.take(), {HEALTHZ_FLAG: address})
+    socket.create_connection((address.ip, address.port)).close()
+    heir[HEALTHZ_FLAG].close()

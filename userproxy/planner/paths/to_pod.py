@@ -22,13 +22,16 @@ def needs_host_port(_service: ServicePort) -> bool:
 def outcome_of(traffic: Traffic) -> Outcome:
     """What a Service port comes to: captures that lead to its pods, which are checked."""
     service, frontends = traffic.service, traffic.frontends
+    problems = unserved_addresses(service)
+    if not frontends:
+        return Outcome(service.name, problems=problems)
     choice = topology.select(service, traffic.same_family, traffic.context.node)
     pods = tuple(backend.address for backend in choice.backends)
     is_udp = service.protocol is Protocol.UDP
     return Outcome(
         name=service.name,
         captures=dict.fromkeys(frontends, target_of(choice, ToPods(pods))),
-        problems=unserved_addresses(service),
+        problems=problems,
         flows=dict.fromkeys(frontends, _reachable(traffic, pods)) if is_udp else {},
         checked=None if is_udp else _checked(traffic, choice),
     )

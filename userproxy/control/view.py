@@ -202,9 +202,10 @@ class View:
 
     def _removed(self) -> Iterator[tuple[ServicePortName, BackendCount]]:
         """The backends that their Service has no longer, with connections that live on."""
-        for (name, address), count in sorted(self._tally.backends.items()):
-            if count.connections and address not in self._conditions.of(name):
-                yield name, count
+        relayed = (key for key, count in self._tally.backends.items() if count.connections)
+        for name, address in sorted({*relayed, *self._sides.flows.backends}):
+            if address not in self._conditions.of(name):
+                yield name, self._tally.backend(name, address)
 
     def _removed_row(self, name: ServicePortName, count: BackendCount) -> BackendRow:
         seconds = count.seconds if count.state == REMOVED else 0.0

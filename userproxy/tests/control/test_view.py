@@ -1,0 +1,223 @@
+"""What an operator sees: Services, backends and the daemon itself, joined from all who know of them."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from userproxy import __version__
+from userproxy.control.reconcile import CarryOutError
+from userproxy.model.address import Address
+from userproxy.model.counters import Counters
+from userproxy.model.filter import ConnectionFilter
+from userproxy.model.messages import BackendCount
+from userproxy.model.service import Path, Protocol
+from userproxy.model.snapshot import Problem
+from userproxy.tests.control.rig.node import (
+    CART,
+    POD1,
+    POD2,
+    SOURCE,
+    WEB,
+    count,
+    counts,
+    flow,
+    service,
+    snapshot,
+    totals,
+)
+from userproxy.tests.ops.daemon import connection
+
+if TYPE_CHECKING:
+    from userproxy.tests.control.rig.node import ControlSide
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+async def test_before_a_source_has_spoken_there_is_nothing_to_see(side: ControlSide) -> None:
+    assert await side.view.services() == []
+    assert await side.view.backends() == []
+    assert (await side.view.status()).services == 0
+
+
+async def test_a_service_is_shown_with_where_it_is_served_and_who_is_behind_it(side: ControlSide) -> None:
+    await side.carry_out(snapshot(service()))
+    side.workers.parts = [counts(WEB, count(POD1, 2), count(POD2, 1)), totals(3)]
+    (row,) = await side.view.services()
+    assert msgspec.structs.asdict(row) == {
+        "service": "default/web",
+        "protocol": "TCP",
+        "path": "redirect-to-host",
+        "frontends": ("10.3.0.1:80",),
+        "listener": "10.100.0.2:10400",
+        "backends_up": 2,
+        "backends": 2,
+        "connections": 3,
+        "problems": (),
+    }
+
+
+async def test_services_are_sorted_by_name_and_backends_by_service(side: ControlSide) -> None:
+    await side.carry_out(snapshot(service(CART, "10.3.0.2:80"), service(), pods=[POD1]))
+    assert [row.service for row in await side.view.services()] == ["default/web", "shop/cart:http"]
+    assert [row.service for row in await side.view.backends()] == ["default/web", "shop/cart:http"]
+
+
+async def test_a_backend_is_shown_as_the_source_and_the_workers_know_it(side: ControlSide) -> None:
+    await side.carry_out(snapshot(service(), pods=[POD1]))
+    side.clock.now += 60
+    seen = BackendCount(
+        address=POD1, connections=4, latency=0.0012, state="ejected", reason="dials fail", seconds=5.0
+    )
+    side.workers.parts = [counts(WEB, seen), totals(4)]
+    (row,) = await side.view.backends()
+    since = datetime.fromtimestamp(side.clock.now - 5, UTC).isoformat(timespec="seconds")
+    assert (row.state, row.reason, row.since) == ("ejected", "dials fail", since)
+    assert (row.latency_ms, row.connections, row.node) == (1.2, 4, "host2")
+
+
+async def test_a_backend_that_workers_find_down_does_not_count_as_up(side: ControlSide) -> None:
+    await side.carry_out(snapshot(service()))
+    side.workers.parts = [counts(WEB, count(POD1, 1, "down", seconds=3.0), count(POD2, 0))]
+    assert (await side.services())["default/web"].backends_up == 1
+    assert await side.backends() == [(str(POD1), "down", 1), (str(POD2), "up", 0)]
+
+
+async def test_a_judgement_is_not_older_than_what_it_is_about(side: ControlSide) -> None:
+    await side.carry_out(snapshot(service(), pods=[POD1]))
+    came = side.clock.now
+    side.clock.now += 10
+    side.workers.parts = [counts(WEB, count(POD1, 0, "down", seconds=3600.0))]
+    (row,) = await side.rows()
+    assert row.since == datetime.fromtimestamp(came, UTC).isoformat(timespec="seconds")
+
+
+async def test_a_drained_or_terminating_backend_is_shown_so_whatever_workers_think(side: ControlSide) -> None:
+    await side.carry_out(snapshot(service()))
+    side.reconciler.drained.add(POD1)
+    await side.again()
+    side.workers.parts = [counts(WEB, count(POD1, 1, "down", seconds=1.0))]
+    (row, _) = await side.rows()
+    assert (row.state, row.reason) == ("draining", "drained by an operator")
+
+
+async def test_ipv6_pods_do_not_count_as_backends_and_say_why_they_are_unused(side: ControlSide) -> None:
+    ipv6 = Address("fd00::2", 8080)
+    await side.carry_out(snapshot(service(WEB, "10.3.0.1:80", "[fd00::1]:80"), pods=[POD1, ipv6]))
+    row = (await side.services())["default/web"]
+    assert (row.backends_up, row.backends) == (1, 1)
+    assert [(each.backend, each.state, each.reason) for each in await side.view.backends()] == [
+        (str(POD1), "up", ""),
+        (str(ipv6), "unused", "IPv6 is not served"),
+    ]
+
+
+async def test_a_service_of_ipv6_alone_says_that_it_is_not_served(side: ControlSide) -> None:
+    await side.carry_out(snapshot(service(WEB, "[fd00::1]:80"), pods=[POD1, Address("fd00::2", 8080)]))
+    row = (await side.services())["default/web"]
+    assert (row.listener, row.backends_up, row.backends) == (None, 0, 1)
+    (problem,) = row.problems
+    assert "only IPv4 is" in problem
+    assert [each.reason for each in await side.view.backends()] == [
+        "the Service has no IPv4 address",
+        "IPv6 is not served",
+    ]
+
+
+async def test_connections_on_both_paths_add_up(side: ControlSide) -> None:
+    to_pod = service(path=Path.REDIRECT_TO_POD)
+    await side.carry_out(snapshot(to_pod))
+    side.flows = [flow("10.3.0.1:80", POD1), flow("10.3.0.1:80", POD1, 2)]
+    # One was relayed before the Service changed its path.
+    side.workers.parts = [counts(WEB, count(POD1, 1, "removed")), totals(1)]
+    assert (await side.services())["default/web"].connections == 3
+    assert await side.backends() == [(str(POD1), "up", 3), (str(POD2), "up", 0)]
+    assert (await side.view.status()).connections == 3
+
+
+async def test_the_connections_of_both_paths_are_listed(side: ControlSide) -> None:
+    await side.carry_out(snapshot(service(path=Path.REDIRECT_TO_POD)))
+    side.workers.rows = [connection(1)]
+    side.flows = [flow("10.3.0.1:80", POD1, 7)]
+    listed = [row.id async for chunk in side.view.connections(ConnectionFilter()) for row in chunk]
+    assert listed == ["1", "ct-7"]
+
+
+async def test_a_problem_stands_with_its_service_port_or_with_its_whole_service(side: ControlSide) -> None:
+    cart = service(CART, "10.3.0.2:80")
+    told = (
+        Problem("shop/cart", "InvalidAnnotation", "of the Service"),
+        Problem("shop/cart:http", "PortConflict", "of the port"),
+    )
+    await side.carry_out(msgspec.structs.replace(snapshot(service(), cart), problems=told))
+    rows = await side.services()
+    assert rows["shop/cart:http"].problems == ("of the port", "of the Service")
+    assert rows["default/web"].problems == ()
+    assert (await side.view.status()).problems == ("shop/cart: of the Service", "shop/cart:http: of the port")
+
+
+async def test_a_service_that_is_not_carried_has_no_listener_and_says_why(side: ControlSide) -> None:
+    await side.carry_out(snapshot(service(protocol=Protocol.UDP)))
+    row = (await side.services())["default/web"]
+    assert (row.protocol, row.listener) == ("UDP", None)
+    assert "does not carry UDP" in row.problems[0]
+
+
+async def test_status_is_about_the_daemon(side: ControlSide) -> None:
+    await side.carry_out(snapshot(service(), service(CART, "10.3.0.2:80")))
+    side.workers.parts = [totals(5), totals(2)]
+    side.view.report("not everything could be carried out: busy")
+    row = await side.view.status()
+    assert (row.version, row.pid, row.node, row.mode) == (
+        __version__,
+        os.getpid(),
+        "host1",
+        "redirect-to-host",
+    )
+    assert (row.services, row.listeners, row.connections, row.source) == (2, 2, 7, SOURCE)
+    assert row.problems == ("not everything could be carried out: busy",)
+    side.view.report("")
+    assert (await side.view.status()).problems == ()
+
+
+async def test_the_view_follows_a_reconcile_that_fails_in_part(side: ControlSide) -> None:
+    side.workers.unopenable = {WEB: 24}
+    with pytest.raises(CarryOutError):
+        await side.carry_out(snapshot(service(), service(CART, "10.3.0.2:80")))
+    rows = await side.services()
+    assert rows["default/web"].listener is None
+    assert rows["shop/cart:http"].listener is not None
+
+
+async def test_metrics_count_what_all_processes_have_counted_those_that_are_gone_too(
+    side: ControlSide,
+) -> None:
+    side.counters.sync_failures = 1
+    side.workers.past = Counters(connections_opened=100, connections_ended={"client-closed": 90})
+    side.workers.living = {
+        7: Counters(connections_opened=20, connections_ended={"client-closed": 5, "killed": 1}),
+        8: Counters(connections_opened=3),
+    }
+    side.sides.pod_health.counters.health_checks["passed"] += 4
+    counters = (await side.view.figures()).counters
+    assert (counters.connections_opened, counters.sync_failures) == (123, 1)
+    assert counters.connections_ended == {"client-closed": 95, "killed": 1}
+    assert counters.health_checks == {"passed": 4}
+
+
+async def test_metrics_do_not_run_backwards_when_a_worker_dies(side: ControlSide) -> None:
+    side.workers.living = {7: Counters(connections_opened=20, failed_dials={"refused": 2})}
+    before = (await side.view.figures()).counters
+    side.workers.past.merge(side.workers.living.pop(7))
+    side.workers.living = {9: Counters()}
+    assert (await side.view.figures()).counters == before
+
+
+async def test_metrics_have_the_number_of_problems_by_reason(side: ControlSide) -> None:
+    await side.carry_out(snapshot(service(WEB, "[fd00::1]:80", "[fd00::2]:80")))
+    figures = await side.view.figures()
+    assert (figures.problems, figures.services, figures.listeners) == ({"AddressFamilyNotSupported": 2}, 1, 0)

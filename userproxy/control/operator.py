@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.model.address import Address
+from userproxy.model.condition import REMOVED
 from userproxy.model.filter import is_backend
 from userproxy.ops.admin import OperatorError
 
@@ -62,7 +63,11 @@ class Operator:
             OperatorError: there is no such backend, or it was not taken out.
         """
         backends = await self._view.backends()
-        rows = [row for row in backends if is_backend(backend, Address.parse(row.backend))]
+        rows = [
+            row
+            for row in backends
+            if row.state != REMOVED and is_backend(backend, Address.parse(row.backend))
+        ]
         shown = str(backend) if backend.port else backend.ip
         drained = self._reconciler.drained
         if undo and not drained.remove(backend):

@@ -1,0 +1,133 @@
+"""What an operator asks for through the command line is carried out, or refused with one line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from userproxy.control import operator as operator_module
+from userproxy.control.operator import Operator
+from userproxy.model.address import Address
+from userproxy.model.filter import ANY_PORT, ConnectionFilter
+from userproxy.netfilter import NetfilterError
+from userproxy.ops.admin import OperatorError
+from userproxy.tests.control.rig.node import CART, POD1, POD2, WEB, count, counts, service, snapshot
+
+if TYPE_CHECKING:
+    from userproxy.tests.control.rig.node import ControlSide
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+EVERYTHING = ConnectionFilter()
+
+
+class Desk:
+    """An operator at work, and a loop that reconciles when it is told to."""
+
+    def __init__(self, side: ControlSide) -> None:
+        self._side = side
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.is_busy = False
+        self.operator = Operator(side.reconciler, side.workers, side.view, self._notify)
+
+    def _notify(self) -> None:
+        if not self.is_busy:
+            task = asyncio.ensure_future(self._reconcile())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _reconcile(self) -> None:
+        with contextlib.suppress(NetfilterError):  # the loop's to report, and to try again
+            await self._side.reconciler.reconcile()
+
+    def picked(self) -> list[Address]:
+        """Who may get the next connections of the Service."""
+        return [backend.address for backend in self._side.workers.serves[WEB].backends]
+
+
+@pytest.fixture
+async def desk(side: ControlSide) -> Desk:
+    """Two Services are served, each with the same two pods."""
+    await side.carry_out(snapshot(service(), service(CART, "10.3.0.2:80")))
+    return Desk(side)
+
+
+async def test_to_kill_nothing_in_particular_is_refused(desk: Desk, side: ControlSide) -> None:
+    with pytest.raises(OperatorError, match="kill what"):
+        await desk.operator.kill(None, EVERYTHING)
+    assert "kill" not in " ".join(side.journal)
+
+
+async def test_connections_are_killed_by_id_or_by_what_they_have(desk: Desk, side: ControlSide) -> None:
+    assert await desk.operator.kill(["7-1", "7-2"], EVERYTHING) == 2
+    assert await desk.operator.kill(None, ConnectionFilter(backend=POD1)) == 0
+    assert side.journal[-2:] == ["kill 7-1 7-2 of False", "kill all of True"]
+
+
+async def test_to_kill_an_empty_list_kills_nothing(desk: Desk) -> None:
+    assert await desk.operator.kill([], EVERYTHING) == 0
+
+
+async def test_a_drain_is_carried_out_when_it_is_answered(desk: Desk, side: ControlSide) -> None:
+    side.workers.parts = [counts(WEB, count(POD1, 3)), counts(CART, count(POD1, 1), count(POD2, 9))]
+    assert await desk.operator.drain(POD1, undo=False) == (2, 4)
+    assert desk.picked() == [POD2]
+    await desk.operator.drain(POD1, undo=True)
+    assert desk.picked() == [POD1, POD2]
+
+
+async def test_a_pod_is_drained_with_all_of_its_ports_by_its_ip(desk: Desk) -> None:
+    assert (await desk.operator.drain(Address(POD1.ip, ANY_PORT), undo=False))[0] == 2
+    assert desk.picked() == [POD2]
+
+
+async def test_who_is_no_backend_cannot_be_drained(desk: Desk, side: ControlSide) -> None:
+    with pytest.raises(OperatorError, match=r"no backend is at 10\.9\.9\.9: see `userproxy backends`"):
+        await desk.operator.drain(Address("10.9.9.9", ANY_PORT), undo=False)
+    assert side.reconciler.drained.addresses == ()
+
+
+async def test_a_removed_pod_whose_connections_live_on_is_no_backend_either(
+    desk: Desk, side: ControlSide
+) -> None:
+    await side.carry_out(snapshot(service(), pods=[POD2]))
+    side.workers.parts = [counts(WEB, count(POD1, 3, "removed"))]
+    with pytest.raises(OperatorError, match="no backend"):
+        await desk.operator.drain(POD1, undo=False)
+
+
+async def test_what_is_not_drained_cannot_be_brought_back_and_what_is_drained_is_told(desk: Desk) -> None:
+    with pytest.raises(OperatorError, match="is not drained; what is: nothing"):
+        await desk.operator.drain(POD1, undo=True)
+    await desk.operator.drain(POD1, undo=False)
+    with pytest.raises(OperatorError, match=r"10\.0\.1\.2 is not drained; what is: 10\.0\.1\.2:8080"):
+        await desk.operator.drain(Address(POD1.ip, ANY_PORT), undo=True)
+
+
+async def test_a_drain_can_be_undone_after_its_pod_is_gone(desk: Desk, side: ControlSide) -> None:
+    await desk.operator.drain(POD1, undo=False)
+    await side.carry_out(snapshot(service(), pods=[POD2]))
+    assert await desk.operator.drain(POD1, undo=True) == (0, 0)
+    assert side.problems() == []
+
+
+async def test_a_drain_that_fails_in_the_kernel_is_answered_and_stays_noted(
+    desk: Desk, side: ControlSide
+) -> None:
+    await side.carry_out(snapshot(service(), pods=[POD1]))
+    side.kernel.errors["apply"] = NetfilterError("busy")
+    assert await desk.operator.drain(POD1, undo=False) == (1, 0)
+    side.kernel.errors.clear()
+    assert await side.again() == ["serve default/web on 10400", "refuse 1"]
+
+
+async def test_whoever_waits_too_long_is_told_that_it_is_noted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator_module, "_PATIENCE_SECONDS", 0.0)
+    desk.is_busy = True
+    with pytest.raises(OperatorError, match="noted, but not carried out yet"):
+        await desk.operator.drain(POD1, undo=False)

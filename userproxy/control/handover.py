@@ -41,31 +41,53 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     listeners: dict[str, int] = {}
 
 
+class _Listeners(msgspec.Struct):
+    """Of a `Handover`, what any version understands."""
+
+    listeners: dict[str, int]
+
+
 NOTHING = Handover()
 
 
 def leave(past: Counters, workers: Mapping[int, Counters], listeners: Mapping[str, socket.socket]) -> None:
     """Leave all of a `Handover` to the program that this process is about to execute."""
-    fds = {name: os.dup(sock.fileno()) for name, sock in listeners.items()}
+    fds: dict[str, int] = {}
+    try:
+        for name, sock in listeners.items():
+            fds[name] = os.dup(sock.fileno())
+        file = os.memfd_create("userproxy-handover", 0)
+    except OSError as error:
+        log.warning("counters begin anew, and probes are refused for a moment", error=error.strerror)
+        for fd in fds.values():
+            os.close(fd)
+        return
     for fd in fds.values():
         os.set_inheritable(fd, True)  # noqa: FBT003 - as the function has it
-    file = os.memfd_create("userproxy-handover", 0)
     os.write(file, msgspec.msgpack.encode(Handover(past=past, workers=dict(workers), listeners=fds)))
     os.environ[VARIABLE] = f"{file} {os.getpid()}"
 
 
 def take() -> Handover:
-    """Take what was left to this process; what cannot be understood, another version's, is left alone."""
+    """Take what was left to this process, as far as it can be understood: it may be another version's."""
     file, _, pid = os.environ.pop(VARIABLE, "").partition(" ")
     if pid != str(os.getpid()) or not file.isdecimal():
         return NOTHING
     try:
         with open(int(file), "rb") as left:  # noqa: PTH123 - a descriptor
             left.seek(0)
-            return msgspec.msgpack.decode(left.read(), type=Handover)
-    except (OSError, msgspec.DecodeError) as error:
+            content = left.read()
+    except OSError as error:
         log.warning("what the former daemon had counted is lost", error=str(error))
         return NOTHING
+    try:
+        return msgspec.msgpack.decode(content, type=Handover)
+    except msgspec.DecodeError as error:
+        log.warning("what the former daemon had counted is lost", error=str(error))
+    # The sockets are ours all the same: clients that connect to them would wait for ever.
+    with contextlib.suppress(msgspec.DecodeError):
+        return Handover(listeners=msgspec.msgpack.decode(content, type=_Listeners).listeners)
+    return NOTHING
 
 
 def adopt(handover: Handover, wanted: Mapping[str, Address | None]) -> dict[str, socket.socket]:

@@ -33,6 +33,10 @@ class Histogram(msgspec.Struct):
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(DURATION_BOUNDS) + 1))
     total: float = 0.0
 
+    def __post_init__(self) -> None:
+        if len(self.counts) != len(DURATION_BOUNDS) + 1:  # told by another version
+            raise ValueError(f"a histogram of {len(self.counts)} buckets, not {len(DURATION_BOUNDS) + 1}")
+
     def observe(self, seconds: float) -> None:
         """Once more, in so many seconds."""
         self.counts[bisect_left(DURATION_BOUNDS, seconds)] += 1

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from userproxy.tests.sockets import Sockets
+
 SOURCE = SourceStatus(kind="manifests", synced=True, stale_seconds=0.0)
 WEB = ServicePortName("default", "web")
 SNAPSHOT = Snapshot({WEB: ServicePort(name=WEB, protocol=Protocol.TCP, frontends=())}, {WEB: ()})
@@ -179,6 +181,53 @@ async def test_whoever_connects_and_says_nothing_is_hung_up_on() -> None:
             assert await reader.read() == b""
         writer.close()
         task.cancel()
+
+
+@pytest.mark.usefixtures("sockets")
+async def test_whoever_connects_while_nobody_serves_is_answered_by_the_next_server() -> None:
+    address, listeners = Address("127.0.0.1", free_port()), dict[str, socket.socket]()
+
+    async def serve() -> None:
+        await serve_http(address, Daemon().pages.probes(), "a-flag", listeners)
+
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(serve())
+        await until_listening(address)
+        first.cancel()
+    reader, writer = await asyncio.open_connection(address.ip, address.port)
+    writer.write(b"GET /livez HTTP/1.0\r\n\r\n")
+    async with asyncio.TaskGroup() as tasks:
+        second = tasks.create_task(serve())
+        assert (await reader.read()).startswith(b"HTTP/1.0 200 OK")
+        second.cancel()
+    writer.close()
+    await writer.wait_closed()
+    listeners.pop("a-flag").close()
+
+
+async def test_a_listener_that_is_there_is_used_and_stays_open(sockets: Sockets) -> None:
+    left = socket.create_server(("127.0.0.1", 0))
+    sockets.keep(left)
+    address = Address(*left.getsockname())
+    async with asyncio.TaskGroup() as tasks:
+        pages = Daemon().pages
+        task = tasks.create_task(serve_http(address, pages.metrics(), "a-flag", {"a-flag": left}))
+        assert (await get(f"http://{address}/healthz"))[0] == 200
+        task.cancel()
+    assert left.fileno() >= 0
+
+
+async def test_an_address_that_is_taken_leaves_no_listener_behind() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as owner:
+        listeners = dict[str, socket.socket]()
+
+        async def sleep(_seconds: float) -> None:
+            raise asyncio.CancelledError
+
+        address = Address(*owner.getsockname())
+        with pytest.raises(asyncio.CancelledError):
+            await serve_http(address, Daemon().pages.probes(), "a-flag", listeners, sleep)
+        assert listeners == {}
 
 
 async def test_no_address_means_no_server() -> None:

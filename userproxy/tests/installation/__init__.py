@@ -1,0 +1,1 @@
+"""What a machine must have: programs, and the versions of what pip installs."""

@@ -23,6 +23,9 @@ SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+"""Of an object or namespace: RFC 1123, which the API server insists on."""
+
 _AT = re.compile(r"^(?P<error>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
 _TYPE_NAMES = {
     "`int`": "a whole number",

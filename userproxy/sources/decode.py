@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _E = TypeVar("_E", bound=enum.StrEnum)
 
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _CANONICAL_IPV4 = re.compile(
@@ -100,7 +99,7 @@ def object_key(kind: Kind, metadata: api.ObjectMeta | None) -> ObjectKey:
         raise DecodeError("metadata.name", "is missing")
     namespace = metadata.namespace or "default"
     for field, name in (("metadata.name", metadata.name), ("metadata.namespace", namespace)):
-        if not _NAME.fullmatch(name):
+        if not api.NAME.fullmatch(name):
             raise DecodeError(
                 field, f"{name!r} is not a name: lower-case letters, digits, '-' and '.' (RFC 1123)"
             )
@@ -189,7 +188,7 @@ def decode_slice(endpoint_slice: api.EndpointSlice, service_proxy_name: str | No
     if not labels.service_name:
         message = f"{key} has no label {api.SERVICE_NAME_LABEL}, so that it belongs to no Service: add it"
         return SliceObject(key, problems=(Problem(f"{key.namespace}/{key.name}", "NoServiceName", message),))
-    if not _NAME.fullmatch(labels.service_name):
+    if not api.NAME.fullmatch(labels.service_name):
         field = f"metadata.labels[{api.SERVICE_NAME_LABEL}]"
         raise DecodeError(field, f"{labels.service_name!r} is not the name of a Service")
     service = sys.intern(labels.service_name)

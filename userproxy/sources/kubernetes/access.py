@@ -1,37 +1,29 @@
-"""The way to the API server: credentials and TLS as kubernetes_asyncio reads them, bytes as they come.
-
-The errors here are what an operator reads, so each is one line that names the server and the remedy.
-"""
+"""The way to the API server: credentials and TLS as kubernetes_asyncio reads them, bytes as they come."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
-import os
+import re
 import socket
-import ssl
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import yaml
-from kubernetes_asyncio import client as kubernetes
-from kubernetes_asyncio import config as kubernetes_config
-from kubernetes_asyncio.config import kube_config
+from kubernetes_asyncio.config import ConfigException
 
 from userproxy import __version__
 from userproxy.sources.kubernetes import wire
+from userproxy.sources.kubernetes.credentials import Client, KubeconfigError, load
+from userproxy.sources.kubernetes.failures import AccessError, ForbiddenError, GoneError, explained
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-# What it has to say, it also raises; here that becomes one line.
-logging.getLogger("kubernetes_asyncio").setLevel(logging.CRITICAL)
-
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 60.0
-_PLUGIN_SECONDS = 60.0
+
+MAX_BODY = 256 << 20
+"""Bytes: a page of a list has some MB, and what is larger would be this node's memory."""
 
 # A path to the server that drops everything is noticed within half a minute, watches being silent by nature.
 _KEEPALIVE = (
@@ -42,44 +34,7 @@ _KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 25_000),  # milliseconds
 )
 
-_TROUBLE = (aiohttp.ClientError, OSError, TimeoutError)
-# What kubernetes_asyncio raises over a kubeconfig that is not as it expects it.
-_MALFORMED = (
-    kubernetes_config.ConfigException,
-    AssertionError,
-    AttributeError,
-    KeyError,
-    TypeError,
-    ValueError,
-)
-
-Client: TypeAlias = Any  # kubernetes_asyncio.client.ApiClient, which has no types
-
-
-class KubeconfigError(Exception):
-    """The credentials cannot be read. One line, with the remedy."""
-
-
-class AccessError(Exception):
-    """A request that failed. One line.
-
-    Attributes:
-        unreachable: nobody answered.
-        retry_after: seconds that the server wants to be left alone.
-    """
-
-    def __init__(self, message: str, *, unreachable: bool = False, retry_after: float = 0.0) -> None:
-        super().__init__(message)
-        self.unreachable = unreachable
-        self.retry_after = retry_after
-
-
-class GoneError(AccessError):
-    """The server no longer knows that resourceVersion or continue token: list anew."""
-
-
-class ForbiddenError(AccessError):
-    """RBAC forbids it."""
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 class Access:
@@ -110,7 +65,7 @@ class Access:
             KubeconfigError: that is not possible.
         """
         if self._client is None:
-            self._client = await _load(self._kubeconfig)
+            self._client = await load(self._kubeconfig)
             self.server = str(self._client.configuration.host)
 
     async def close(self) -> None:
@@ -126,9 +81,9 @@ class Access:
             AccessError: there was no answer, or it was an error.
         """
         timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS, sock_connect=_CONNECT_SECONDS)
-        with _explained(self.server):
+        with explained(self):
             async with await self._request("GET", path, timeout, query) as response:
-                return await response.read()
+                return await self._body(response)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> None:
         """Create an object; one of that name may exist already.
@@ -137,7 +92,7 @@ class Access:
             AccessError: there was no answer, or it was an error.
         """
         timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS, sock_connect=_CONNECT_SECONDS)
-        with _explained(self.server):
+        with explained(self):
             async with await self._request("POST", path, timeout, {}, body):
                 pass
 
@@ -156,7 +111,7 @@ class Access:
             AccessError: at opening or while reading: there was no answer, or it was an error.
         """
         timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=silence)
-        with _explained(self.server):
+        with explained(self):
             response = await self._request("GET", path, timeout, query)
         try:
             _keep_alive(response)
@@ -164,8 +119,18 @@ class Access:
         finally:
             response.close()
 
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        parts, size = [], 0
+        async for chunk in response.content.iter_any():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > MAX_BODY:
+                response.close()
+                raise AccessError(f"{self.server} answers with more than {MAX_BODY >> 20} MiB")
+        return b"".join(parts)
+
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        with _explained(self.server):
+        with explained(self):
             async for chunk in response.content.iter_any():
                 yield chunk
 
@@ -200,102 +165,32 @@ class Access:
                 _preload_content=False,
                 _request_timeout=timeout,
             )
-        except (aiohttp.ClientSSLError, kubernetes_config.ConfigException):
+        except (aiohttp.ClientSSLError, ConfigException):
             await self.close()
             raise
         if response.status < 300 or (method == "POST" and response.status == 409):  # noqa: PLR2004 - RFC 9110
             return response
         async with response:
-            refusal = _refusal(response, await response.read())
+            refusal = self._refusal(response, await self._body(response), path)
         if response.status == 401:  # noqa: PLR2004 - RFC 9110
             await self.close()
         raise refusal
 
-
-async def _load(kubeconfig: Path | None) -> Client:
-    settings = kubernetes.Configuration()
-    where = str(kubeconfig or "the ServiceAccount of this pod")
-    try:
-        if kubeconfig is None:
-            kubernetes_config.load_incluster_config(client_configuration=settings)
-        else:
-            _check(kubeconfig)
-            async with asyncio.timeout(_PLUGIN_SECONDS):
-                await kubernetes_config.load_kube_config(
-                    str(kubeconfig), client_configuration=settings, persist_config=False
-                )
-        # Certificates from inside a kubeconfig pass through temporary files, which nobody needs once the TLS
-        # context has read them. Nothing is awaited between the two, so no other load is disturbed.
-        try:
-            return kubernetes.ApiClient(settings)
-        finally:
-            kube_config._cleanup_temp_files()  # noqa: SLF001 - there is no public way
-    except TimeoutError:
-        raise KubeconfigError(f"{where}: its exec plugin is not done after {_PLUGIN_SECONDS:g} s") from None
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise KubeconfigError(f"{where}: cannot be read: {line}{error.problem}") from None
-    except (ssl.SSLError, yaml.YAMLError) as error:
-        raise KubeconfigError(f"{where}: cannot be read: {_one_line(error)}") from None
-    except OSError as error:
-        named = error.filename or where
-        raise KubeconfigError(f"{named}: {error.strerror or _one_line(error)}") from None
-    except _MALFORMED as error:
-        said = _one_line(error) or type(error).__name__
-        raise KubeconfigError(f"{where}: is no usable kubeconfig: {said}") from None
-
-
-def _check(kubeconfig: Path) -> None:
-    """See that the file is there and is a kubeconfig at all.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is something else.
-    """
-    content = yaml.safe_load(kubeconfig.read_text())
-    if not isinstance(content, dict):
-        raise ValueError("it must be a mapping with clusters, contexts and users")  # noqa: TRY004 - of the file
-    if not content.get("current-context"):
-        raise ValueError("current-context is missing: `kubectl config use-context` sets it")
-
-
-@contextlib.contextmanager
-def _explained(server: str) -> Any:  # noqa: ANN401 - a context manager's generator
-    """Turn whatever the transport raises into an `AccessError`."""
-    try:
-        yield
-    except AccessError:
-        raise
-    except aiohttp.ClientConnectorCertificateError as error:
-        message = f"{server} is not trusted: {_reason(error.certificate_error)}: check certificate-authority"
-        raise AccessError(message) from None
-    except aiohttp.ClientConnectorError as error:
-        raise AccessError(
-            f"{server} cannot be reached: {_reason(error.os_error)}", unreachable=True
-        ) from None
-    except (aiohttp.ServerTimeoutError, TimeoutError):
-        raise AccessError(f"{server} does not answer", unreachable=True) from None
-    except kubernetes_config.ConfigException as error:
-        raise AccessError(_one_line(error)) from None
-    except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError):
-        raise AccessError(f"{server} has hung up", unreachable=True) from None
-    except _TROUBLE as error:
-        said = _one_line(error) or type(error).__name__
-        raise AccessError(f"the connection to {server} broke: {said}", unreachable=True) from None
-
-
-def _refusal(response: aiohttp.ClientResponse, body: bytes) -> AccessError:
-    said = _one_line(wire.decode_status(body).message or response.reason or "")
-    match response.status:
-        case 410:
-            return GoneError(said)
-        case 401:
-            return AccessError(f"the API server does not accept the credentials ({said}): renew the token")
-        case 403:
-            return ForbiddenError(f"{said}: grant it, as the ClusterRole in scripts/deploy does")
-    retry_after = response.headers.get("Retry-After", "")
-    seconds = min(float(retry_after), 60.0) if retry_after.isdecimal() else 0.0
-    return AccessError(f"the API server answered {response.status}: {said}", retry_after=seconds)
+    def _refusal(self, response: aiohttp.ClientResponse, body: bytes, path: str) -> AccessError:
+        said = wire.one_line(wire.decode_status(body).message or response.reason or "it does not say why")
+        status = response.status
+        match status:
+            case 410:
+                return GoneError(said)
+            case 401:
+                return AccessError(f"{self.server} does not accept the credentials ({said}): renew the token")
+            case 403:
+                return ForbiddenError(f"{said}: grant it, as the ClusterRole in scripts/deploy does")
+        retry_after = response.headers.get("Retry-After", "")
+        seconds = min(float(retry_after), 60.0) if _SECONDS.fullmatch(retry_after) else 0.0
+        # The server's own trouble is the same for all that is asked of it, and is told once.
+        about = "" if status >= 500 or status == 429 else f" to {path}"  # noqa: PLR2004 - RFC 9110
+        return AccessError(f"{self.server} answered {status}{about}: {said}", retry_after=seconds)
 
 
 def _keep_alive(response: aiohttp.ClientResponse) -> None:
@@ -304,15 +199,3 @@ def _keep_alive(response: aiohttp.ClientResponse) -> None:
     if sock is not None:
         for level, option, value in _KEEPALIVE:
             sock.setsockopt(level, option, value)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return str(error.verify_message)
-    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
-        return os.strerror(error.errno)  # asyncio's own strerror speaks of a "connect call"
-    return _one_line(error)
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from userproxy.model.service import ServicePortName
-from userproxy.sources.kubernetes.access import AccessError, ForbiddenError
+from userproxy.sources.kubernetes.failures import AccessError, ForbiddenError
 from userproxy.sources.kubernetes.wire import Name
 
 if TYPE_CHECKING:

@@ -2,22 +2,26 @@
 
 A list is compared with what is known, so listing again (after `410 Gone`, say) tells of real differences
 only: first what is new or changed, then what is gone.
+
+Whatever answers in the server's place, be it the login page of a proxy, what is known stays: an answer that
+is no whole list takes nothing away, and an object that cannot be told apart takes no other one with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, TypeVar
 
-import msgspec
-
+from userproxy.sources.api import DecodeError
 from userproxy.sources.kubernetes import wire
-from userproxy.sources.kubernetes.access import AccessError, GoneError
+from userproxy.sources.kubernetes.failures import AccessError, GoneError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
+
+    import msgspec
 
     from userproxy.sources.kubernetes.backoff import Backoff
     from userproxy.sources.kubernetes.wire import Meta, Name
@@ -26,6 +30,8 @@ SILENCE_SECONDS = 120.0
 """The server sends a bookmark at least every 75 seconds, so a watch that is silent for longer is dead."""
 
 SHORT_WATCH_SECONDS = 1.0
+
+_T = TypeVar("_T")
 
 _WATCH_SECONDS = 300.0
 _SLICE_SECONDS = 0.0003
@@ -37,14 +43,18 @@ class Resource(NamedTuple):
     Attributes:
         name: plural, for messages.
         path: of the collection.
+        kind: of its lists.
         selectors: query parameters that choose among its objects.
         page: how many objects to ask for at once.
+        namespaced: whether each has a namespace.
     """
 
     name: str
     path: str
+    kind: str
     selectors: Mapping[str, str]
     page: int = 500
+    namespaced: bool = True
 
 
 class Store(Protocol):
@@ -56,12 +66,17 @@ class Store(Protocol):
     def remove(self, name: Name) -> None:
         """An object is gone."""
 
+    def doubt(self, flaw: str) -> None:
+        """What of the list cannot be told apart, in one line; empty if there is nothing like that."""
+
     def settled(self) -> None:
         """What was told until now belongs together. Called after a list, and after each burst of changes."""
 
 
 class Server(Protocol):
     """What a reflector needs of `Access`."""
+
+    server: str
 
     async def get(self, path: str, query: Mapping[str, str]) -> bytes:
         """As of `Access.get`."""
@@ -125,6 +140,7 @@ class Reflector:
         self._times = times
         self._version = ""
         self._known: dict[Name, str] = {}
+        self._flaw = ""
         self._in_touch = False
         self._busy_since = self.heard
 
@@ -149,27 +165,42 @@ class Reflector:
 
     async def _list(self) -> None:
         present: set[Name] = set()
+        flaws: list[str] = []
         query = {**self.resource.selectors, "limit": str(self.resource.page)}
         while True:
-            body = await self._server.get(self.resource.path, query)
-            self._hear()
-            try:
-                page = wire.decode_page(body)
-            except msgspec.DecodeError as error:
-                raise AccessError(f"the list of {self.resource.name} is not understood: {error}") from None
-            del body
+            page = await self._page(query)
             for raw in page.items or ():
-                present.add(self._put(raw))
+                try:
+                    present.add(self._put(raw).key)
+                except DecodeError as error:
+                    flaws.append(f"{error}, in {wire.beginning(bytes(raw))!r}")
                 await self._breathe()
             query["continue"] = page.metadata.continue_
             if not page.metadata.continue_:
                 break
-        for name in self._known.keys() - present:
+        # What is not in the list may be the very object that cannot be told apart: then it stays.
+        for name in () if flaws else self._known.keys() - present:
             self._remove(name)
             await self._breathe()
+        self._doubt(flaws)
         self._version = page.metadata.resource_version
         self.synced = True
         self._store.settled()
+
+    async def _page(self, query: Mapping[str, str]) -> wire.Page:
+        body = await self._server.get(self.resource.path, query)
+        try:
+            page = wire.decode_page(body, self.resource.kind, query.get("continue", ""))
+        except DecodeError as error:
+            told = f"{error}; it begins with {wire.beginning(body)!r}"
+            raise AccessError(f"the list of {self._whose} is not understood: {told}") from None
+        self._hear()
+        return page
+
+    def _doubt(self, flaws: list[str]) -> None:
+        count = f"{len(flaws)} of the list of {self._whose}"
+        self._flaw = f"{count} left out, for want of a name: {flaws[0]}" if flaws else ""
+        self._store.doubt(self._flaw)
 
     async def _watch(self) -> None:
         # As client-go: five to ten minutes, different for everyone.
@@ -190,52 +221,82 @@ class Reflector:
             finally:
                 self._in_touch = False
         self._hear()
+        if self._flaw:
+            self._version = ""
         if self._version == before and self._times.clock() - began < SHORT_WATCH_SECONDS:
-            raise AccessError(f"the API server ends the watch of {self.resource.name} at once")
+            raise AccessError(f"the watch of {self._whose} ends at once")
         self._backoff.succeeded()
 
     async def _follow(self, chunks: AsyncIterator[bytes]) -> None:
         self._in_touch = True
-        rest = b""
+        lines = wire.Lines()
         async for chunk in chunks:
             self._hear()
-            lines, rest = wire.lines(rest + chunk)
-            for line in lines:
-                self._take(line)
+            whole = self._understood(lines.feed, chunk)
+            for line in whole:
+                self._understood(self._take, line)
                 await self._breathe()
-            if lines:
+            if whole:
                 self._backoff.succeeded()
                 self._store.settled()
 
-    def _take(self, line: bytes) -> None:
+    def _understood(self, read: Callable[[bytes], _T], said: bytes) -> _T:
+        """What is made of a part of the watch.
+
+        Raises:
+            AccessError: nothing. What it was about is to be had from a list alone.
+        """
         try:
-            event = wire.decode_event(line)
-            meta = wire.meta(event.object)
-        except msgspec.DecodeError as error:
+            return read(said)
+        except DecodeError as error:
             self._version = ""
-            raise AccessError(f"the watch of {self.resource.name} is not understood: {error}") from None
+            told = f"{error}, in {wire.beginning(said)!r}"
+            raise AccessError(f"the watch of {self._whose} is not understood: {told}") from None
+
+    def _take(self, line: bytes) -> None:
+        event = wire.decode_event(line)
+        version = ""
         match event.type:
             case "ADDED" | "MODIFIED":
-                self._put(event.object)
+                version = self._put(event.object).resource_version
             case "DELETED":
+                meta = self._meta(event.object)
                 self._remove(meta.key)
+                version = meta.resource_version
+            case "BOOKMARK":
+                version = wire.version(event.object)
             case "ERROR":
-                status = wire.decode_status(event.object)
-                if status.code == wire.GONE:
-                    raise GoneError(status.message or "")
-                raise AccessError(f"the watch of {self.resource.name} failed: {status.message}")
-        self._version = meta.resource_version or self._version
+                self._fail(wire.decode_status(event.object))
+        self._version = version or self._version
 
-    def _put(self, raw: msgspec.Raw) -> Name:
-        meta = wire.meta(raw)
-        if self._known.get(meta.key) != meta.resource_version:
+    def _fail(self, status: wire.Status) -> NoReturn:
+        if status.code == wire.GONE:
+            raise GoneError(wire.one_line(status.message))
+        if status == wire.Status():
+            self._version = ""
+        said = wire.one_line(status.message or "it does not say why")
+        raise AccessError(f"the watch of {self._whose} failed: {said}")
+
+    def _put(self, raw: msgspec.Raw) -> Meta:
+        meta = self._meta(raw)
+        if not meta.resource_version or self._known.get(meta.key) != meta.resource_version:
             self._store.put(meta, raw)
             self._known[meta.key] = meta.resource_version
-        return meta.key
+        return meta
+
+    def _meta(self, raw: msgspec.Raw) -> Meta:
+        meta = wire.meta(raw)
+        if self.resource.namespaced and not meta.namespace:
+            raise DecodeError("metadata.namespace", "is missing")
+        return meta
 
     def _remove(self, name: Name) -> None:
         if self._known.pop(name, None) is not None:
             self._store.remove(name)
+
+    @property
+    def _whose(self) -> str:
+        return f"{self.resource.name} from {self._server.server}"
 
     async def _breathe(self) -> None:
         """Let the relay work after each bit of ours: decoding a large cluster takes a second."""

@@ -14,21 +14,19 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import structlog
 
-from userproxy.model.snapshot import EMPTY, Node, Problem, Snapshot
+from userproxy.model.snapshot import EMPTY, Problem, Snapshot
 from userproxy.sources import api
-from userproxy.sources.decode import DecodedObject, Kind, ObjectKey, decode_service, decode_slice
 from userproxy.sources.index import ObjectIndex
-from userproxy.sources.kubernetes import wire
-from userproxy.sources.kubernetes.access import Access, KubeconfigError
+from userproxy.sources.kubernetes.access import Access
 from userproxy.sources.kubernetes.backoff import Backoff
+from userproxy.sources.kubernetes.credentials import KubeconfigError
 from userproxy.sources.kubernetes.events import Recorder
 from userproxy.sources.kubernetes.reflector import Reflector, Resource, Server, Store, Times
+from userproxy.sources.kubernetes.stores import NodeStore, ServiceStore, SliceStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-
-    from userproxy.sources.kubernetes.wire import Meta, Name
 
 __all__ = ["KubeconfigError", "KubernetesSource"]
 
@@ -84,9 +82,9 @@ class KubernetesSource:
         self._times = times or Times(random=random.SystemRandom().random)
         self._index = ObjectIndex()
         self._dirty = asyncio.Event()
-        self._node = _NodeStore(node_name, self._settled)
-        self._services = _ServiceStore(self._index, self._settled, service_proxy_name)
-        slices = _SliceStore(self._index, self._settled, service_proxy_name)
+        self._node = NodeStore(node_name, self._index, self._settled)
+        self._services = ServiceStore(self._index, self._settled, service_proxy_name)
+        slices = SliceStore(self._index, self._settled, service_proxy_name)
         stores: tuple[Store, ...] = (self._services, slices, self._node)
         self._connections = [connect(kubeconfig) for _ in range(4)]
         resources = _resources(node_name, service_proxy_name)
@@ -183,92 +181,25 @@ class KubernetesSource:
         self._dirty.set()
 
 
-class _ServiceStore:
-    """Puts Services into the index, and remembers the UID of each, which Events need."""
-
-    kind = Kind.SERVICE
-
-    def __init__(
-        self, index: ObjectIndex, settled: Callable[[], None], service_proxy_name: str | None
-    ) -> None:
-        self.settled = settled
-        self.uids: dict[Name, str] = {}
-        self._index = index
-        self._service_proxy_name = service_proxy_name
-
-    def put(self, meta: Meta, raw: msgspec.Raw) -> None:
-        self.uids[meta.key] = meta.uid
-        self._put(meta.key, raw)
-
-    def remove(self, name: Name) -> None:
-        self.uids.pop(name, None)
-        self._index.report(self._owner(name), ())
-        self._index.remove(ObjectKey(self.kind, *name))
-
-    def _put(self, name: Name, raw: msgspec.Raw) -> None:
-        """Put an object; what cannot be served as it stands leaves the last good one."""
-        problems = []
-        try:
-            self._index.put(self._decode(raw))
-        except api.DecodeError as error:
-            message = f"{self.kind} {error}; its last good state stays"
-            problems.append(Problem(f"{name.namespace}/{name.name}", "BadObject", message))
-            log.error("an object is not taken", object=self._owner(name), error=str(error))  # noqa: TRY400 - one line
-        self._index.report(self._owner(name), problems)
-
-    def _owner(self, name: Name) -> str:
-        return f"{self.kind} {name.namespace}/{name.name} from the API"
-
-    def _decode(self, raw: msgspec.Raw) -> DecodedObject:
-        service = api.typed(lambda: _service.decode(raw))
-        return decode_service(service, self._service_proxy_name)
-
-
-class _SliceStore(_ServiceStore):
-    """Puts EndpointSlices into the index."""
-
-    kind = Kind.ENDPOINT_SLICE
-
-    def put(self, meta: Meta, raw: msgspec.Raw) -> None:
-        self._put(meta.key, raw)
-
-    def _decode(self, raw: msgspec.Raw) -> DecodedObject:
-        return decode_slice(api.typed(lambda: _slice.decode(raw)), self._service_proxy_name)
-
-
-class _NodeStore:
-    """Remembers our own Node; while there is none, load balancers should not choose this node."""
-
-    def __init__(self, name: str, settled: Callable[[], None]) -> None:
-        self.settled = settled
-        self.node = self._absent = Node(name, eligible=False)
-
-    def put(self, _meta: Meta, raw: msgspec.Raw) -> None:
-        try:
-            self.node = wire.decode_node(raw)
-        except api.DecodeError as error:
-            log.error("the Node is not taken", node=self.node.name, error=str(error))  # noqa: TRY400 - one line
-
-    def remove(self, _name: Name) -> None:
-        self.node = self._absent
-
-
-_service = msgspec.json.Decoder(api.Service)
-_slice = msgspec.json.Decoder(api.EndpointSlice)
-
-
 def _resources(node_name: str, service_proxy_name: str | None) -> tuple[Resource, Resource, Resource]:
     """What to follow, by kube-proxy's label selectors; the proxy's name is on Services and on their slices.
 
     The EndpointSlice controller copies a Service's labels to its slices.
     """
     ours = f"={service_proxy_name}" if service_proxy_name else ""
+    our_node = {"fieldSelector": f"metadata.name={node_name}"}
     selectors = {
         "labelSelector": f"!{api.HEADLESS_LABEL},{'' if ours else '!'}{api.PROXY_NAME_LABEL}{ours}",
     }
     return (
-        Resource("services", "/api/v1/services", selectors),
+        Resource("services", "/api/v1/services", "ServiceList", selectors),
         # Their objects are larger: smaller pages hold the loop no longer.
-        Resource("endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", selectors, page=100),
-        Resource("nodes", "/api/v1/nodes", {"fieldSelector": f"metadata.name={node_name}"}),
+        Resource(
+            "endpointslices",
+            "/apis/discovery.k8s.io/v1/endpointslices",
+            "EndpointSliceList",
+            selectors,
+            page=100,
+        ),
+        Resource("nodes", "/api/v1/nodes", "NodeList", our_node, namespaced=False),
     )

@@ -6,12 +6,12 @@ are then decoded one by one, with other work in between.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from userproxy.model.snapshot import Node
-from userproxy.sources.api import typed
+from userproxy.sources.api import NAME, DecodeError, typed
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
@@ -19,6 +19,14 @@ DOOMED_TAINT = "ToBeDeletedByClusterAutoscaler"
 """On a node that the cluster autoscaler is about to delete, which load balancers should no longer choose."""
 
 GONE = 410
+
+MAX_LINE = 32 << 20
+"""Bytes in a line of a watch: many times what the API server lets an object have (3 MiB)."""
+
+_T = TypeVar("_T")
+
+_MOST_SAID = 300
+_EXCERPT = 40
 
 
 class Name(NamedTuple):
@@ -46,6 +54,15 @@ class _Headed(msgspec.Struct, frozen=True, gc=False):
     metadata: Meta = Meta()
 
 
+class _OnlyName(msgspec.Struct, frozen=True, gc=False):
+    name: str = ""
+    namespace: str = ""
+
+
+class _Named(msgspec.Struct, frozen=True, gc=False):
+    metadata: _OnlyName = _OnlyName()
+
+
 class ListMeta(msgspec.Struct, frozen=True, gc=False, rename={"resource_version": "resourceVersion"}):
     """`metadata` of a list; `continue_` is empty on its last page."""
 
@@ -54,10 +71,11 @@ class ListMeta(msgspec.Struct, frozen=True, gc=False, rename={"resource_version"
 
 
 class Page(msgspec.Struct, frozen=True):
-    """One page of a list, its items not decoded yet."""
+    """One page of a list, its items not decoded yet; null stands for none."""
 
-    metadata: ListMeta = ListMeta()
-    items: list[msgspec.Raw] | None = None
+    metadata: ListMeta
+    items: list[msgspec.Raw] | None
+    kind: str = ""
 
 
 class WatchEvent(msgspec.Struct, frozen=True):
@@ -100,42 +118,92 @@ class _Node(msgspec.Struct, frozen=True, gc=False):
 _page = msgspec.json.Decoder(Page)
 _event = msgspec.json.Decoder(WatchEvent)
 _headed = msgspec.json.Decoder(_Headed)
+_named = msgspec.json.Decoder(_Named)
 _status = msgspec.json.Decoder(Status)
 _node = msgspec.json.Decoder(_Node)
 
 
-def decode_page(body: bytes) -> Page:
-    """Read a page of a list.
+def read(decoder: msgspec.json.Decoder[_T], text: bytes | msgspec.Raw) -> _T:
+    """What a decoder makes of it.
 
     Raises:
-        msgspec.DecodeError: it is none.
+        DecodeError: it is not JSON, or has another shape than the API's; it names the field.
     """
-    return _page.decode(body)
+    try:
+        return typed(lambda: decoder.decode(text))
+    except msgspec.DecodeError as failure:
+        raise DecodeError("", f"is not JSON: {failure}") from None
+    except UnicodeDecodeError:
+        raise DecodeError("", "is not UTF-8") from None
+
+
+def decode_page(body: bytes, kind: str, token: str = "") -> Page:
+    """Read a page of a list.
+
+    An answer that is no whole page is never taken for one without items, which would mean that all is gone.
+
+    Args:
+        body: of the answer.
+        kind: that a list of this resource is of, `ServiceList`.
+        token: that this page was asked for with.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    page = read(_page, body)
+    if page.kind not in ("", kind):
+        raise DecodeError("kind", f"is {page.kind!r}, not {kind}")
+    if not page.metadata.resource_version:
+        raise DecodeError("metadata.resourceVersion", "is missing")
+    if token and page.metadata.continue_ == token:
+        raise DecodeError("metadata.continue", "leads to the same page again")
+    return page
 
 
 def decode_event(line: bytes) -> WatchEvent:
     """Read a line of a watch.
 
     Raises:
-        msgspec.DecodeError: it is none.
+        DecodeError: it is none.
     """
-    return _event.decode(line)
+    return read(_event, line)
 
 
 def meta(raw: msgspec.Raw) -> Meta:
-    """The metadata of an object, without decoding the rest.
+    """The metadata of an object, without decoding the rest; no more than its name, if only that makes sense.
 
     Raises:
-        msgspec.DecodeError: it is no object.
+        DecodeError: it has no name.
     """
-    return _headed.decode(raw).metadata
+    try:
+        found = _headed.decode(raw).metadata
+    except (ValueError, RecursionError):
+        named = read(_named, raw).metadata
+        found = Meta(named.name, named.namespace)
+    if not NAME.fullmatch(found.name):
+        raise DecodeError("metadata.name", f"is {one_line(repr(found.name))}" if found.name else "is missing")
+    if found.namespace and not NAME.fullmatch(found.namespace):
+        raise DecodeError("metadata.namespace", f"is {one_line(repr(found.namespace))}")
+    return found
+
+
+def version(raw: msgspec.Raw) -> str:
+    """The resourceVersion of a bookmark, which is an object without a name.
+
+    Raises:
+        DecodeError: it has none.
+    """
+    found = read(_headed, raw).metadata.resource_version
+    if not found:
+        raise DecodeError("metadata.resourceVersion", "is missing")
+    return found
 
 
 def decode_status(body: bytes | msgspec.Raw) -> Status:
     """Read the reason of a failure; a body that tells none, such as that of a proxy, is an empty one."""
     try:
-        return _status.decode(body)
-    except msgspec.DecodeError:
+        return read(_status, body)
+    except DecodeError:
         return Status()
 
 
@@ -145,7 +213,7 @@ def decode_node(raw: msgspec.Raw) -> Node:
     Raises:
         DecodeError: it has another shape than the API's.
     """
-    node = typed(lambda: _node.decode(raw))
+    node = read(_node, raw)
     doomed = any(taint.key == DOOMED_TAINT for taint in node.spec.taints or ())
     return Node(
         name=node.metadata.name,
@@ -154,7 +222,37 @@ def decode_node(raw: msgspec.Raw) -> Node:
     )
 
 
-def lines(buffer: bytes) -> tuple[list[bytes], bytes]:
-    """The whole lines at the beginning of a buffer, and the part of one that is left."""
-    *whole, rest = buffer.split(b"\n")
-    return [line for line in whole if line.strip()], rest
+class Lines:
+    """Cuts what comes of a watch into lines."""
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The lines that are whole now, without the empty ones.
+
+        Raises:
+            DecodeError: a line has no end.
+        """
+        *whole, rest = chunk.split(b"\n")
+        if whole:
+            whole[0] = b"".join((*self._rest, whole[0]))
+            self._rest, self._size = [], 0
+        self._rest.append(rest)
+        self._size += len(rest)
+        if self._size > MAX_LINE:
+            raise DecodeError("", f"a line of more than {MAX_LINE >> 20} MiB")
+        return [line for line in whole if line.strip()]
+
+
+def one_line(said: object) -> str:
+    """What somebody else has said, as a line that fits into a log."""
+    text = "".join(char if char.isprintable() else " " for char in " ".join(str(said).split()))
+    return text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]}..."
+
+
+def beginning(body: bytes) -> str:
+    """How a body begins, which tells a person what has answered."""
+    text = body[: _EXCERPT + 1].decode(errors="backslashreplace")
+    return one_line(text[:_EXCERPT]) + ("..." if len(text) > _EXCERPT else "")

@@ -102,7 +102,7 @@ class VirtualTime:
 
 
 class RecordingStore:
-    """Notes what it is told: `+name` for new or changed, `-name` for gone, `|` for settled."""
+    """Notes what it is told: `+name` new or changed, `-name` gone, `1!` doubts, `|` settled."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -114,6 +114,11 @@ class RecordingStore:
     def remove(self, name: Any) -> None:  # noqa: ANN401 - wire.Name
         """An object is gone."""
         self.told.append(f"-{name.name}")
+
+    def doubt(self, flaw: str) -> None:
+        """Of a part of the list."""
+        if flaw:
+            self.told.append(f"{flaw.split(maxsplit=1)[0]}!")
 
     def settled(self) -> None:
         """What was told until now belongs together."""
@@ -134,7 +139,7 @@ def item(name: str, version: int = 1) -> dict[str, Any]:
     return {"metadata": {"namespace": "default", "name": name, "resourceVersion": str(version)}}
 
 
-def page(version: int, *items: dict[str, Any], more: str = "") -> bytes:
+def page(version: int, *items: Any, more: str = "") -> bytes:  # noqa: ANN401 - any JSON
     """A page of a list; `more` is its continue token."""
     return json.dumps(
         {"metadata": {"resourceVersion": str(version), "continue": more}, "items": items}

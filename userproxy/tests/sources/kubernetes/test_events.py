@@ -10,9 +10,9 @@ import structlog
 
 from userproxy.model.service import ServicePortName
 from userproxy.model.snapshot import Problem
-from userproxy.sources.kubernetes.access import AccessError, ForbiddenError
 from userproxy.sources.kubernetes.backoff import Backoff
 from userproxy.sources.kubernetes.events import AGAIN_SECONDS, BURST, INTERVAL, Recorder, event
+from userproxy.sources.kubernetes.failures import AccessError, ForbiddenError
 from userproxy.sources.kubernetes.wire import Name
 from userproxy.tests.sources.kubernetes.scripted import ScriptedServer, VirtualTime
 

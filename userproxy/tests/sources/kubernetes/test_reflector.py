@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from userproxy.sources.kubernetes.access import AccessError, GoneError
+from userproxy.sources.kubernetes import wire
 from userproxy.sources.kubernetes.backoff import Backoff
+from userproxy.sources.kubernetes.failures import AccessError, GoneError
 from userproxy.sources.kubernetes.reflector import Reflector, Resource
 from userproxy.tests.sources.kubernetes.scripted import (
     Answer,
@@ -20,7 +23,60 @@ from userproxy.tests.sources.kubernetes.scripted import (
     status,
 )
 
-WIDGETS = Resource("widgets", "/api/widgets", {"labelSelector": "!x"}, page=2)
+WIDGETS = Resource("widgets", "/api/widgets", "WidgetList", {"labelSelector": "!x"}, page=2)
+
+
+NO_PAGES = (
+    b"",
+    b"<html><body>Log in</body></html>",
+    page(9, item("b"))[:-5],
+    b"\xff\xfe\x00",
+    b"\x1f\x8b\x08\x00garbage",
+    b"[" * 100_000,
+    b"{}",
+    b"null",
+    b"[]",
+    b'{"items":[]}',
+    b'{"metadata":{},"items":[]}',
+    b'{"metadata":{"resourceVersion":""},"items":[]}',
+    b'{"metadata":{"resourceVersion":9},"items":[]}',
+    b'{"metadata":{"resourceVersion":"\xff"},"items":[]}',
+    b'{"metadata":null,"items":null}',
+    b'{"metadata":{"resourceVersion":"9"}}',
+    b'{"metadata":{"resourceVersion":"9"},"items":{}}',
+    b'{"kind":"GadgetList","metadata":{"resourceVersion":"9"},"items":[]}',
+    b'{"kind":"Status","metadata":{},"status":"Failure","code":503}',
+)
+"""What answers a list, and is none."""
+
+NAMELESS: tuple[Any, ...] = (
+    7,
+    None,
+    [],
+    {},
+    {"metadata": None},
+    {"metadata": {"namespace": "default"}},
+    {"metadata": {"name": "no-namespace"}},
+    {"metadata": {"namespace": "default", "name": 7}},
+    {"metadata": {"namespace": "default", "name": "../../etc"}},
+    {"metadata": {"namespace": "a/b:c", "name": "a"}},
+)
+"""Items of a list that cannot be told apart."""
+
+NO_EVENTS = (
+    b"<html>\n",
+    b"[]\n",
+    b"\xff\n",
+    b"[" * 100_000 + b"\n",
+    b'{"type":7,"object":{}}\n',
+    b'{"type":"ADDED"}\n',
+    b'{"type":"ADDED","object":1}\n',
+    b'{"type":"DELETED","object":{"metadata":{}}}\n',
+    b'{"type":"BOOKMARK","object":{"metadata":{}}}\n',
+    b'{"type":"ERROR","object":7}\n',
+    b'{"type":"ERROR","object":{"code":"410"}}\n',
+)
+"""Lines of a watch from which one cannot go on."""
 
 
 class Conversation:
@@ -147,26 +203,74 @@ async def test_a_server_that_ends_each_watch_at_once_is_not_asked_without_a_paus
     talk = Conversation(page(7), [], [], [])
     await talk.run()
     assert [round(pause, 2) for pause in talk.time.pauses] == [0.2, 0.3, 0.45]
-    assert talk.troubles[0] == "the API server ends the watch of widgets at once"
+    assert talk.troubles[0] == "the watch of widgets from https://api ends at once"
 
 
-@pytest.mark.parametrize(
-    "line", [b"<html>\n", b"[]\n", b'{"type":7,"object":{}}\n', b'{"type":"ADDED","object":1}\n']
-)
+@pytest.mark.parametrize("body", NO_PAGES)
+async def test_a_list_that_is_none_takes_nothing_away_and_is_asked_for_again(body: bytes) -> None:
+    gone = GoneError("too old")
+    talk = Conversation(page(7, item("a")), gone, body, body)
+    assert await talk.run() == "+a |"
+    assert talk.troubles[-1].startswith("the list of widgets from https://api is not understood: ")
+    assert [round(pause, 2) for pause in talk.time.pauses] == [0.2, 0.3, 0.45]
+    assert talk.reflector.stale_seconds() == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("body", NO_PAGES)
+async def test_after_a_list_that_was_none_the_next_one_counts(body: bytes) -> None:
+    talk = Conversation(body, page(8, item("a")), [])
+    assert await talk.run() == "+a |"
+    assert talk.troubles[1] == ""
+
+
+async def test_a_list_without_items_is_an_empty_one() -> None:
+    nothing = b'{"kind":"WidgetList","metadata":{"resourceVersion":"9"},"items":null}'
+    talk = Conversation(page(7, item("a")), GoneError("too old"), nothing)
+    assert await talk.run() == "+a | -a |"
+
+
+async def test_a_page_that_leads_to_itself_is_no_page() -> None:
+    talk = Conversation(page(7, more="x"), page(7, more="x"))
+    await talk.run()
+    assert "leads to the same page again" in talk.reflector.trouble
+
+
+@pytest.mark.parametrize("nameless", NAMELESS)
+async def test_an_object_without_a_name_costs_nothing_but_itself(nameless: Any) -> None:  # noqa: ANN401 - any JSON
+    talk = Conversation(
+        page(7, item("a")),
+        GoneError("too old"),
+        page(8, nameless, item("b")),
+        [bookmark(9)],
+        page(10, item("b")),
+    )
+    assert await talk.run() == "+a | +b 1! | | -a |", (
+        "what may be a itself leaves a where it is, for one watch"
+    )
+
+
+async def test_an_object_of_which_only_the_name_makes_sense_is_told() -> None:
+    odd = {"metadata": {"namespace": "default", "name": "odd", "resourceVersion": 7}}
+    assert await Conversation(page(7, odd), [event("MODIFIED", odd)]).run() == "+odd | +odd |"
+
+
+@pytest.mark.parametrize("line", NO_EVENTS)
 async def test_a_watch_that_is_not_understood_lists_anew(line: bytes) -> None:
     talk = Conversation(page(7, item("a")), [line], page(8, item("a")))
     assert await talk.run() == "+a | |"
-    assert talk.troubles[0].startswith("the watch of widgets is not understood")
+    assert talk.troubles[0].startswith("the watch of widgets from https://api ")
+    assert [round(pause, 2) for pause in talk.time.pauses[:1]] == [0.2]
 
 
-async def test_a_list_that_is_not_understood_is_asked_for_again() -> None:
-    talk = Conversation(b"<html>", page(7, item("a")))
-    assert await talk.run() == "+a |"
-    assert talk.troubles[0].startswith("the list of widgets is not understood")
+async def test_a_line_without_an_end_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_LINE", 1 << 20)
+    talk = Conversation(page(7), [b"x" * 65536] * 17, page(8))
+    await talk.run()
+    assert "a line of more than 1 MiB" in talk.troubles[0]
 
 
 async def test_an_error_of_the_watch_is_told_and_it_goes_on() -> None:
     talk = Conversation(page(7), [status(500, "etcd is gone")], [])
     await talk.run()
-    assert "the watch of widgets failed: etcd is gone" in talk.troubles
+    assert "the watch of widgets from https://api failed: etcd is gone" in talk.troubles
     assert talk.versions[:2] == ["7", "7"]

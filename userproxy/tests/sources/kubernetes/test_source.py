@@ -11,7 +11,7 @@ import structlog
 
 from userproxy.lab.objects import node
 from userproxy.model.snapshot import Node, Problem, Snapshot
-from userproxy.sources.kubernetes.access import AccessError
+from userproxy.sources.kubernetes.failures import AccessError
 from userproxy.sources.kubernetes.source import KubernetesSource
 from userproxy.tests.sources.kubernetes.scripted import (
     Answer,

@@ -49,9 +49,8 @@ def test_a_node_of_another_shape_is_refused() -> None:
 
 
 def test_items_are_kept_as_bytes_until_they_are_decoded() -> None:
-    page = wire.decode_page(
-        b'{"metadata":{"resourceVersion":"7","continue":"x"},"items":[{"metadata":{}},7]}'
-    )
+    body = b'{"metadata":{"resourceVersion":"7","continue":"x"},"items":[{"metadata":{}},7]}'
+    page = wire.decode_page(body, "WidgetList")
     assert (page.metadata.resource_version, page.metadata.continue_) == ("7", "x")
     assert [bytes(each) for each in page.items or ()] == [b'{"metadata":{}}', b"7"]
 
@@ -68,5 +67,14 @@ def test_a_body_that_is_no_status_tells_nothing() -> None:
 
 
 def test_lines_are_cut_at_their_ends() -> None:
-    assert wire.lines(b"one\n\ntwo\nthr") == ([b"one", b"two"], b"thr")
-    assert wire.lines(b"") == ([], b"")
+    lines = wire.Lines()
+    chunks = (b"one\n\ntwo\nthr", b"", b"ee", b"\nfour\n", b"\n")
+    assert [lines.feed(chunk) for chunk in chunks] == [[b"one", b"two"], [], [], [b"three", b"four"], []]
+
+
+def test_what_others_say_is_one_line_without_tricks() -> None:
+    assert wire.one_line("a\n\tb\x1b[31m") == "a b [31m"
+    assert len(wire.one_line("x" * 10_000)) < 310
+    assert (
+        wire.beginning(b"<html>\r\n<body>\xff" + b"x" * 100) == "<html> <body>\\xffxxxxxxxxxxxxxxxxxxxxxx..."
+    )

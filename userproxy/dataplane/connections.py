@@ -75,14 +75,14 @@ class ConnectionTable:
                 seconds=round(monotonic() - connection.opened, 6),
             )
 
-    def keep_alive(self) -> None:
-        """Have dead backends noticed, of those that have come since the last call and still live.
+    def sweep(self) -> None:
+        """Equip those that have come since the last call and still live, with what short ones are spared.
 
-        It takes system calls that a short connection is spared. Who has no backend yet is looked at again.
+        That is system calls. Who has no backend yet is looked at again.
         """
         swept, self._swept = self._swept, self.counters.connections_opened
         fresh = takewhile(lambda one: one.number > swept, reversed(self.live.values()))
-        self._dialling = [one for one in chain(self._dialling, fresh) if not one.keep_alive()]
+        self._dialling = [one for one in chain(self._dialling, fresh) if not one.equip()]
 
     def rows(self, wanted: ConnectionFilter) -> Iterator[list[ConnectionRow]]:
         """The matching connections, in chunks: whoever sends them on yields to the loop in between."""

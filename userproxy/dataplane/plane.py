@@ -44,6 +44,9 @@ _PAUSE_SECONDS = 0.1
 # How often dials are looked at: their time is kept to within this many seconds.
 _DIAL_TICK = 0.05
 
+# What the kernel has a blocking socket wait for memory (sk_stream_wait_memory in net/core/stream.c), about.
+_REST_SECONDS = 0.1
+
 _SWEEP_SECONDS = 5.0
 
 # Pipes to keep for the next bytes.
@@ -102,6 +105,7 @@ class DataPlane:
             pipes=PipePool(max_pipes),
             dialling=Dialling(self._poller, Watch(loop, _DIAL_TICK, Dial.look), self._starve),
             half_closed=Watch(loop, min(linger / 4, 1.0), Connection.look_at_half_closed),
+            resting=Watch(loop, _REST_SECONDS, Connection.wake),
             ended=self._ended,
             linger=linger,
         )
@@ -229,6 +233,7 @@ class DataPlane:
             self._retry.cancel()
         self._context.dialling.waiting.stop()
         self._context.half_closed.stop()
+        self._context.resting.stop()
         self._lifetimes.stop()
         self.checker.stop()
         self._acceptors.shut()
@@ -310,5 +315,5 @@ class DataPlane:
     def _sweep(self) -> None:
         """What needs no promptness: keepalive for connections that last, spare pipes back to the system."""
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
-        self.connections.keep_alive()
+        self.connections.sweep()
         self._context.pipes.trim(_SPARE_PIPES)

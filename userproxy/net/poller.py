@@ -25,6 +25,7 @@ WRITE = select.EPOLLOUT
 ERROR = select.EPOLLERR
 HANGUP = select.EPOLLHUP
 PEER_FINISHED = select.EPOLLRDHUP
+URGENT = select.EPOLLPRI
 
 
 class Ready(Protocol):

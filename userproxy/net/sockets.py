@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket as net
 import struct
 from _socket import socket
@@ -17,6 +18,9 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 # A dead peer is noticed after 15 s of silence and 9 unanswered probes (what the original kube-proxy used).
 _KEEPALIVE_SECONDS = 15
+
+# asm-generic/sockios.h.
+_SIOCATMARK = 0x8905
 
 _NEW_SOCKET = net.SOCK_STREAM | net.SOCK_NONBLOCK | net.SOCK_CLOEXEC
 
@@ -42,6 +46,22 @@ def keep_alive(sock: socket) -> None:
     sock.setsockopt(net.SOL_SOCKET, net.SO_KEEPALIVE, 1)
     sock.setsockopt(net.IPPROTO_TCP, net.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
     sock.setsockopt(net.IPPROTO_TCP, net.TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
+
+
+def take_urgent_inline(sock: socket) -> None:
+    """Have the kernel leave urgent bytes where they are in the stream (socket(7), SO_OOBINLINE).
+
+    Otherwise one that nobody has read yet gives way to the next, and is lost.
+    """
+    sock.setsockopt(net.SOL_SOCKET, net.SO_OOBINLINE, 1)
+
+
+def at_urgent_mark(fd: int) -> bool:
+    """Whether the next byte of a socket is the urgent one (sockatmark(3))."""
+    try:
+        return fcntl.ioctl(fd, _SIOCATMARK, bytes(4)) != bytes(4)
+    except OSError:  # not every kind of socket has urgent bytes
+        return False
 
 
 def turn_away(client: socket) -> None:

@@ -12,7 +12,7 @@ from userproxy.dataplane.tcp.dial import Dial
 from userproxy.dataplane.tcp.lifecycle import Command, Event, Flow, Reason, State
 from userproxy.dataplane.tcp.relay import Leg
 from userproxy.model.address import Address
-from userproxy.net.sockets import RESET_ON_CLOSE, keep_alive, original_destination
+from userproxy.net.sockets import RESET_ON_CLOSE, keep_alive, original_destination, take_urgent_inline
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -35,6 +35,7 @@ class Context(NamedTuple):
         pipes: for the bytes on their way.
         dialling: what reaching a backend takes.
         half_closed: looks after those of which one side has finished.
+        resting: wakes those that have left the poller for a moment.
         ended: called with each connection when it is over.
         linger: seconds without a byte on a half-closed connection before it is given up.
     """
@@ -43,6 +44,7 @@ class Context(NamedTuple):
     pipes: PipePool
     dialling: Dialling
     half_closed: Watch[Connection]
+    resting: Watch[Connection]
     ended: Callable[[Connection], None]
     linger: float = 60.0
 
@@ -166,6 +168,24 @@ class Connection:
         """A leg's report: its socket failed."""
         self._run(Event.CLIENT_RESET if leg is self.client_leg else Event.BACKEND_RESET)
 
+    def rests(self, leg: Leg, *, again: bool) -> None:
+        """A leg's report: it is said to be ready, moves nothing, and has left the poller for a moment."""
+        self._context.resting.add(self.number, self)
+        if not again:
+            log.warning(
+                "a connection rests: its socket is said to be ready, and moves nothing",
+                id=str(self.number),
+                service=str(self.service.pool.service),
+                of="client" if leg is self.client_leg else "backend",
+            )
+
+    def wake(self) -> None:
+        """The moment is over."""
+        self._context.resting.members.pop(self.number, None)
+        for leg in (self.client_leg, self.backend_leg):
+            if leg is not None:
+                leg.wake()
+
     def abort(self) -> None:
         """Give it up: something failed that never should."""
         self._context.pipes.discard()  # its bytes may still be in what the next connection would use
@@ -176,15 +196,16 @@ class Connection:
         if self._context.poller.clock() - self.last_active >= self._context.linger:
             self._run(Event.LINGER_EXPIRED)
 
-    def keep_alive(self) -> bool:
-        """Have a backend that dies silently noticed; returns whether that is settled.
+    def equip(self) -> bool:
+        """Give the backend's socket what the client's has from its listener; returns whether that is settled.
 
-        It is not while the backend is still looked for. The client's socket has it from its listener.
+        It is not while a backend is still looked for.
         """
         if self._flow.state is State.CONNECTING:
             return False
         if self._dial.sock is not None:
             keep_alive(self._dial.sock)
+            take_urgent_inline(self._dial.sock)
         return True
 
     def _run(self, event: Event | None) -> None:

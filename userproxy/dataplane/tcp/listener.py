@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.net.poller import READ
-from userproxy.net.sockets import OUT_OF_RESOURCES, keep_alive
+from userproxy.net.sockets import OUT_OF_RESOURCES, keep_alive, take_urgent_inline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +61,7 @@ def listen(address: Address) -> socket:
         sock.setsockopt(net.SOL_SOCKET, net.SO_REUSEADDR, 1)
         sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
         keep_alive(sock)
+        take_urgent_inline(sock)
         sock.bind((address.ip, address.port))
         sock.listen(BACKLOG)
     except OSError:

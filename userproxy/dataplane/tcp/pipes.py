@@ -1,4 +1,4 @@
-"""What carries bytes from one socket to another: pipes for splice(2), and a pool of them.
+"""What carries bytes from one socket to another: pipes for splice(2), a pool of them, and what else it takes.
 
 A byte passes from socket to socket through a pipe without entering this process. A pipe is held only while it
 has bytes in it, so an idle connection holds none.
@@ -9,7 +9,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket as net
+from _socket import socket
 from typing import Protocol
+
+from userproxy.net.sockets import take_urgent_inline
 
 # The size of a pipe, and the most that one splice moves.
 PIPE_BYTES = 1 << 20
@@ -132,6 +136,54 @@ class Copy:
         self._bytes = self._bytes[os.write(fd, self._bytes) :]
         self.held = len(self._bytes)
         return self.held
+
+
+class Urgent:
+    """The byte at a socket's urgent mark; it is urgent on the other side too.
+
+    splice(2) never passes the mark, and says that there is nothing, or even that the stream has ended. What
+    the byte means is for the two ends to know: telnet's Synch, an FTP client's abort, a database's break. If
+    it came among the others, an end that does not expect it there would take it for data (RFC 6093).
+    """
+
+    __slots__ = ("_byte", "held")
+
+    def __init__(self) -> None:
+        self._byte = b""
+        self.held = 0
+
+    def fill(self, fd: int) -> int:
+        """See `Carrier`. The mark goes with its byte: from there on, splice works again."""
+        sock = _borrow(fd)
+        try:
+            take_urgent_inline(sock)
+            self._byte = sock.recv(1)
+        finally:
+            sock.detach()
+        self.held = len(self._byte)
+        return self.held
+
+    def carry(self, source: int, sink: int, flags: int) -> int:  # noqa: ARG002 - nothing is waited for
+        """See `Carrier`."""
+        count = self.fill(source)
+        if count:
+            with contextlib.suppress(BlockingIOError):
+                self.drain(sink)
+        return count
+
+    def drain(self, fd: int) -> int:
+        """See `Carrier`."""
+        sock = _borrow(fd)
+        try:
+            sock.send(self._byte, net.MSG_OOB)
+        finally:
+            sock.detach()
+        self.held = 0
+        return 0
+
+
+def _borrow(fd: int) -> socket:
+    return socket(net.AF_INET, net.SOCK_STREAM | net.SOCK_NONBLOCK, 0, fd)
 
 
 class PipePool:

@@ -3,6 +3,17 @@
 Readiness is level-triggered, and a wake-up moves one pipe's worth: one splice in, one splice out. Nothing is
 read until EAGAIN, because an exception costs as much as a splice. Back-pressure follows from the pipe: while
 it holds bytes that the other side does not take, nothing more is read, and the sender's window closes.
+
+That a socket is ready and yet nothing moves must not make a handler spin:
+
+| what the kernel says | why | then |
+|---|---|---|
+| urgent, readable, nothing to splice | the urgent byte is next | it goes on alone, as urgent |
+| urgent, finished, splice says "the end" | the same: there is more behind the mark | the same |
+| readable, nothing to splice | no page for the pipe | bytes are copied |
+| writable, and takes nothing | no memory for TCP | it rests for a moment, as the kernel does itself |
+| readable, and nothing to copy | never seen | the same |
+| both sides shut, asked or not | epoll insists | it leaves the poller until there is room |
 """
 
 from __future__ import annotations
@@ -10,8 +21,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Protocol
 
-from userproxy.dataplane.tcp.pipes import SPLICE, SPLICE_MORE
-from userproxy.net.poller import ERROR, HANGUP, PEER_FINISHED, READ, WRITE
+from userproxy.dataplane.tcp.pipes import SPLICE, SPLICE_MORE, Copy, Urgent
+from userproxy.net.poller import ERROR, HANGUP, PEER_FINISHED, READ, URGENT, WRITE
+from userproxy.net.sockets import at_urgent_mark
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -19,11 +31,15 @@ if TYPE_CHECKING:
     from userproxy.dataplane.tcp.pipes import Carrier, PipePool
     from userproxy.net.poller import Poller
 
-
 # Whoever has sent much before finishing is read up to the end in turns with the others.
 _LAST_ROUNDS = 4
 
-_INCOMING = READ | PEER_FINISHED
+# Calls in a row in which a socket that was said to be ready moved nothing, until it rests.
+_CALLS_IN_VAIN = 8
+
+_INCOMING = READ | PEER_FINISHED | URGENT
+
+_NEVER = (0, 0)
 
 
 class Ends(Protocol):
@@ -35,6 +51,15 @@ class Ends(Protocol):
 
     def failed(self, leg: Leg) -> None:
         """The leg's socket failed: a reset, or a keepalive that nobody answered."""
+        ...
+
+    def rests(self, leg: Leg, *, again: bool) -> None:
+        """A leg was said to be ready again and again, moved nothing, and has left the poller.
+
+        Args:
+            leg: to `wake` in a moment.
+            again: no byte has moved since its last rest.
+        """
         ...
 
     def abort(self) -> None:
@@ -60,6 +85,7 @@ class Leg:
         "_parked",
         "_pipes",
         "_poller",
+        "_vain",
         "fd",
         "interest",
         "last_received",
@@ -80,6 +106,7 @@ class Leg:
         self.interest = 0
         self.other = self
         self._parked = False
+        self._vain = _NEVER
 
     def start(self, *, registered: bool) -> None:
         """Begin to relay what comes in.
@@ -127,12 +154,14 @@ class Leg:
     def on_ready(self, mask: int) -> None:
         """The poller's call: move what can be moved."""
         if mask == READ and self.interest & READ:
-            self._move(SPLICE)
+            self._move(SPLICE)  # an end would be told with PEER_FINISHED, by the next round
             return
         if mask & WRITE:
             self.other.flush()
-        if mask & READ and self.interest & READ:
-            if mask & PEER_FINISHED:
+        if mask & (READ | URGENT) and self.interest & READ:
+            if mask & URGENT and at_urgent_mark(self.fd):
+                self._move_by(Urgent())
+            elif mask & PEER_FINISHED and not mask & URGENT:
                 self._move_last()
             else:
                 self._move(SPLICE)
@@ -140,49 +169,75 @@ class Leg:
             self._ends.failed(self)
         elif mask & HANGUP:
             self._on_hangup()
-        elif mask & READ:
+        elif mask & _INCOMING:
             self._poller.modify(self.fd, self.interest)
 
     def abort(self) -> None:
         """The poller's call: `on_ready` raised."""
         self._ends.abort()
 
-    def _move(self, flags: int) -> bool:
-        """Move a pipe's worth; returns whether the other side has room for what may follow.
+    def _move(self, flags: int) -> int:
+        """Move a pipe's worth.
 
         Args:
             flags: `SPLICE_MORE` if something follows at once, or else `SPLICE`.
+
+        Returns:
+            How many bytes were moved; 0 for the end of the stream; -1 if no more can be moved now.
         """
-        other, carrier = self.other, self._pipes.at_hand
+        carrier = self._pipes.at_hand
         try:
-            count = carrier.carry(self.fd, other.fd, flags)
+            count = carrier.carry(self.fd, self.other.fd, flags)
         except BlockingIOError:
-            return False
+            self._move_by(Urgent() if at_urgent_mark(self.fd) else Copy())
+            return -1
         except OSError:
-            self._stop(carrier.held)
-            return False
+            self._stop(carrier)
+            return -1
         self.received += count
         self.last_received = self._poller.now  # an end is news too: what is left has its time from here
         if carrier.held:
-            self._carrier = self._pipes.take()
-            self.want(self.interest & ~_INCOMING)
-            other.want(other.interest | WRITE)
-            return False
-        if not count:
-            self._end()
-        return count > 0
+            self._hold(self._pipes.take())
+            return -1
+        return count
+
+    def _move_by(self, carrier: Carrier) -> None:
+        """Move what splice does not."""
+        try:
+            count = carrier.carry(self.fd, self.other.fd, SPLICE)
+        except BlockingIOError:
+            self._in_vain(self)
+            return
+        except OSError:
+            self._stop(carrier)
+            return
+        self.received += count
+        self.last_received = self._poller.now
+        if carrier.held:
+            self._hold(carrier)
+
+    def _hold(self, carrier: Carrier) -> None:
+        """Read no more until the other side has taken what is in the carrier."""
+        other = self.other
+        self._carrier = carrier
+        self.want(self.interest & ~_INCOMING)
+        other.want(other.interest | WRITE)
 
     def _move_last(self) -> None:
         """Move the bytes in front of the peer's FIN: the kernel sends them and our own FIN in one packet."""
         for _ in range(_LAST_ROUNDS):
-            if not self._move(SPLICE_MORE):
+            moved = self._move(SPLICE_MORE)
+            if moved <= 0:
+                if moved == 0:
+                    self._end()
                 return
 
-    def _stop(self, held: int) -> None:
-        """One of the sockets failed: the other one, if bytes for it are held."""
-        if held:
-            self._pipes.discard()
-            self.received += held
+    def _stop(self, carrier: Carrier) -> None:
+        """One of the sockets failed: the other one, if the carrier has bytes for it."""
+        if carrier.held:
+            if carrier is self._pipes.at_hand:
+                self._pipes.discard()
+            self.received += carrier.held
             self.last_received = self._poller.now
             self.other.broke()
         else:
@@ -196,6 +251,7 @@ class Leg:
         try:
             handed_on = self.hand_on(other.fd)
         except BlockingIOError:
+            self._in_vain(other)
             return
         except OSError:
             other.broke()
@@ -209,15 +265,20 @@ class Leg:
     def broke(self) -> None:
         """Sending here failed. What its peer had sent before goes on first: an early reply tells why."""
         if self.interest & READ:
-            carrier = self._pipes.take()
             with contextlib.suppress(OSError):
                 for _ in range(_LAST_ROUNDS):
-                    count = carrier.fill(self.fd)
-                    self.received += count
-                    if count == 0 or carrier.drain(self.other.fd):
+                    if not self._move_what_is_left():
                         break
-            self._pipes.release(carrier)
         self._ends.failed(self)
+
+    def _move_what_is_left(self) -> bool:
+        carrier: Carrier = Urgent() if at_urgent_mark(self.fd) else self._pipes.take()
+        try:
+            count = carrier.fill(self.fd)
+            self.received += count
+            return count > 0 and not carrier.drain(self.other.fd)
+        finally:
+            self._pipes.release(carrier)
 
     def _end(self) -> None:
         # The poller is told only when it speaks of the end again: mostly the connection is over by then.
@@ -230,8 +291,27 @@ class Leg:
         # time is to leave the poller until there is room again. There may be by now: the mask is as old as
         # the round, in which the other side may have been served before us.
         if not self._parked and not self.interest & READ:
-            self._parked = True
-            self._poller.unregister(self.fd)
+            self._park()
+
+    def _park(self) -> None:
+        self._parked = True
+        self._poller.unregister(self.fd)
+
+    def _in_vain(self, ready: Leg) -> None:
+        """A leg was said to be ready, and yet nothing moved. Once or twice that is chance."""
+        carrier = self._carrier
+        handed_on = self.received - (carrier.held if carrier is not None else 0)
+        since, calls = self._vain
+        calls = calls + 1 if since == handed_on else 1
+        self._vain = (handed_on, calls)
+        if calls >= _CALLS_IN_VAIN and not ready._parked:
+            ready._park()
+            self._ends.rests(ready, again=calls > _CALLS_IN_VAIN)
+
+    def wake(self) -> None:
+        """Try again after a rest."""
+        if self._parked:
+            self.want(self.interest)
 
     def want(self, interest: int) -> None:
         """Be told of this, and of nothing else."""

@@ -64,56 +64,59 @@ def test_rows_are_those_that_match(proxy: Proxy) -> None:
     assert not [row for chunk in proxy.table.rows(ConnectionFilter(client="10.0.0.0/8")) for row in chunk]
 
 
-# --- keepalive, which comes with a sweep now and then
+# --- what a connection that lasts gets with a sweep: keepalive, and that no urgent byte gives way to another
 
 
-def probes_its_backend(connection: Connection) -> bool:
+def is_equipped(connection: Connection) -> bool:
     assert connection.state is State.ESTABLISHED
     assert connection.backend_leg is not None
-    return bool(connection.backend_leg.sock.getsockopt(net.SOL_SOCKET, net.SO_KEEPALIVE))
+    options = net.SO_KEEPALIVE, net.SO_OOBINLINE
+    found = {connection.backend_leg.sock.getsockopt(net.SOL_SOCKET, option) for option in options}
+    assert len(found) == 1
+    return bool(found.pop())
 
 
-def test_a_connection_that_lasts_until_the_sweep_has_keepalive_and_is_swept_once(
+def test_a_connection_that_lasts_until_the_sweep_is_equipped_and_is_swept_once(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection, _, _ = proxy.established()
     over, _, _ = proxy.established()
     over.end(Event.KILLED)
-    assert not probes_its_backend(connection)
-    proxy.table.keep_alive()
-    assert probes_its_backend(connection)
-    monkeypatch.setattr(type(connection), "keep_alive", lambda _: pytest.fail("swept again"))
-    proxy.table.keep_alive()
+    assert not is_equipped(connection)
+    proxy.table.sweep()
+    assert is_equipped(connection)
+    monkeypatch.setattr(type(connection), "equip", lambda _: pytest.fail("swept again"))
+    proxy.table.sweep()
 
 
 @pytest.mark.parametrize("sweeps", [1, 3])
-def test_one_that_was_retried_at_that_moment_has_it_with_the_next_sweep(proxy: Proxy, sweeps: int) -> None:
+def test_one_that_was_retried_at_that_moment_is_equipped_by_the_next_sweep(proxy: Proxy, sweeps: int) -> None:
     silent, good = proxy.silent(), proxy.listening()
     proxy.serve(silent, good)
     connection, _ = proxy.accept()
     for _ in range(sweeps):
-        proxy.table.keep_alive()
+        proxy.table.sweep()
     proxy.clock.now += 1.0
     proxy.timers.tick()
     assert proxy.reaches(connection, State.ESTABLISHED)
-    proxy.table.keep_alive()
-    assert probes_its_backend(connection)
+    proxy.table.sweep()
+    assert is_equipped(connection)
 
 
-def test_so_has_one_that_was_hedged(proxy: Proxy) -> None:
+def test_so_is_one_that_was_hedged(proxy: Proxy) -> None:
     proxy.serve(proxy.silent(), proxy.listening())
     settings = Settings(hedged_dial=0.25)
     proxy.service.update(msgspec.structs.replace(proxy.service.pool, settings=settings))
     connection, _ = proxy.accept()
     proxy.clock.now += 0.25
     proxy.timers.tick()
-    proxy.table.keep_alive()
+    proxy.table.sweep()
     assert proxy.reaches(connection, State.ESTABLISHED)
-    proxy.table.keep_alive()
-    assert probes_its_backend(connection)
+    proxy.table.sweep()
+    assert is_equipped(connection)
 
 
-def test_so_has_one_that_waited_for_a_socket(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_is_one_that_waited_for_a_socket(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_socket(*_: int) -> socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -121,17 +124,17 @@ def test_so_has_one_that_waited_for_a_socket(proxy: Proxy, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(sockets, "socket", no_socket)
         connection, _ = proxy.accept()
-    proxy.table.keep_alive()
+    proxy.table.sweep()
     connection.open()
     assert proxy.reaches(connection, State.ESTABLISHED)
-    proxy.table.keep_alive()
-    assert probes_its_backend(connection)
+    proxy.table.sweep()
+    assert is_equipped(connection)
 
 
 def test_one_that_never_reached_a_backend_is_swept_no_more(proxy: Proxy) -> None:
     proxy.serve(proxy.silent())
     connection, _ = proxy.accept()
-    proxy.table.keep_alive()
+    proxy.table.sweep()
     connection.end(Event.KILLED)
-    proxy.table.keep_alive()
+    proxy.table.sweep()
     assert proxy.table._dialling == []

@@ -21,7 +21,7 @@ from userproxy.model.counters import Counters
 from userproxy.model.service import ServicePortName
 from userproxy.model.state import Backend, Serve
 from userproxy.net.poller import Watch
-from userproxy.net.sockets import RESET_ON_CLOSE
+from userproxy.net.sockets import RESET_ON_CLOSE, take_urgent_inline
 from userproxy.tests.sockets import Clock, VirtualTimers
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Proxy:
                 starved=lambda _, error: self.starved.append(error),
             ),
             half_closed=Watch(self.timers.loop, 1.0, Connection.look_at_half_closed),
+            resting=Watch(self.timers.loop, 0.1, Connection.wake),
             ended=self.table.remove,
         )
         self.service = LiveService(
@@ -69,6 +70,7 @@ class Proxy:
     def accept(self, said: bytes = b"", *, finished: bool = False) -> tuple[Connection, socket]:
         """A new connection, and its client, who has said this much already, and maybe finished."""
         client, accepted = self._sockets.tcp_pair()
+        take_urgent_inline(accepted)  # as it has it from a listener
         if said:
             client.send(said)
             assert select.select([accepted], [], [], PATIENCE)[0]

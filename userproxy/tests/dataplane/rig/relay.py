@@ -31,6 +31,7 @@ class Relay:
 
     Attributes:
         client, backend: the far ends, which a test plays.
+        rests_of: the legs that have left the poller for a moment, and whether again.
     """
 
     def __init__(self, sockets: Sockets, max_pipes: int, *, tcp: bool = False) -> None:
@@ -39,6 +40,7 @@ class Relay:
         self.pipes = PipePool(max_pipes)
         self.ends: list[str] = []
         self.over = False
+        self.rests_of: list[tuple[str, bool]] = []
         connect = sockets.tcp_pair if tcp else sockets.pair
         self.client, near = connect()
         self.backend, far = connect()
@@ -58,6 +60,10 @@ class Relay:
         if not self.over:
             self.ends.append(f"{self._name(leg)} failed")
         self.close()
+
+    def rests(self, leg: Leg, *, again: bool) -> None:
+        """Of `Ends`."""
+        self.rests_of.append((self._name(leg), again))
 
     def abort(self) -> None:
         """Of `Ends`."""

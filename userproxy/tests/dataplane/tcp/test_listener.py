@@ -138,6 +138,7 @@ def test_a_client_is_let_in_ready_to_use(port: Port) -> None:
     assert accepted.getsockopt(net.SOL_SOCKET, net.SO_KEEPALIVE)
     assert accepted.getsockopt(net.IPPROTO_TCP, net.TCP_KEEPIDLE) == 15
     assert accepted.getsockopt(net.IPPROTO_TCP, net.TCP_KEEPINTVL) == 15
+    assert accepted.getsockopt(net.SOL_SOCKET, net.SO_OOBINLINE)
     with pytest.raises(BlockingIOError):
         accepted.recv(1)
     assert original_destination(accepted) is None, "it came to the listener itself"

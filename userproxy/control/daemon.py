@@ -247,8 +247,8 @@ class Daemon:
         while True:
             await asyncio.sleep(_REPAIR_SECONDS)
             try:
-                await self._reconciler.repair()
-                if self._reconciler.retry_occupied():
+                news = await self._reconciler.repair()
+                if self._reconciler.retry_occupied() or news:
                     self._loop.notify()
             except Exception as error:  # noqa: BLE001 - told, and tried again
                 log.error("the kernel's rules could not be checked", error=str(error))  # noqa: TRY400

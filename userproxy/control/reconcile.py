@@ -57,6 +57,7 @@ class Reconciler:
         self._snapshot: Snapshot | None = None
         self._actual = NodeState()
         self._problems: frozenset[Problem] = frozenset()
+        self._bypasses: frozenset[Problem] = frozenset()
         self._occupied: set[int] = set()
         self._drained = Drained()
         self._waiting: list[asyncio.Future[None]] = []
@@ -136,7 +137,8 @@ class Reconciler:
                 steps = actions_for(wanted, self._actual)
             if steps:
                 await self._carry_out(steps, wanted)
-        self._report(frozenset({*snapshot.problems, *problems, *self._drained.idle(snapshot)}))
+        idle = self._drained.idle(snapshot)
+        self._report(frozenset({*snapshot.problems, *problems, *idle, *self._bypasses}))
         self._view.observe(snapshot, self._actual, tuple(sorted(self._problems)))
         attempt.raise_failures(self._workers.behind)
 
@@ -144,11 +146,24 @@ class Reconciler:
         wanted = without_listeners(wanted, self._actual, unopened)
         return self._pod_health.restrict(wanted, self._actual)
 
-    async def repair(self) -> None:
-        """Put back what somebody else has changed of ours in the kernel."""
+    async def repair(self) -> bool:
+        """Put back what somebody else has changed of ours in the kernel, and look for who takes our traffic.
+
+        Returns:
+            Whether there is news for `reconcile` to tell.
+        """
         changes = await self._kernel.repair()
         if changes:
             log.warning("the kernel's rules were changed by somebody else, and are put back", changes=changes)
+        owners = self._actual.owners
+        found = frozenset(
+            Problem(str(owners[frontend]), "Bypassed", taker.message(frontend))
+            for frontend, taker in (await self._kernel.bypassed()).items()
+            if frontend in owners
+        )
+        news = found != self._bypasses
+        self._bypasses = found
+        return news
 
     def retry_occupied(self) -> bool:
         """Have the next `reconcile` try host ports again that something else had.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from userproxy.model.rows import ConnectionRow
     from userproxy.model.service import ServicePortName
     from userproxy.model.state import Frontend, NodeState, Serve
+    from userproxy.netfilter.bypass.claims import Taker
     from userproxy.netfilter.conntrack.table import FlowTable
 
 
@@ -86,6 +87,9 @@ class Kernel(Protocol):
 
     async def repair(self) -> tuple[str, ...]:
         """Put back what somebody else has changed of ours."""
+
+    async def bypassed(self) -> Mapping[Frontend, Taker]:
+        """The captured frontends whose connections somebody else takes before us."""
 
     async def remove(self) -> None:
         """Leave no trace."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from userproxy.model.state import NodeState
 from userproxy.netfilter import NetfilterError
+from userproxy.netfilter.bypass.look import BypassWatch
 from userproxy.netfilter.conntrack.flows import Flow, flows
 from userproxy.netfilter.conntrack.stale import forget
 from userproxy.netfilter.nftables import Nftables
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from userproxy.model.actions import CaptureChange
     from userproxy.model.address import Address
     from userproxy.model.state import Frontend
+    from userproxy.netfilter.bypass.claims import Taker
 
 # Nobody tells when a route is taken away, so all are read at every so many repairs.
 _ROUTES_EVERY = 15
@@ -42,6 +44,7 @@ class Kernel:
         self._host_ip = host_ip
         self._nftables = Nftables()
         self._routes = Routes()
+        self._watch = BypassWatch()
         self._lock = asyncio.Lock()
         self._uses: Counter[str] = Counter()  # by Service IP, of how many frontends
         self._repairs = 0
@@ -54,6 +57,7 @@ class Kernel:
     ) -> None:
         self._nftables.close()
         self._routes.close()
+        self._watch.close()
 
     def missing_features(self) -> tuple[str, ...]:
         """What the kernel or our privileges lack, each a line with its remedy. Nothing is changed."""
@@ -73,6 +77,7 @@ class Kernel:
                 if not captures:
                     await asyncio.to_thread(self._nftables.remove)
                 raise
+            await asyncio.to_thread(self._watch.look, tuple(captures))  # to know who was there before
             return NodeState(captures=captures, guards=dict.fromkeys(self._nftables.guards))
 
     async def apply(self, change: CaptureChange) -> None:
@@ -116,6 +121,11 @@ class Kernel:
             if self._repairs % _ROUTES_EVERY == 0:
                 await self._ensure_routes()
             return changes
+
+    async def bypassed(self) -> Mapping[Frontend, Taker]:
+        """The captured frontends whose connections somebody else's rules take before ours see them."""
+        async with self._lock:
+            return await asyncio.to_thread(self._watch.look, tuple(self._nftables.captures))
 
     async def remove(self) -> None:
         """Leave no trace: the table and the routes are gone."""

@@ -16,6 +16,7 @@ from userproxy.model.service import Path, Protocol, ServicePortName
 from userproxy.model.snapshot import EMPTY, Problem
 from userproxy.model.state import Frontend, NodeState, Refuse, ToListener, ToPods
 from userproxy.netfilter import NetfilterError
+from userproxy.netfilter.bypass.claims import Taker
 from userproxy.tests.control.rig.node import CART, POD1, POD2, POD3, WEB, endpoints, service, snapshot, tcp
 
 if TYPE_CHECKING:
@@ -221,6 +222,28 @@ async def test_what_others_change_in_the_kernel_is_put_back_and_told_in_one_line
         await side.reconciler.repair()
         await side.reconciler.repair()
     assert [line["changes"] for line in lines] == [("chain nat-prerouting is gone",)]
+
+
+async def test_who_takes_our_connections_is_told_once_and_when_it_is_over(side: ControlSide) -> None:
+    with capture_logs() as lines:
+        await side.carry_out(snapshot(service()))
+        assert not await side.reconciler.repair()
+        side.kernel.bypasses = dict.fromkeys(
+            (tcp("10.3.0.1:80"), tcp("10.3.9.9:80")), Taker("ip kube-proxy", "services")
+        )
+        assert await side.reconciler.repair(), "there is news"
+        assert not await side.reconciler.repair(), "and not again"
+        for _ in range(2):
+            await side.again()
+        (problem,) = side.reconciler.problems
+        assert (problem.about, problem.reason) == ("default/web", "Bypassed")
+        assert "kube-proxy, chain services of table ip kube-proxy" in problem.message
+        side.kernel.bypasses = {}
+        assert await side.reconciler.repair()
+        await side.again()
+        assert side.reconciler.problems == frozenset()
+    told = [(line["log_level"], line["event"]) for line in lines if line.get("reason") == "Bypassed"]
+    assert told == [("warning", problem.message), ("info", "a problem is over")]
 
 
 async def test_endpoints_without_a_service_are_nobody_s(side: ControlSide) -> None:

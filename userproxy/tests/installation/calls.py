@@ -20,12 +20,13 @@ PLACES = {
     r"find_program|first_line|Server|(network\.)?(_run|preflight)|(.*\.)?site\.ask": 0,
     r"run_client|in_namespace|node\.run|(.*\.)?(site|processes)\.start|.*\.(exec|command)": 1,
     r".*\.start": 2,
+    r"running": 4,
 }
 """Where the program stands, or a sequence that begins with it, by what is called; the first that fits."""
 
 PASSES_ON = {
     "__init__", "_run", "_talking", "_told", "ask", "command", "exec", "find_program", "first_line",
-    "in_namespace", "preflight", "run", "run_client", "start",
+    "in_namespace", "preflight", "run", "run_client", "running", "start",
 }  # fmt: skip
 """The functions that are given a program: their callers name it."""
 

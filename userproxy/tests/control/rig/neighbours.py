@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from userproxy.model.rows import ConnectionRow
     from userproxy.model.service import ServicePortName
     from userproxy.model.state import Frontend, Serve, Target
+    from userproxy.netfilter.bypass.claims import Taker
 
 
 class InMemoryWorkers:
@@ -163,6 +164,7 @@ class InMemoryKernel:
         errors: by the name of a call, what it raises.
         in_use: frontends of which a new connection was sent to a pod lately.
         changes: what somebody else has changed, told at the next repair.
+        bypasses: who takes connections before us.
         repairs: how many there were.
         is_clean: it was told to leave no trace.
     """
@@ -174,6 +176,7 @@ class InMemoryKernel:
         self.errors: dict[str, Exception] = {}
         self.in_use: set[Frontend] = set()
         self.changes: tuple[str, ...] = ()
+        self.bypasses: dict[Frontend, Taker] = {}
         self.repairs = 0
         self.is_clean = False
         self._journal = journal
@@ -212,6 +215,10 @@ class InMemoryKernel:
             raise self.errors["repair"]
         changes, self.changes = self.changes, ()
         return changes
+
+    async def bypassed(self) -> dict[Frontend, Taker]:
+        """Of `Kernel`."""
+        return self.bypasses
 
     async def remove(self) -> None:
         """Of `Kernel`."""

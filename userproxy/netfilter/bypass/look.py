@@ -1,0 +1,103 @@
+"""Looks, again and again, for whoever takes the connections to our Services before we see them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from userproxy.netfilter import NetfilterError
+from userproxy.netfilter.bypass.claims import Order, Taker, taken
+from userproxy.netfilter.bypass.legacy import HOOKS, TABLE, Legacy
+from userproxy.netfilter.bypass.nft import NftRules, nat_chains
+from userproxy.netfilter.wire import read_back
+from userproxy.netfilter.wire.netlink import Socket
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from userproxy.model.state import Frontend
+
+log = structlog.get_logger(__name__)
+
+NETLINK_NETFILTER = 12
+
+
+class BypassWatch:
+    """Reads the nat rules of others, in the network namespace of the thread that makes the object.
+
+    Every call blocks, and may come from any thread, one at a time. Lives as long as the daemon.
+
+    Attributes:
+        rest: so many times as long as a look has taken, the next one waits.
+    """
+
+    def __init__(self) -> None:
+        """Open the sockets; nothing is read.
+
+        Raises:
+            NetfilterError: the kernel has no netfilter.
+        """
+        try:
+            self._socket = Socket(NETLINK_NETFILTER)
+            self._legacy = Legacy()
+        except OSError as error:
+            raise NetfilterError(f"cannot speak to netfilter: {error}") from error
+        self.rest = 20.0
+        self._order = Order()
+        self._seen: tuple[int, bytes] = (-1, b"")  # the state of all rules, when they were read
+        self._found: dict[Frontend, Taker] = {}
+        self._others: tuple[str, ...] = ()
+        self._not_before = 0.0
+        self._blind = False
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._socket.close()
+        self._legacy.close()
+
+    def look(self, frontends: Collection[Frontend]) -> Mapping[Frontend, Taker]:
+        """Those of our frontends that somebody else takes, with who it is, by what was seen last.
+
+        Costs a question while nobody has changed anything; otherwise the rules before ours are read, with
+        a rest after it.
+        """
+        began = time.monotonic()
+        if began < self._not_before:
+            return self._found
+        try:
+            legacy = self._legacy.info()
+            now = (read_back.generation(self._socket), legacy)
+            if now != self._seen:
+                self._found = self._taken(frontends, legacy)
+                self._seen = now
+            self._blind = False
+        except Exception as error:  # noqa: BLE001 - whatever their rules are, ours go on
+            if not self._blind:
+                log.warning("whether others take our connections is not known", error=str(error))
+            self._blind = True
+        finally:
+            ended = time.monotonic()
+            self._not_before = ended + (ended - began) * self.rest
+        return self._found
+
+    def _taken(self, frontends: Collection[Frontend], legacy: bytes) -> dict[Frontend, Taker]:
+        before, legacy_too = self._order.earlier(nat_chains(self._socket), legacy=bool(legacy))
+        found: dict[Frontend, Taker] = {}
+        tables: dict[tuple[str, str], NftRules] = {}
+        for base in before:
+            table = (base.family, base.table)
+            rules = tables.setdefault(table, NftRules(self._socket, *table))
+            for frontend, chain in taken(frontends, base.name, rules).items():
+                found.setdefault(frontend, Taker(" ".join(table), chain))
+        if legacy_too:
+            of_legacy = self._legacy.read(legacy)
+            for name in HOOKS:
+                for frontend, chain in taken(frontends, name, of_legacy).items():
+                    found.setdefault(frontend, Taker(f"{TABLE} (iptables-legacy)", chain))
+        others = tuple(sorted({f"{base.family} {base.table} {base.name}" for base in before}))
+        if others != self._others:
+            log.info("nat chains of others that are asked before ours", chains=others)
+            self._others = others
+        return found

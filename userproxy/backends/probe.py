@@ -1,7 +1,27 @@
-"""One active check on a socket of its own: a TCP connect, or an HTTP GET up to its status line."""
+"""One active check on a socket of its own: a TCP connect, or an HTTP GET up to its status line.
+
+It ends as a client's connection does, in order: a pod that is reset every few seconds says so in its log, and
+whoever looks for resets from a node finds them.
+
+| check | how it ends |
+|---|---|
+| TCP, passed | our FIN; what the pod says and its FIN are waited for |
+| HTTP, answered | the pod's FIN, which it was asked for; then ours |
+| HTTP, no HTTP answer | as TCP |
+| the pod does not finish | the socket is closed; its FIN is for the kernel to wait for (`tcp_fin_timeout`) |
+| the pod says more than anybody would read | a reset |
+| no answer at all | a reset, if it is connected |
+
+Whoever finishes first remembers the connection for a minute, in TIME_WAIT: with TCP checks that is this node.
+A pod has 60 s / interval of them, 12 by default; all have `CHECKS_A_SECOND` * 60 s, which is 12,000 of some
+250 bytes, at the very most. They are in nobody's way: their ports may still be used towards other pods.
+Nothing gets rid of them in order: SO_LINGER and TCP_LINGER2 do not touch TIME_WAIT, and to destroy it by
+netlink could turn a pod's repeated FIN into the very reset that is to be avoided.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -25,12 +45,16 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)[ \r\n]")
 _ENOUGH = 64
 """Bytes of an answer in which its status must be."""
 
+_FAREWELL_SECONDS = 1.0
+_FAREWELL_BYTES = 1 << 20
+"""What a pod may take, and say, until it has finished too: a pod that heeds its clients does so at once."""
+
 _INCONCLUSIVE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 """What we are short of ourselves says nothing of the backend."""
 
 
 class Probe:
-    """A check that is being made. It ends by calling `done`, once.
+    """A check that is being made. It calls `done` once, and then `left` once.
 
     Args:
         poller: that drives it.
@@ -38,14 +62,28 @@ class Probe:
         check: what to do, and what is healthy.
         done: called with the probe, and why the check failed: empty if it passed, None if nothing can be
             said.
+        left: called with the probe when its socket is closed.
 
     Attributes:
         live: the backend.
         began: in monotonic time.
-        ends: when it has had its time.
+        ends: when it has had its time: call `expire`.
     """
 
-    __slots__ = ("_asked", "_check", "_done", "_poller", "_received", "_sock", "began", "ends", "live")
+    __slots__ = (
+        "_asked",
+        "_check",
+        "_done",
+        "_heard",
+        "_leaving",
+        "_left",
+        "_poller",
+        "_received",
+        "_sock",
+        "began",
+        "ends",
+        "live",
+    )
 
     def __init__(
         self,
@@ -53,6 +91,7 @@ class Probe:
         live: LiveBackend,
         check: Check,
         done: Callable[[Probe, str | None], None],
+        left: Callable[[Probe], None],
     ) -> None:
         self.live = live
         self.began = poller.clock()
@@ -60,7 +99,9 @@ class Probe:
         self._poller = poller
         self._check = check
         self._done = done
-        self._asked = False
+        self._left = left
+        self._asked = self._leaving = False
+        self._heard = 0
         self._received = b""
         self._sock: socket | None = None
 
@@ -77,15 +118,18 @@ class Probe:
             self._end(error.errno or errno.EIO)
 
     def on_ready(self, _mask: int) -> None:
-        """The poller's call: it is connected, or was refused, or there is an answer to read."""
+        """The poller's call: it is connected, or was refused, or there is something to read."""
         sock = self._sock
         if sock is None:
+            return
+        if self._leaving:
+            self._hear_out(sock)
             return
         error = sock.getsockopt(net.SOL_SOCKET, net.SO_ERROR)
         if error:
             self._end(error)
         elif self._check.kind is not HealthCheck.HTTP:
-            self._finish("")
+            self._leave(sock, "", finish=True)
         elif not self._asked:
             self._ask(sock)
         else:
@@ -93,18 +137,24 @@ class Probe:
 
     def expire(self) -> None:
         """It has had its time."""
-        self._end(errno.ETIMEDOUT)
+        if self._leaving:
+            self._close()
+        else:
+            self._end(errno.ETIMEDOUT)
 
     def abort(self) -> None:
         """The poller's call: `on_ready` raised."""
-        self._finish(None)
+        if self._leaving:
+            self._close()
+        else:
+            self._give_up(None)
 
     def cancel(self) -> None:
-        """Give it up; `done` is not called."""
+        """Give it up; nobody is told."""
         sock, self._sock = self._sock, None
         if sock is not None:
-            # A reset: nobody need read from, or wait for, a connection that was only made to see.
-            sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
+            if not self._leaving:
+                sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
             self._poller.close(sock)
 
     def _ask(self, sock: socket) -> None:
@@ -132,13 +182,47 @@ class Probe:
         found = _STATUS_LINE.match(self._received)
         if found:
             status = int(found[1])
-            self._finish("" if is_healthy(status, self._check) else f"HTTP status {status}")
+            healthy = is_healthy(status, self._check)
+            self._leave(sock, "" if healthy else f"HTTP status {status}", finish=False)
         elif not received or len(self._received) >= _ENOUGH:
-            self._finish("no HTTP answer")
+            self._leave(sock, "no HTTP answer", finish=True)
 
     def _end(self, error: int) -> None:
-        self._finish(None if error in _INCONCLUSIVE else os.strerror(error).lower())
+        self._give_up(None if error in _INCONCLUSIVE else os.strerror(error).lower())
 
-    def _finish(self, failure: str | None) -> None:
+    def _give_up(self, failure: str | None) -> None:
         self.cancel()
         self._done(self, failure)
+        self._left(self)
+
+    def _leave(self, sock: socket, failure: str, *, finish: bool) -> None:
+        """Say what came of it, and then part in order.
+
+        Args:
+            sock: the socket.
+            failure: why the check failed; empty if it passed.
+            finish: whether to be the first to finish.
+        """
+        self._leaving = True
+        self.ends = min(self.ends, self._poller.clock() + _FAREWELL_SECONDS)
+        self._poller.modify(sock.fileno(), READ)
+        if finish:
+            with contextlib.suppress(OSError):  # the pod has reset it, as we shall hear
+                sock.shutdown(net.SHUT_WR)
+        self._done(self, failure)
+
+    def _hear_out(self, sock: socket) -> None:
+        # Bytes that nobody has read when a socket is closed make the kernel send a reset.
+        try:
+            heard = len(sock.recv(1 << 16))
+        except BlockingIOError:
+            return
+        except OSError:
+            heard = 0
+        self._heard += heard
+        if not heard or self._heard >= _FAREWELL_BYTES:
+            self._close()
+
+    def _close(self) -> None:
+        self.cancel()
+        self._left(self)

@@ -48,6 +48,10 @@ class Sockets:
         self._stack.callback(sock.close)
         return sock
 
+    def finally_call(self, callback: Callable[[], object]) -> None:
+        """Call this in the end, before what was opened before is closed."""
+        self._stack.callback(callback)
+
     def poller(self, clock: Callable[[], float] | None = None) -> Poller:
         """A poller that the test drives itself."""
         poller = Poller(clock) if clock else Poller()

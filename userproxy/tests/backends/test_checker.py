@@ -158,3 +158,13 @@ def test_a_backend_that_is_gone_is_checked_no_more(nodes: list[Node], sockets: S
     mine.checks(6.0)
     assert mine.checks(50.0) == 0
     assert not mine.checker._turns
+
+
+def test_pods_that_never_close_hold_no_sockets_and_no_check_up(nodes: list[Node], sockets: Sockets) -> None:
+    mine = node(nodes, sockets, pods=3)
+    mine.checks(2.0)
+    assert mine.checks(50.0) in range(27, 31)
+    mine.checks(mine.settings.check.timeout + 0.1)
+    mine.clock.now += mine.settings.check.timeout
+    mine.timers.tick()
+    assert len(mine.poller._handlers) == len(mine.checker._running) == 0

@@ -13,6 +13,7 @@ from userproxy.backends.probe import Probe
 from userproxy.model.address import Address
 from userproxy.model.settings import Check, HealthCheck
 from userproxy.model.state import Backend
+from userproxy.net.sockets import RESET_ON_CLOSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,11 +34,15 @@ class Pod:
         self._listener.settimeout(10)
         self.address = Address(*self._listener.getsockname())
 
+    def accept(self) -> net.socket:
+        """The next client."""
+        client, _ = self._listener.accept()
+        client.settimeout(10)
+        return client
+
     def answer(self, answer: bytes) -> bytes:
         """Take the next client's request, and answer it."""
-        client, _ = self._listener.accept()
-        with client:
-            client.settimeout(10)
+        with self.accept() as client:
             request = client.recv(4096)
             client.sendall(answer)
         return request
@@ -61,12 +66,16 @@ class Run:
         self.poller: Poller = sockets.poller()
         self.outcomes: list[str | None] = []
         live = LiveBackend(Backend(address), 0.0, 0.0)
-        self.probe = Probe(self.poller, live, check, lambda _, failure: self.outcomes.append(failure))
+        self.left: list[Probe] = []
+        self.probe = Probe(
+            self.poller, live, check, lambda _, failure: self.outcomes.append(failure), self.left.append
+        )
+        sockets.finally_call(self.probe.cancel)
         self.probe.start()
 
     def step(self) -> None:
         """Let the poller do what there is to do."""
-        select.select([self.poller._epoll.fileno()], [], [], 10)
+        assert select.select([self.poller._epoll.fileno()], [], [], 10)[0], "nothing more happens"
         self.poller.dispatch()
 
     def outcome(self) -> str | None:
@@ -75,6 +84,12 @@ class Run:
             self.step()
         (found,) = self.outcomes
         return found
+
+    def leaves(self) -> bool:
+        """Whether it closes its socket by itself, without another word on the outcome."""
+        while not self.left:
+            self.step()
+        return self.left == [self.probe] and len(self.outcomes) == 1
 
 
 def test_a_connect_is_enough(sockets: Sockets, pod: Pod) -> None:
@@ -118,9 +133,101 @@ def test_the_status_line_decides(sockets: Sockets, pod: Pod, answer: bytes, expe
 def test_a_backend_that_hangs_up_without_a_word_has_failed(sockets: Sockets, pod: Pod) -> None:
     run = Run(sockets, pod.address, HTTP)
     run.step()
-    client, _ = pod._listener.accept()
-    client.close()  # with bytes unread: a reset
+    pod.accept().close()  # with bytes unread: a reset
     assert run.outcome() == "connection reset by peer"
+
+
+def is_in_order(client: net.socket) -> bool:
+    """Whether a client that has finished did so, and may be told something still."""
+    return client.recv(99) == b"" and client.getsockopt(net.SOL_SOCKET, net.SO_ERROR) == 0
+
+
+def test_a_connect_ends_in_order(sockets: Sockets, pod: Pod) -> None:
+    run = Run(sockets, pod.address, Check())
+    assert run.outcome() == "", "which does not wait for the farewell"
+    assert run.left == []
+    with pod.accept() as client:
+        assert is_in_order(client)
+    assert run.leaves()
+
+
+def test_so_does_one_to_a_pod_that_speaks_first(sockets: Sockets, pod: Pod) -> None:
+    run = Run(sockets, pod.address, Check())
+    client = pod.accept()
+    client.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+    assert run.outcome() == ""
+    with client:
+        assert is_in_order(client)
+        client.sendall(b"goodbye")
+        run.step()
+        assert is_in_order(client)
+    assert run.leaves()
+
+
+def test_a_pod_that_does_not_finish_is_not_waited_for_and_not_reset(sockets: Sockets, pod: Pod) -> None:
+    run = Run(sockets, pod.address, Check(timeout=30.0))
+    client = pod.accept()
+    client.sendall(b"220 ready\r\n")
+    assert run.outcome() == ""
+    assert run.probe.ends - run.probe.began < 30.0
+    while not run.probe._heard:
+        run.step()
+    run.probe.expire()
+    assert run.leaves()
+    with client:
+        assert is_in_order(client)
+
+
+def test_the_farewell_is_part_of_the_time_that_a_check_has(sockets: Sockets, pod: Pod) -> None:
+    run = Run(sockets, pod.address, Check(timeout=0.1))
+    ends = run.probe.ends
+    assert run.outcome() == ""
+    assert run.probe.ends == ends
+
+
+def test_a_pod_that_answers_http_finishes_first(sockets: Sockets, pod: Pod) -> None:
+    run = Run(sockets, pod.address, HTTP)
+    run.step()
+    with pod.accept() as client:
+        assert b"\r\nConnection: close\r\n" in client.recv(4096)
+        client.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + bytes(100_000))
+        assert run.outcome() == ""
+        client.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            client.recv(99)
+        client.shutdown(net.SHUT_WR)
+        assert run.leaves()
+        client.settimeout(10)
+        assert is_in_order(client)
+
+
+def test_a_pod_that_never_ends_is_reset(sockets: Sockets, pod: Pod) -> None:
+    run = Run(sockets, pod.address, HTTP)
+    run.step()
+    with pod.accept() as client:
+        client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        assert run.outcome() == ""
+        while not run.left:
+            client.send(bytes(1 << 16))
+            run.poller.dispatch()
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            client.sendall(bytes(1 << 24))
+
+
+def test_a_pod_that_resets_the_farewell_is_as_healthy_as_before(sockets: Sockets, pod: Pod) -> None:
+    run = Run(sockets, pod.address, Check())
+    client = pod.accept()
+    assert run.outcome() == ""
+    client.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
+    client.close()
+    assert run.leaves()
+
+
+def test_what_goes_wrong_with_the_farewell_is_not_an_outcome(sockets: Sockets, pod: Pod) -> None:
+    run = Run(sockets, pod.address, Check())
+    assert run.outcome() == ""
+    run.probe.abort()
+    assert run.leaves()
 
 
 def test_what_we_lack_ourselves_says_nothing_of_the_backend(

@@ -144,9 +144,8 @@ class Connection:
         try:
             # Most clients speak first, and have by now: their bytes go to the backend as soon as it answers.
             client = self.client_leg
-            if client is not None and not client.holds:
-                client.prefetch()
-            self._run(self._dial.next())
+            is_well = client is None or client.holds or client.prefetch()
+            self._run(self._dial.next() if is_well else Event.CLIENT_RESET)
         except Exception:
             # The poller, which would give it up, does not know it yet.
             log.exception("a connection is given up: dialling failed")

@@ -127,14 +127,22 @@ class Leg:
         """Whether it has bytes for the other side."""
         return self._carrier is not None
 
-    def prefetch(self) -> None:
-        """Take what has come already, before there is another side. An end or a failure comes up later."""
+    def prefetch(self) -> bool:
+        """Take what has come already, before there is another side.
+
+        Returns:
+            Whether the socket is well. An end comes up again later on; the kernel tells of a reset only once,
+            and of an end from then on.
+        """
         try:
             self.received = self._pipes.at_hand.fill(self.fd)
+        except BlockingIOError:
+            return True
         except OSError:
-            return
+            return False
         if self.received:
             self._carrier = self._pipes.take()
+        return True
 
     def hand_on(self, fd: int) -> bool:
         """Hand what it holds to a socket, as much as that takes; returns whether that was all.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from userproxy.model.settings import Settings
-from userproxy.tests.dataplane.rig.plane import CART, NOT_CHECKED, WEB, Plane, address_of
+from userproxy.tests.dataplane.rig.plane import CART, NOT_CHECKED, WEB, Plane, address_of, readable
+from userproxy.tests.dataplane.rig.proxy import reset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,15 @@ def test_news_of_a_service_that_is_not_served_here_opens_nothing(plane: Plane) -
     plane.plane.close([WEB])
     plane.change(serve, backend)
     assert (plane.plane.serves, dict(plane.plane.services)) == ([], {})
+
+
+def test_a_client_that_has_reset_already_when_it_is_let_in_costs_no_pod_a_connection(plane: Plane) -> None:
+    backend = plane.backend()
+    serve = plane.serve(backend)
+    reset(plane.connect(serve))
+    plane.until(lambda: plane.plane.counters.connections_opened)
+    assert plane.plane.counters.connections_ended == {"client-reset": 1}
+    assert not readable(backend)
 
 
 def test_with_several_workers_each_begins_elsewhere_in_the_rotation(sockets: Sockets) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from userproxy.model.settings import Settings
 from userproxy.tests.dataplane.rig.plane import CART, NOT_CHECKED, WEB, Plane, files_left, readable
+from userproxy.tests.dataplane.rig.proxy import reset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,3 +154,15 @@ def test_a_client_that_is_let_in_with_the_last_file_descriptor_is_served_first_l
     plane.timers.tick()
     assert plane.relays(first, plane.taken(backend))
     assert plane.relays(second, plane.taken(backend))
+
+
+def test_a_starved_client_that_gives_up_is_forgotten(plane: Plane) -> None:
+    backend = plane.backend()
+    serve = plane.serve(backend)
+    client = plane.connect(serve)
+    with files_left(1):
+        plane.until(lambda: plane.plane.paused)
+    reset(client)
+    plane.timers.tick()
+    plane.until(lambda: not plane.plane.connections.live)
+    assert plane.plane.report() == []

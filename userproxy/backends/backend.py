@@ -100,10 +100,15 @@ class LiveBackend:
             )
         return Condition("up", "", self.changed)
 
-    def report(self, now: float) -> BackendCount:
-        """What is known of it, as a message."""
-        condition = self.condition(now)
+    def report(self, now: float, *, judged: bool = True) -> BackendCount:
+        """What is known of it, as a message.
+
+        Args:
+            now: in monotonic time.
+            judged: whether what dials and checks have found still counts.
+        """
         gone = self.removed is not None
+        condition = self.condition(now) if judged or gone else Condition("up", "", now)
         return BackendCount(
             address=self.address,
             connections=self.connections,

@@ -132,14 +132,18 @@ class LiveService:
         """Whether connections go to a backend, or would if it were well."""
         return live in self._near or live in self.rotation.first or live.in_doubt
 
-    def report(self) -> messages.ServiceCount:
-        """What is known of it now: its connections, and each backend of which there is something to say."""
+    def report(self, *, judged: bool = True) -> messages.ServiceCount:
+        """What is known of it now: its connections, and each backend of which there is something to say.
+
+        Args:
+            judged: whether what dials and checks have found of the backends still counts.
+        """
         now = self._clock()
         known = (*self.backends, *self._departed.values())
         return messages.ServiceCount(
             service=self.pool.service,
             connections=self.connections,
-            backends=tuple(live.report(now) for live in known if live.is_known),
+            backends=tuple(live.report(now, judged=judged) for live in known if live.is_known),
         )
 
     def update(self, pool: Pool) -> None:

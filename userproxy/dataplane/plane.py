@@ -120,10 +120,9 @@ class DataPlane:
 
     def report(self) -> list[messages.ServiceCount]:
         """What is known of each Service port that has been in use, former ones with connections included."""
-        found = (
-            service.report()
-            for service in (*self.services.values(), *chain.from_iterable(self._retired.values()))
-        )
+        found = [service.report() for service in self.services.values()]
+        # Nobody dials or checks the backends of former ones any more, so nobody learns that one is back.
+        found += [service.report(judged=False) for service in chain.from_iterable(self._retired.values())]
         return [count for count in found if count.connections or count.backends]
 
     def totals(self, serial: int = 0) -> messages.Totals:
@@ -157,6 +156,7 @@ class DataPlane:
         for serve in serves:
             for former in self._retired.get(serve.service, ()):
                 former.update(serve)  # its connections are to end with their pods all the same
+                self._lifetimes.watch(former)
             service = self.services.get(serve.service)
             if service is None and serve.service not in opened:
                 continue  # this plane accepts no more

@@ -147,6 +147,48 @@ async def test_who_retires_accepts_no_more_and_waits_for_its_connections(plane: 
     assert await retiring == 0
 
 
+async def test_who_retires_is_told_what_becomes_of_its_connections_backends(plane: Plane) -> None:
+    first, second = plane.backend(), plane.backend()
+    serve = plane.serve(first)
+    client, _ = plane.pair(serve, first)
+    retiring = asyncio.ensure_future(plane.plane.drain(None))
+    await asyncio.sleep(0)
+    assert plane.told() == [(str(address_of(first)), "up", 1)]
+    changed = plane.change(serve, second)
+    assert plane.told() == [(str(address_of(first)), "removed", 1)]
+    plane.change(changed, second, settings=LEAVES)
+    plane.timers.tick()
+    assert plane.is_reset(client)
+    assert await retiring == 0
+
+
+async def test_limits_that_come_while_one_retires_are_for_its_connections_too(plane: Plane) -> None:
+    backend = plane.backend()
+    serve = plane.serve(backend)
+    client, _ = plane.pair(serve, backend)
+    retiring = asyncio.ensure_future(plane.plane.drain(None))
+    await asyncio.sleep(0)
+    plane.change(serve, backend, settings=AGES)
+    plane.timers.tick()
+    assert plane.is_reset(client)
+    assert await retiring == 0
+
+
+async def test_what_one_that_retires_has_seen_of_backends_counts_no_more(plane: Plane) -> None:
+    backend = plane.backend()
+    serve = plane.serve(backend)
+    plane.pair(serve, backend)
+    service = plane.plane.services[WEB]
+    for _ in range(service.pool.settings.check.fall):
+        service.take_check(service.backends[0], "connection refused", 0.1)
+    assert plane.told() == [(str(address_of(backend)), "down", 1)]
+    retiring = asyncio.ensure_future(plane.plane.drain(None))
+    await asyncio.sleep(0)
+    assert plane.told() == [(str(address_of(backend)), "up", 1)], "nobody here will learn that it is back"
+    plane.plane.hurry()
+    await retiring
+
+
 async def test_a_drain_resets_whoever_is_left_when_its_time_is_over(plane: Plane) -> None:
     backend = plane.backend()
     serve = plane.serve(backend)

@@ -9,7 +9,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from integration.health.scenes import published, server, states
+from integration.health.scenes import server, states
+from integration.services import published
 from integration.sockets import accept, listen
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1

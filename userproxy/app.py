@@ -28,6 +28,7 @@ from userproxy.ops.admin import serve_admin
 from userproxy.ops.http.metrics import Metrics
 from userproxy.sources import status_of
 from userproxy.sources.manifests import ManifestSource
+from userproxy.worker.origin import processes
 from userproxy.worker.pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
             log_format=config.log_format.value,
             log_level=config.log_level.value,
         ),
+        processes(),
     )
     source = await _open_source(config)
     loop = asyncio.get_running_loop()

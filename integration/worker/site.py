@@ -14,6 +14,7 @@ from userproxy.model.filter import ConnectionFilter
 from userproxy.model.messages import Begin, ServiceCounts, Totals
 from userproxy.model.service import ServicePortName
 from userproxy.model.state import Backend, Serve
+from userproxy.worker.origin import processes
 from userproxy.worker.pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Site:
 
     async def pool(self, count: int = 1, begin: Begin = BEGIN) -> WorkerPool:
         """Another control side, with workers."""
-        pool = WorkerPool(count, begin, self.prefix)
+        pool = WorkerPool(count, begin, processes(self.prefix))
         self.crews.append(pool)
         await pool.start()
         return pool

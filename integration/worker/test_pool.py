@@ -26,6 +26,7 @@ from userproxy.model import messages
 from userproxy.model.address import Address
 from userproxy.tests.sockets import open_fds
 from userproxy.worker.handle import OrderFailedError, WorkerGoneError
+from userproxy.worker.origin import processes
 from userproxy.worker.pool import WorkerPool
 
 
@@ -174,9 +175,9 @@ async def test_nothing_is_left_open_after_many_ports_came_and_went(site: Site) -
 async def test_workers_that_do_not_start_are_a_plain_error_and_none_is_left(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = WorkerPool(2, BEGIN, site.prefix)
+    pool = WorkerPool(2, BEGIN, processes(site.prefix))
     site.crews.append(pool)
-    monkeypatch.setattr("userproxy.worker.handle.sys.executable", "/bin/false")
+    monkeypatch.setattr("userproxy.worker.origin.sys.executable", "/bin/false")
     with pytest.raises(WorkerGoneError, match="has ended"):
         await pool.start()
     assert pool._everybody() == []
@@ -185,9 +186,9 @@ async def test_workers_that_do_not_start_are_a_plain_error_and_none_is_left(
 async def test_a_system_that_runs_no_more_processes_is_a_plain_error_and_nothing_stays_open(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = WorkerPool(1, BEGIN, site.prefix)
+    pool = WorkerPool(1, BEGIN, processes(site.prefix))
     before = open_fds()
-    monkeypatch.setattr("userproxy.worker.handle.sys.executable", "/nowhere/python")
+    monkeypatch.setattr("userproxy.worker.origin.sys.executable", "/nowhere/python")
     with pytest.raises(FileNotFoundError):
         await pool.start()
     assert open_fds() <= before

@@ -143,18 +143,15 @@ async def test_a_worker_that_was_stopped_retires_when_it_wakes_up(
     assert await second.serve([wanted]) == {}  # and its port is free again: nobody here holds it
 
 
-async def test_a_worker_that_misses_an_order_is_replaced_and_not_ended(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_worker_that_misses_an_order_is_replaced_and_not_ended(site: Site) -> None:
     pool, wanted = await site.serving()
     client = await Client.connect(wanted.listener)
     (stopped,) = pids(pool)
     os.kill(stopped, signal.SIGSTOP)
+    pool._handles[0].patience = 0.1
     async with minded(pool):
-        with monkeypatch.context() as patch:
-            patch.setattr("userproxy.worker.handle.ANSWER_SECONDS", 0.1)
-            other = serve("other", site.servers[0].address)
-            assert await pool.serve([other]) == {}
+        other = serve("other", site.servers[0].address)
+        assert await pool.serve([other]) == {}
         await until(lambda: pids(pool) not in ([], [stopped]))
         assert (await Client.connect(other.listener)).server == "server1"
         assert (await Client.connect(wanted.listener)).server == "server1"

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -15,7 +13,7 @@ import structlog
 
 from userproxy.model import messages
 from userproxy.model.counters import Counters
-from userproxy.worker.channel import Channel, pair
+from userproxy.worker.channel import Channel
 
 if TYPE_CHECKING:
     import socket
@@ -67,6 +65,7 @@ class WorkerHandle:
         held: what it was serving when it was found, with the listening sockets.
         counters: what it had counted when it last said so.
         retiring: whether it has been told to go.
+        patience: seconds that it has for an answer.
     """
 
     def __init__(self, sock: socket.socket, pid: int, tell: Callbacks) -> None:
@@ -75,6 +74,7 @@ class WorkerHandle:
         self.retiring = False
         self.held: list[tuple[Serve, int]] = []
         self.counters = Counters()
+        self.patience = ANSWER_SECONDS
         self._visible = bool(pid)
         self._callbacks = tell
         self._serial = 0
@@ -90,14 +90,17 @@ class WorkerHandle:
         """Whether orders reach it."""
         return self._channel.is_open
 
-    async def ready(self, seconds: float = ANSWER_SECONDS) -> None:
+    async def ready(self, seconds: float | None = None) -> None:
         """Wait until it has said what it holds.
+
+        Args:
+            seconds: how long; its patience by default.
 
         Raises:
             WorkerGoneError: it did not; what it says later is not wanted any more.
         """
         try:
-            await self._within(self._ready, seconds)
+            await self._within(self._ready, self.patience if seconds is None else seconds)
         except WorkerGoneError:
             self._given_up = True
             for _, fd in self.held:
@@ -113,8 +116,8 @@ class WorkerHandle:
         Args:
             order: what to do; its serial number is put in here.
             fds: file descriptors that go with it; they stay open here.
-            seconds: how long to wait. By default as long as anybody needs to answer, and not at all for a
-                worker that has failed to do so and has been silent since.
+            seconds: how long to wait. By default its patience, and not at all for a worker that has failed to
+                answer and has been silent since.
 
         Raises:
             WorkerGoneError: it ended, or did not answer.
@@ -129,7 +132,7 @@ class WorkerHandle:
         serial = self.tell(order, fds)
         self._waiting[serial] = (parts, done)
         try:
-            await self._within(done, ANSWER_SECONDS if seconds is None else seconds)
+            await self._within(done, self.patience if seconds is None else seconds)
         finally:
             self._waiting.pop(serial, None)
         return parts
@@ -207,40 +210,6 @@ class WorkerHandle:
         if self._visible:
             _reap(asyncio.get_running_loop(), self.pid)
         self._callbacks.gone(self)
-
-
-def start_worker(prefix: str) -> tuple[socket.socket, int]:
-    """Start a worker process; returns the connection to it, and its pid.
-
-    Args:
-        prefix: of the name of its door.
-
-    Raises:
-        OSError: the system cannot run another process.
-    """
-    ours, theirs = pair()
-    # -P: modules come from where this program is installed, not from where it was started.
-    program = [sys.executable, "-P", "-m", "userproxy.worker.process"]
-    try:
-        with theirs:
-            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [*program, str(theirs.fileno()), prefix],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-    except OSError:
-        ours.close()
-        raise
-    process.returncode = 0  # it is waited for by pid, when its connection has closed
-    return ours, process.pid
-
-
-def reap_strays() -> None:
-    """Collect workers of ours that ended while this process was starting anew."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def _reap(loop: asyncio.AbstractEventLoop, pid: int) -> None:

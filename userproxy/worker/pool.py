@@ -14,16 +14,9 @@ import structlog
 from userproxy.dataplane.tcp.listener import listen
 from userproxy.model import messages
 from userproxy.model.counters import Counters
-from userproxy.worker import rendezvous
 from userproxy.worker.channel import MAX_FDS
-from userproxy.worker.handle import (
-    Callbacks,
-    OrderFailedError,
-    WorkerGoneError,
-    WorkerHandle,
-    reap_strays,
-    start_worker,
-)
+from userproxy.worker.connection_ids import named, numbers_of
+from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +25,7 @@ if TYPE_CHECKING:
     from userproxy.model.rows import ConnectionRow
     from userproxy.model.service import ServicePortName
     from userproxy.model.state import Serve
+    from userproxy.worker.origin import Origin
 
 log = structlog.get_logger("userproxy.workers")
 
@@ -47,9 +41,6 @@ _HURRY_SECONDS = 5.0
 # Service ports in one message; each may bring a listening socket.
 _CHUNK = min(100, MAX_FDS)
 
-# More than the number of a connection has.
-_DIGITS = 19
-
 
 class WorkerPool:
     """Starts workers, tells all of them what to serve, and asks them what they have.
@@ -60,13 +51,13 @@ class WorkerPool:
     Args:
         count: how many workers.
         begin: how they are to work; the index is put in here.
-        prefix: of the names of the workers' doors. Crews with different ones do not see each other's.
+        origin: where they come from.
     """
 
-    def __init__(self, count: int, begin: messages.Begin, prefix: str = rendezvous.PREFIX) -> None:
+    def __init__(self, count: int, begin: messages.Begin, origin: Origin) -> None:
         self._count = count
         self._begin = begin
-        self._prefix = prefix
+        self._origin = origin
         self._callbacks = Callbacks(gone=self._on_gone, leaving=self._dismiss)
         self._handles: dict[int, WorkerHandle] = {}
         self._retiring: list[WorkerHandle] = []
@@ -109,11 +100,7 @@ class WorkerPool:
             WorkerGoneError: workers do not start; the earlier ones go on.
             OSError: likewise.
         """
-        reap_strays()
-        self._retiring = [
-            WorkerHandle(visit, pid, self._callbacks)
-            for visit, pid in rendezvous.connect_to_all(self._prefix)
-        ]
+        self._retiring = [WorkerHandle(visit, pid, self._callbacks) for visit, pid in self._origin.find()]
         await asyncio.gather(*map(self._adopt, list(self._retiring)))
         self._recall(known or {})
         await self._hire_all()
@@ -184,7 +171,7 @@ class WorkerPool:
                 continue
             for part in parts:
                 if isinstance(part, messages.ConnectionListing):
-                    yield [_named(row, handle) for row in part.rows]
+                    yield [named(row, handle.pid) for row in part.rows]
 
     async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
         """Reset connections.
@@ -199,7 +186,7 @@ class WorkerPool:
         chosen = None if ids is None else frozenset(ids)
         count = 0
         for handle in self._everybody():
-            numbers = None if chosen is None else _numbers(chosen, handle)
+            numbers = None if chosen is None else numbers_of(handle.pid, chosen)
             if numbers is None or numbers:
                 with contextlib.suppress(WorkerGoneError, OrderFailedError):  # its connections went with it
                     parts = await handle.ask(messages.Kill(numbers=numbers, wanted=wanted))
@@ -289,7 +276,7 @@ class WorkerPool:
                 raise outcome
 
     async def _hire(self, index: int) -> None:
-        handle = WorkerHandle(*start_worker(self._prefix), self._callbacks)
+        handle = WorkerHandle(*self._origin.start(), self._callbacks)
         try:
             await handle.ready()
             await handle.ask(msgspec.structs.replace(self._begin, index=index, workers=self._count))
@@ -396,17 +383,3 @@ def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
 
 def _listen(serve: Serve) -> socket.socket:
     return socket.socket(fileno=listen(serve.listener).detach())
-
-
-def _numbers(ids: Iterable[str], handle: WorkerHandle) -> tuple[int, ...]:
-    """Those of the ids that name connections of this worker, as it calls them itself."""
-    split = (one.split("-", 1) for one in ids if one.count("-") == 1)
-    return tuple(int(number) for pid, number in split if pid == str(handle.pid) and _is_number(number))
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < _DIGITS
-
-
-def _named(row: ConnectionRow, handle: WorkerHandle) -> ConnectionRow:
-    return msgspec.structs.replace(row, id=f"{handle.pid}-{row.id}")

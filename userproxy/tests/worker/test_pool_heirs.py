@@ -1,0 +1,116 @@
+"""A pool takes over from the workers of an earlier control side, and tells those what they need to know."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from userproxy.model.messages import Apply, Begin, Count, Retire
+from userproxy.tests.worker.scripted import POD2, counted, serve, totals, until
+from userproxy.worker.handle import WorkerGoneError
+
+if TYPE_CHECKING:
+    from userproxy.tests.worker.scripted import ScriptedWorker, Site
+
+
+async def test_what_an_earlier_worker_holds_is_served_on_by_new_ones_before_it_is_told_to_go(
+    site: Site,
+) -> None:
+    earlier = site.left_behind(serve("one"), serve("two"))
+    held = {one.service: os.fstat(fd).st_ino for one, fd in earlier._holds.items()}
+
+    def script(worker: ScriptedWorker) -> None:
+        assert not earlier.told(Retire)
+        worker.answers = {}
+
+    site.script = script
+    pool = await site.started_pool(2)
+    assert list(pool.serves.values()) == [serve("one"), serve("two")]
+    assert [worker.files for worker in site.started] == [held, held]
+    assert [type(order) for order in earlier.orders] == [Retire]
+
+
+async def test_two_earlier_workers_with_the_same_listeners_are_one_and_nothing_is_kept_twice(
+    site: Site,
+) -> None:
+    first = site.left_behind(serve())
+    second = site.left_behind()
+    second._holds = dict(first._holds)
+    pool = await site.started_pool()
+    assert len(pool._sockets) == 1
+    assert [len(worker.told(Retire)) for worker in (first, second)] == [1, 1]
+
+
+async def test_a_crowd_of_listeners_comes_over_in_several_messages(site: Site) -> None:
+    earlier = site.left_behind(*(serve(f"web{number}") for number in range(250)))
+    pool = await site.started_pool()
+    assert len(pool.serves) == 250
+    assert len(set(site.started[0].files.values())) == 250
+    del earlier
+
+
+async def test_an_earlier_worker_that_ends_meanwhile_is_of_no_account(site: Site) -> None:
+    earlier = site.left_behind(serve())
+    earlier.is_mute = True
+    pool = site.pool()
+    starting = asyncio.ensure_future(pool.start())
+    await asyncio.sleep(0)
+    earlier.die()
+    await starting
+    assert pool.serves == {}
+
+
+async def test_where_no_new_worker_starts_the_earlier_ones_go_on(site: Site) -> None:
+    earlier = site.left_behind(serve())
+    site.script = lambda worker: setattr(worker, "dies_at", (Begin,))
+    pool = site.pool()
+    with pytest.raises(WorkerGoneError):
+        await pool.start()
+    pool.leave()
+    await until(lambda: earlier.is_left)
+    assert earlier.orders == []
+
+
+async def test_workers_that_retire_hear_of_every_change_and_nobody_waits_for_them(site: Site) -> None:
+    earlier = site.left_behind(serve("one"), serve("two"))
+    pool = await site.started_pool()
+    earlier.silent = (Apply,)
+    await pool.serve([serve("one", POD2)])
+    await pool.close([serve("two").service])
+    await until(lambda: len(earlier.told(Apply)) == 2)
+    assert earlier.serves == {serve("one").service: serve("one", POD2)}
+    assert earlier.fds == [0, 0]
+    assert pool.behind == frozenset()
+
+
+async def test_a_worker_that_was_dismissed_hears_of_changes_too(site: Site) -> None:
+    pool = await site.started_pool(2)
+    await pool.serve([serve()])
+    pool._dismiss(pool._handles[0])
+    await pool.serve([serve("web", POD2)])
+    await until(lambda: site.started[0].serves == pool.serves)
+
+
+async def test_the_counts_of_earlier_workers_go_on_from_where_they_were(site: Site) -> None:
+    earlier = site.left_behind(serve())
+    known = {earlier.pid: counted(100, killed=5), 7: counted(20, aged=1), 8: counted(3)}
+    pool = site.pool()
+    await pool.start(known)
+    assert pool.past_counters == counted(23, aged=1), "those that ended meanwhile"
+    assert pool.living_counters[earlier.pid] == counted(100, killed=5)
+    earlier.answers = {Count: [totals(101, killed=6)]}
+    await pool.count()
+    assert pool.living_counters[earlier.pid] == counted(101, killed=6)
+
+
+async def test_an_earlier_worker_s_last_words_count(site: Site) -> None:
+    earlier = site.left_behind(serve())
+    pool = site.pool()
+    await pool.start({earlier.pid: counted(100)})
+    earlier.say(totals(146, killed=40))
+    earlier.die()
+    await until(lambda: earlier.pid not in pool.living_counters)
+    assert pool.past_counters == counted(146, killed=40)

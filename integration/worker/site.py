@@ -220,7 +220,7 @@ def zombies(found: Iterable[int]) -> list[int]:
 async def minded(pool: WorkerPool) -> AsyncIterator[None]:
     """The pool replaces workers meanwhile."""
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(pool.mind())
+        task = group.create_task(pool.mind(lambda: None))
         try:
             yield
         finally:

@@ -173,7 +173,7 @@ class Daemon:
         yield self._loop.run()
         yield self._repair()
         yield self._notice_use()
-        yield self._workers.mind()
+        yield self._workers.mind(self.notify)
         yield serve_http(self._config.healthz_address, pages.probes(), HEALTHZ_FLAG, self._listeners)
         yield serve_http(self._config.metrics_address, pages.metrics(), METRICS_FLAG, self._listeners)
 

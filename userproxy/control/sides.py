@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
     from userproxy.control.pod_health import PodHealth
     from userproxy.model.actions import CaptureChange
@@ -42,7 +42,7 @@ class Workers(Protocol):
     async def start(self, known: Mapping[int, Counters] | None = None) -> None:
         """Take over from earlier workers."""
 
-    async def mind(self) -> None:
+    async def mind(self, fell_behind: Callable[[], object], /) -> None:
         """Replace workers that die, until cancelled."""
 
     async def serve(self, serves: Iterable[Serve], /) -> dict[ServicePortName, OSError]:

@@ -111,8 +111,12 @@ class WorkerPool:
         if adopted:
             log.info("took over from earlier workers", workers=len(adopted), listeners=len(self._sockets))
 
-    async def mind(self) -> None:
-        """Replace workers that die, until cancelled."""
+    async def mind(self, fell_behind: Callable[[], object]) -> None:
+        """Replace workers that die, until cancelled.
+
+        Args:
+            fell_behind: called when a new worker has failed to take over something.
+        """
         while True:
             index = await self._vacant.get()
             async with self._lock:
@@ -121,6 +125,8 @@ class WorkerPool:
                 except (WorkerGoneError, OSError) as error:
                     log.error("a worker could not be replaced", worker=index, error=str(error))  # noqa: TRY400
                     self._vacant.put_nowait(index)
+            if self._behind:
+                fell_behind()
             await asyncio.sleep(_RESPAWN_SECONDS)
 
     async def serve(self, serves: Iterable[Serve]) -> dict[ServicePortName, OSError]:
@@ -147,7 +153,8 @@ class WorkerPool:
             former = [self._sockets[name] for name in opened if name in self._sockets]
             self._sockets |= opened
             self._serves |= {serve.service: serve for serve in accepted}
-            failed = await self._tell_all(accepted, opened.keys())
+            # Whoever is behind may lack the listener too.
+            failed = await self._tell_all(accepted, opened.keys() | self._behind)
             for sock in former:
                 sock.close()
             lost = [name for name in opened if name in failed]

@@ -97,6 +97,15 @@ async def test_a_worker_that_is_behind_is_a_problem_of_the_daemon_until_it_has_c
         await until(lambda: not side.workers.behind)
 
 
+async def test_a_new_worker_that_fails_to_take_over_a_service_is_told_again_at_once(program: Program) -> None:
+    async with program.running():
+        program.source.say(snapshot(service()))
+        await program.noted("capture 1")
+        program.side.workers.miss(WEB)
+        await program.noted("serve default/web on 10400", times=2)
+        await until(lambda: not program.side.workers.behind)
+
+
 async def test_a_kernel_that_cannot_be_looked_at_is_told_and_looked_at_again(program: Program) -> None:
     program.side.kernel.errors["repair"] = BUSY
     with capture_logs() as lines:

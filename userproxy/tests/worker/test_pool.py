@@ -32,12 +32,13 @@ def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.asynccontextmanager
-async def minded(pool: WorkerPool) -> AsyncIterator[None]:
-    """The pool replaces workers meanwhile."""
+async def minded(pool: WorkerPool) -> AsyncIterator[list[None]]:
+    """The pool replaces workers meanwhile; yields a list that grows whenever it has fallen behind."""
+    fell: list[None] = []
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(pool.mind())
+        task = group.create_task(pool.mind(lambda: fell.append(None)))
         try:
-            yield
+            yield fell
         finally:
             task.cancel()
 
@@ -256,6 +257,23 @@ async def test_a_system_that_runs_no_more_processes_is_asked_again(site: Site) -
         await until(lambda: site.refused == 3)
         site.error = None
         await until(lambda: pool._handles)
+
+
+async def test_a_replacement_that_fails_to_take_over_services_is_told_again_with_their_sockets(
+    site: Site,
+) -> None:
+    pool = await site.started_pool()
+    await pool.serve([serve("one"), serve("two")])
+    site.script = lambda worker: worker.fails.update({Apply: "files did not arrive"})
+    site.started[0].die()
+    async with minded(pool) as fell:
+        await until(lambda: fell)
+    assert {name.service for name in pool.behind} == {"one", "two"}
+    newcomer = site.started[1]
+    newcomer.fails.clear()
+    assert await pool.serve([serve("one"), serve("two")]) == {}
+    assert newcomer.files == {name: os.fstat(sock.fileno()).st_ino for name, sock in pool._sockets.items()}
+    assert pool.behind == frozenset()
 
 
 async def test_workers_that_do_not_start_are_an_error(site: Site) -> None:

@@ -15,7 +15,7 @@ from userproxy.model.counters import Counters
 from userproxy.model.state import NodeState, Refuse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
     from userproxy.model.actions import CaptureChange
     from userproxy.model.address import Address
@@ -60,6 +60,7 @@ class InMemoryWorkers:
         self._journal = journal
         self._serves: dict[ServicePortName, Serve] = {}
         self._behind: set[ServicePortName] = set()
+        self._misses: asyncio.Queue[ServicePortName] = asyncio.Queue()
 
     @property
     def serves(self) -> dict[ServicePortName, Serve]:
@@ -88,9 +89,15 @@ class InMemoryWorkers:
         if self.start_error is not None:
             raise self.start_error
 
-    async def mind(self) -> None:
+    async def mind(self, fell_behind: Callable[[], object]) -> None:
         """Of `Workers`."""
-        await asyncio.Event().wait()
+        while True:
+            self._behind.add(await self._misses.get())
+            fell_behind()
+
+    def miss(self, name: ServicePortName) -> None:
+        """A worker that takes the place of another one fails to take over a Service port."""
+        self._misses.put_nowait(name)
 
     async def serve(self, serves: Iterable[Serve]) -> dict[ServicePortName, OSError]:
         """Of `Workers`."""

@@ -90,6 +90,11 @@ class WorkerHandle:
         """Whether orders reach it."""
         return self._channel.is_open
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has failed to answer, and said nothing since."""
+        return self._silent
+
     async def ready(self, seconds: float | None = None) -> None:
         """Wait until it has said what it holds.
 

@@ -76,7 +76,10 @@ class WorkerPool:
     @property
     def living_counters(self) -> dict[int, Counters]:
         """What the workers that live have counted when they last said so, by pid; `count` asks them."""
-        return {handle.pid: handle.counters for handle in self._everybody()}
+        found: dict[int, Counters] = {}
+        for handle in self._everybody():  # of several containers, two may have the same pid
+            found[handle.pid] = Counters.total(found.get(handle.pid, Counters()), handle.counters)
+        return found
 
     @property
     def past_counters(self) -> Counters:
@@ -332,7 +335,8 @@ class WorkerPool:
         """Let workers that retire know what becomes of their connections' backends; nobody waits for them."""
         for order in orders:
             for handle in self._retiring:
-                handle.tell(order)
+                if not handle.is_silent:  # or all that it does not take would be kept for it
+                    handle.tell(order)
 
     async def _order(self, handle: WorkerHandle, order: messages.Orders, fds: Sequence[int] = ()) -> str:
         """Have an order carried out; returns why it was not. A worker that misses one is replaced."""

@@ -10,6 +10,7 @@ import pytest
 
 from userproxy.model.messages import Apply, Begin, Count, Retire
 from userproxy.tests.worker.scripted import POD2, counted, serve, totals, until
+from userproxy.worker import pool as pool_module
 from userproxy.worker.handle import WorkerGoneError
 
 if TYPE_CHECKING:
@@ -63,6 +64,19 @@ async def test_an_earlier_worker_that_ends_meanwhile_is_of_no_account(site: Site
     assert pool.serves == {}
 
 
+async def test_an_earlier_worker_that_does_not_answer_is_told_to_go_and_delays_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_ADOPT_SECONDS", 0.0)
+    earlier = site.left_behind(serve())
+    earlier.is_mute, earlier.silent = True, (Retire, Apply)
+    pool = await site.started_pool()
+    assert pool.serves == {}
+    await until(lambda: earlier.told(Retire))
+    assert await pool.serve([serve()]) == {}
+    assert not earlier.told(Apply), "nothing piles up for it"
+
+
 async def test_where_no_new_worker_starts_the_earlier_ones_go_on(site: Site) -> None:
     earlier = site.left_behind(serve())
     site.script = lambda worker: setattr(worker, "dies_at", (Begin,))
@@ -114,3 +128,15 @@ async def test_an_earlier_worker_s_last_words_count(site: Site) -> None:
     earlier.die()
     await until(lambda: earlier.pid not in pool.living_counters)
     assert pool.past_counters == counted(146, killed=40)
+
+
+async def test_a_worker_of_another_container_may_have_the_pid_of_one_of_ours_and_both_count(
+    site: Site,
+) -> None:
+    pool = site.pool()
+    site.left_behind(serve()).answers = {Count: [totals(100)]}
+    site.script = lambda worker: worker.answers.update({Count: [totals(3)]})
+    site.next_pid = site.earlier[0].pid
+    await pool.start()
+    await pool.count()
+    assert pool.living_counters == {site.earlier[0].pid: counted(103)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from _socket import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,6 +61,16 @@ def test_another_listener_takes_the_place_of_one_whose_clients_are_served_all_th
     assert plane.relays(waiting, plane.taken(backend))
     assert plane.relays(*plane.pair(after, backend))
     assert plane.plane.serves == [after]
+
+
+def test_the_same_listener_again_changes_nothing(plane: Plane) -> None:
+    backend = plane.backend()
+    serve = plane.serve(backend)
+    old = plane.pair(serve, backend)
+    again = socket(fileno=os.dup(plane.plane.listeners[WEB].fileno()))
+    plane.plane.serve([serve], {WEB: again})
+    assert plane.relays(*plane.pair(serve, backend))
+    assert plane.relays(*old)
 
 
 def test_news_of_a_service_that_is_not_served_here_opens_nothing(plane: Plane) -> None:

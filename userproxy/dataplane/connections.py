@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from itertools import chain, islice, takewhile
 from time import monotonic, time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.dataplane.tcp.lifecycle import Event
+from userproxy.model.connection_id import ConnectionId
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import Path, Protocol
 from userproxy.model.state import Serve
@@ -43,6 +45,7 @@ class ConnectionTable:
         self.live: dict[int, Connection] = {}
         self.counters = counters
         self._trace = trace
+        self._pid = os.getpid()
         self._swept = 0
         self._dialling: list[Connection] = []
 
@@ -55,6 +58,10 @@ class ConnectionTable:
         """Take in a connection that was accepted."""
         self.live[connection.number] = connection
 
+    def id_of(self, connection: Connection) -> str:
+        """What an operator calls it."""
+        return str(ConnectionId(self._pid, connection.number))
+
     def remove(self, connection: Connection) -> None:
         """Forget a connection that is over."""
         self.live.pop(connection.number, None)
@@ -64,7 +71,7 @@ class ConnectionTable:
             backend, frontend = connection.backend, connection.frontend
             log.debug(
                 "connection ended",
-                id=str(connection.number),
+                id=self.id_of(connection),
                 reason=connection.reason,
                 service=str(connection.service.pool.service),
                 client=str(connection.client),
@@ -87,7 +94,7 @@ class ConnectionTable:
     def rows(self, wanted: ConnectionFilter) -> Iterator[list[ConnectionRow]]:
         """The matching connections, in chunks: whoever sends them on yields to the loop in between."""
         for chunk in self._chunks(None, wanted):
-            yield [_row(one) for one in chunk]
+            yield [_row(one, self.id_of(one)) for one in chunk]
 
     def kill(self, numbers: Iterable[int] | None, wanted: ConnectionFilter) -> Iterator[int]:
         """Reset the matching connections, in chunks: whoever wants them dead yields to the loop in between.
@@ -120,13 +127,13 @@ def _matches(wanted: ConnectionFilter, connection: Connection) -> bool:
     )
 
 
-def _row(connection: Connection) -> ConnectionRow:
+def _row(connection: Connection, name: str) -> ConnectionRow:
     now = monotonic()
     age = now - connection.opened
     pool = connection.service.pool
     source, backend, frontend = connection.source, connection.backend, connection.frontend
     return ConnectionRow(
-        id=str(connection.number),
+        id=name,
         protocol=Protocol.TCP.value,
         service=str(pool.service),
         client=str(connection.client),

@@ -62,6 +62,7 @@ class WorkerHandle:
 
     Attributes:
         pid: its process, as it calls it itself if it cannot be seen from here.
+        name: its process, as it calls it itself: what the ids of its connections begin with.
         held: what it was serving when it was found, with the listening sockets.
         counters: what it had counted when it last said so.
         retiring: whether it has been told to go.
@@ -70,7 +71,7 @@ class WorkerHandle:
 
     def __init__(self, sock: socket.socket, pid: int, tell: Callbacks) -> None:
         loop = asyncio.get_running_loop()
-        self.pid = pid
+        self.pid = self.name = pid
         self.retiring = False
         self.held: list[tuple[Serve, int]] = []
         self.counters = Counters()
@@ -181,7 +182,7 @@ class WorkerHandle:
     def _on_part(self, part: messages.Parts, fds: list[int]) -> None:
         match part:
             case messages.Hello(pid=pid, holds=holds):
-                self.pid, self._expected = self.pid or pid, holds
+                self.pid, self.name, self._expected = self.pid or pid, pid, holds
             case messages.Holds(serves=serves):
                 if self._given_up:
                     _close_all(fds)

@@ -13,9 +13,9 @@ import structlog
 
 from userproxy.dataplane.tcp.listener import listen
 from userproxy.model import messages
+from userproxy.model.connection_id import ConnectionId
 from userproxy.model.counters import Counters
 from userproxy.worker.channel import MAX_FDS
-from userproxy.worker.connection_ids import named, numbers_of
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class WorkerPool:
                 continue
             for part in parts:
                 if isinstance(part, messages.ConnectionListing):
-                    yield [named(row, handle.pid) for row in part.rows]
+                    yield list(part.rows)
 
     async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
         """Reset connections.
@@ -193,10 +193,10 @@ class WorkerPool:
         Returns:
             How many there were.
         """
-        chosen = None if ids is None else frozenset(ids)
+        chosen = None if ids is None else {ConnectionId.parse(one) for one in ids} - {None}
         count = 0
         for handle in self._everybody():
-            numbers = None if chosen is None else numbers_of(handle.pid, chosen)
+            numbers = None if chosen is None else _numbers(chosen, handle.name)
             if numbers is None or numbers:
                 with contextlib.suppress(WorkerGoneError, OrderFailedError):  # its connections went with it
                     parts = await handle.ask(messages.Kill(numbers=numbers, wanted=wanted))
@@ -394,3 +394,8 @@ def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
 
 def _listen(serve: Serve) -> socket.socket:
     return socket.socket(fileno=listen(serve.listener).detach())
+
+
+def _numbers(ids: Iterable[ConnectionId | None], pid: int) -> tuple[int, ...]:
+    """The numbers of those connections that are this worker's."""
+    return tuple(one.number for one in ids if one is not None and one.pid == pid)

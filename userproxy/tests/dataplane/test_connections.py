@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket as net
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+import structlog
 
 from userproxy.dataplane.tcp.lifecycle import Event, State
 from userproxy.model.address import Address
@@ -41,7 +43,7 @@ def test_a_row_tells_where_bytes_go_and_how_many_there_were(proxy: Proxy) -> Non
     assert rows(proxy) == [("established", str(connection.backend.address), 5, 3)]
     (chunk,) = proxy.table.rows(ConnectionFilter())
     (row,) = chunk
-    assert (row.id, row.service, row.listener) == ("1", "shop/cart:http", "127.0.0.1:10400")
+    assert (row.id, row.service, row.listener) == (f"{os.getpid()}-1", "shop/cart:http", "127.0.0.1:10400")
     assert row.client == str(Address(*client.getsockname()))
     assert row.source == str(Address(*there.getpeername()))
     assert row.frontend == "", "it was not redirected"
@@ -58,7 +60,7 @@ def test_rows_are_those_that_match(proxy: Proxy) -> None:
     _, _, _ = proxy.established()
     chosen, _, there = proxy.established()
     wanted = ConnectionFilter(backend=Address(*there.getsockname()))
-    assert [row.id for chunk in proxy.table.rows(wanted) for row in chunk] == [str(chosen.number)]
+    assert [row.id for chunk in proxy.table.rows(wanted) for row in chunk] == [proxy.table.id_of(chosen)]
     other = ConnectionFilter(service=ServicePortName("shop", "cart", "metrics"))
     assert list(proxy.table.rows(other)) in ([], [[]])
     assert not [row for chunk in proxy.table.rows(ConnectionFilter(client="10.0.0.0/8")) for row in chunk]
@@ -138,3 +140,12 @@ def test_one_that_never_reached_a_backend_is_swept_no_more(proxy: Proxy) -> None
     connection.end(Event.KILLED)
     proxy.table.sweep()
     assert proxy.table._dialling == []
+
+
+def test_a_log_line_has_the_id_of_the_row(proxy: Proxy) -> None:
+    connection, _, _ = proxy.established()
+    (chunk,) = proxy.table.rows(ConnectionFilter())
+    proxy.table._trace = True
+    with structlog.testing.capture_logs() as logs:
+        connection.end(Event.KILLED)
+    assert [(line["event"], line["id"]) for line in logs] == [("connection ended", chunk[0].id)]

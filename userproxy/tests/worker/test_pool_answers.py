@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 
 from userproxy.model.counters import Counters
@@ -26,7 +25,6 @@ from userproxy.tests.ops.daemon import connection
 from userproxy.tests.worker.scripted import counted, serve, totals, until
 from userproxy.tests.worker.test_pool import minded
 from userproxy.worker import pool as pool_module
-from userproxy.worker.connection_ids import named, numbers_of
 
 if TYPE_CHECKING:
     from userproxy.tests.worker.scripted import Site
@@ -48,12 +46,12 @@ async def listed(pool: WorkerPool) -> list[str]:
 async def pool(site: Site) -> WorkerPool:
     """Of two workers, 101 and 102."""
     pool = await site.started_pool(2)
-    for worker, opened in zip(site.started, (146, 29), strict=True):
+    for worker, pid, opened in zip(site.started, (101, 102), (146, 29), strict=True):
         worker.answers = {
             Count: [ServiceCounts(services=()), totals(opened)],
             ListConnections: [
-                ConnectionListing(rows=(connection(1),)),
-                ConnectionListing(rows=(connection(2),)),
+                ConnectionListing(rows=(connection(1, id=f"{pid}-1"),)),
+                ConnectionListing(rows=(connection(2, id=f"{pid}-2"),)),
             ],
             Kill: [Killed(count=1)],
             Drain: [Drained(cut=2)],
@@ -192,11 +190,3 @@ async def test_workers_that_are_left_keep_their_listeners(site: Site, pool: Work
     await until(lambda: all(worker.is_left for worker in site.started))
     assert [type(order) for order in site.started[0].orders[1:]] == [Apply]
     assert pool._vacant.empty()
-
-
-def test_ids_are_of_one_worker_each_and_nonsense_is_nobody_s() -> None:
-    assert named(connection(4), 18253).id == "18253-4"
-    ids = ["7-1", "7-02", "8-1", "7", "7-", "-1", "7-x", "7-1-1", f"7-{10**30}", "7-²", "ct-7"]
-    assert numbers_of(7, ids) == (1, 2)
-    assert numbers_of(7, [named(connection(9), 7).id]) == (9,)
-    assert msgspec.structs.replace(named(connection(4), 7), id="4") == connection(4)

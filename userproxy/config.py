@@ -63,8 +63,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
         linger_seconds: how long a half-closed connection may carry no byte before it is given up.
         orphan_seconds: how long workers go on when this process is gone; without limit by default.
         workers: how many processes relay; `auto` for one a processor.
-        healthz_bind_address: of `/healthz` and `/livez`, `IP:PORT`; empty for none.
-        metrics_bind_address: of `/metrics`, `IP:PORT`; empty for none.
+        healthz_bind_address: of `/healthz` and `/livez`, `IP:PORT`, or `:PORT` for every IPv4 address; empty
+            for none.
+        metrics_bind_address: of `/metrics`, likewise.
         log_format: of the log on stderr.
         log_level: of the log on stderr.
     """
@@ -104,12 +105,12 @@ class Config(Settings, frozen=True, kw_only=True):
     @property
     def healthz_address(self) -> Address | None:
         """Where to answer probes, if anywhere."""
-        return Address.parse(self.healthz_bind_address) if self.healthz_bind_address else None
+        return parse_bind_address(self.healthz_bind_address) if self.healthz_bind_address else None
 
     @property
     def metrics_address(self) -> Address | None:
         """Where to answer Prometheus, if anywhere."""
-        return Address.parse(self.metrics_bind_address) if self.metrics_bind_address else None
+        return parse_bind_address(self.metrics_bind_address) if self.metrics_bind_address else None
 
 
 def load(flags: dict[str, Any], file: Path | None) -> Config:
@@ -124,6 +125,8 @@ def load(flags: dict[str, Any], file: Path | None) -> Config:
     """
     chosen = _read(file) if file else {}
     chosen |= {name.replace("_", "-"): value for name, value in flags.items() if value is not None}
+    if isinstance(workers := chosen.get("workers"), str):
+        chosen["workers"] = workers.lower()
     source = f"{file}: " if file else ""
     try:
         settings = msgspec.convert(chosen, Settings, dec_hook=_decode)
@@ -144,10 +147,25 @@ def parse_port_range(text: str) -> range:
     return range(int(first), int(last) + 1)
 
 
+def parse_bind_address(text: str) -> Address:
+    """Read `0.0.0.0:10256`, or `:10256`, which means the same, as in the flags of kube-proxy.
+
+    Raises:
+        ValueError: it is no address with a port.
+    """
+    if text.startswith(":") and text[1:].isdecimal():
+        text = f"0.0.0.0{text}"  # noqa: S104 - as asked for
+    return Address.parse(text)
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: does not exist: create it, or leave --config out") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         detail = " ".join(str(error).split())
         raise ConfigError(f"{file}: cannot be read as YAML: {detail}") from None
     if content is None:
@@ -184,7 +202,7 @@ def _check_addresses(settings: Settings) -> None:
     for name in ("healthz_bind_address", "metrics_bind_address"):
         if address := getattr(settings, name):
             try:
-                Address.parse(address)
+                parse_bind_address(address)
             except ValueError as error:
                 raise ValueError(f"{name.replace('_', '-')}: {error}") from None
 

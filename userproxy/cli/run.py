@@ -26,7 +26,7 @@ _PATH = click.Path(path_type=Path)
 class _Workers(click.ParamType[Any]):
     """A number, or `auto`."""
 
-    name = "N|auto"
+    name = "workers"
 
     def convert(self, value: object, _param: click.Parameter | None, _ctx: click.Context | None) -> object:
         """Leave what is no number to the configuration, which says what is wrong with it."""
@@ -77,16 +77,23 @@ def _choice(values: type[enum.StrEnum]) -> click.Choice[str]:
     type=float,
     help="How long workers go on when this process is gone. [default: no limit]",
 )
-@click.option("--workers", type=_Workers(), help="How many processes relay, or `auto`. [default: 1]")
+@click.option(
+    "--workers",
+    type=_Workers(),
+    metavar="N|auto",
+    help="How many processes relay; `auto`: one a processor. [default: 1]",
+)
 @click.option(
     "--healthz-bind-address",
     metavar="IP:PORT",
-    help=f"Where to answer /healthz and /livez, if anywhere. [default: {config.DEFAULT_HEALTHZ_ADDRESS}]",
+    help="Where to answer /healthz and /livez; :PORT means every address, '' nowhere. "
+    f"[default: {config.DEFAULT_HEALTHZ_ADDRESS}]",
 )
 @click.option(
     "--metrics-bind-address",
     metavar="IP:PORT",
-    help=f"Where to answer /metrics, if anywhere. [default: {config.DEFAULT_METRICS_ADDRESS}]",
+    help="Where to answer /metrics; :PORT means every address, '' nowhere. "
+    f"[default: {config.DEFAULT_METRICS_ADDRESS}]",
 )
 @click.option("--log-format", type=_choice(config.LogFormat), help="[default: console]")
 @click.option("--log-level", type=_choice(config.LogLevel), help="[default: info]")

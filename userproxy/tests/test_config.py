@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from userproxy.config import ConfigError, load
+from userproxy.model.address import Address
 from userproxy.model.service import Path as TrafficPath
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
     assert config.workers == 1
 
 
-def test_auto_is_a_worker_for_each_processor() -> None:
-    assert load({**ENOUGH, "workers": "auto"}, None).worker_count >= 1
+@pytest.mark.parametrize("auto", ["auto", "AUTO", "Auto"])
+def test_auto_is_a_worker_for_each_processor(auto: str) -> None:
+    assert load({**ENOUGH, "workers": auto}, None).worker_count >= 1
     assert load({**ENOUGH, "workers": 3}, None).worker_count == 3
 
 
@@ -47,6 +49,7 @@ def test_auto_is_a_worker_for_each_processor() -> None:
         ({"workers": "many"}, "workers"),
         ({"kubeconfig": "/some/kubeconfig"}, "manifests and kubeconfig"),
         ({"healthz_bind_address": "everywhere"}, "healthz-bind-address: 'everywhere' is not IP:PORT"),
+        ({"healthz_bind_address": ":many"}, "healthz-bind-address: ':many' is not IP:PORT"),
         ({"mode": "redirect"}, "mode"),
     ],
 )
@@ -77,8 +80,20 @@ def test_a_wrong_file_is_named(tmp_path: Path, content: bytes, words: str) -> No
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be read as YAML: .*No such file"):
+    with pytest.raises(ConfigError, match=r"nowhere.yaml: does not exist"):
         load(ENOUGH, tmp_path / "nowhere.yaml")
+
+
+def test_a_file_that_cannot_be_opened_is_named_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(ENOUGH, tmp_path)
+    assert str(refused.value) == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_a_port_alone_means_every_address() -> None:
+    config = load({**ENOUGH, "healthz_bind_address": ":10256", "metrics_bind_address": ""}, None)
+    assert config.healthz_address == Address("0.0.0.0", 10256)  # noqa: S104 - as asked for
+    assert config.metrics_address is None
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:

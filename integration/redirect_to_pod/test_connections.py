@@ -67,6 +67,7 @@ def test_a_connection_is_shown_from_its_first_byte_to_its_last(lab: Lab) -> None
                 "idle_seconds": 0,
                 "bytes_up": 0,
                 "bytes_down": 0,
+                "unknown": ["age_seconds", "bytes_up", "bytes_down"],
             }
             assert row["id"].startswith("ct-")
             for option, value in (("--client", client.ip), ("--backend", "10.0.2.2:7000")):

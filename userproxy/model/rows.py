@@ -31,6 +31,8 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
         bytes_up: from client to backend. On the path redirect-to-pod with IP headers, and 0 unless the
             kernel counts them (`nf_conntrack_acct=1`).
         bytes_down: from backend to client, likewise.
+        unknown: the fields of this row whose figures are not known: they hold what is certain, the least
+            that it can be. Of `age_seconds`, `bytes_up` and `bytes_down`.
     """
 
     id: str
@@ -48,6 +50,7 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
     idle_seconds: float
     bytes_up: int
     bytes_down: int
+    unknown: tuple[str, ...] = ()
 
 
 class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):

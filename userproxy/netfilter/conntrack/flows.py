@@ -68,6 +68,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         idle: whole seconds since the last packet, in either direction, rounded up.
         bytes_up: of the packets from the client, with their IP headers; 0 where the kernel does not count.
         bytes_down: of those from the pod.
+        counted: whether the kernel counts the bytes.
     """
 
     id: int
@@ -80,6 +81,7 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     idle: float
     bytes_up: int
     bytes_down: int
+    counted: bool
 
 
 def flows(frontends: Collection[Frontend] = ()) -> list[Flow]:
@@ -146,6 +148,7 @@ def flow_of(body: bytes, timeouts: Mapping[str, int]) -> Flow | None:
         idle=_idle(_number(fields, entry.TIMEOUT), [timeouts[each] for each in settings if each in timeouts]),
         bytes_up=_bytes(fields, entry.COUNTERS_UP),
         bytes_down=_bytes(fields, entry.COUNTERS_DOWN),
+        counted=entry.COUNTERS_UP in fields,
     )
 
 

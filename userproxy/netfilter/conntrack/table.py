@@ -180,6 +180,7 @@ def row_of(service: ServicePortName, flow: Flow, now: float) -> ConnectionRow:
     started = ""
     if flow.started is not None:
         started = datetime.fromtimestamp(flow.started, UTC).isoformat(timespec="milliseconds")
+    unknown = ("age_seconds",) if flow.started is None else ()
     return ConnectionRow(
         id=f"{ID_PREFIX}{flow.id}",
         protocol=flow.frontend.protocol.value,
@@ -196,4 +197,5 @@ def row_of(service: ServicePortName, flow: Flow, now: float) -> ConnectionRow:
         idle_seconds=round(min(flow.idle, age), 3),
         bytes_up=flow.bytes_up,
         bytes_down=flow.bytes_down,
+        unknown=unknown if flow.counted else (*unknown, "bytes_up", "bytes_down"),
     )

@@ -38,6 +38,7 @@ FIELDS = [
     "idle_seconds",
     "bytes_up",
     "bytes_down",
+    "unknown",
 ]
 
 
@@ -93,6 +94,16 @@ def test_every_line_has_the_same_number_of_fields_for_awk(
 ) -> None:
     lines = run(admin_socket, "-o", output).stdout.splitlines()
     assert {len(line.split()) for line in lines} == {columns}
+
+
+def test_what_nobody_knows_is_no_figure(tmp_path: Path) -> None:
+    unknown = ("age_seconds", "bytes_up", "bytes_down")
+    row = connection(1, bytes_up=0, bytes_down=0, age_seconds=7.0, idle_seconds=7.0, unknown=unknown)
+    with running(tmp_path / "s", MadeUpView([row])):
+        told = run(tmp_path / "s").stdout.splitlines()[1]
+        (raw,) = json.loads(run(tmp_path / "s", "-o", "json").stdout)
+    assert told.split()[-4:] == ["-", "7s", "-", "-"]
+    assert (raw["age_seconds"], raw["bytes_up"], raw["unknown"]) == (7.0, 0, list(unknown))
 
 
 def test_json_has_the_fields_that_scripts_lean_on_raw(admin_socket: Path) -> None:

@@ -79,6 +79,7 @@ def test_a_connection_is_read() -> None:
         idle=10,
         bytes_up=0,
         bytes_down=0,
+        counted=False,
     )
 
 
@@ -87,6 +88,7 @@ def test_bytes_and_the_beginning_are_read_where_the_kernel_has_them() -> None:
     flow = flow_of(entry(up, down, attribute(20, number(1, 1_700_000_000_500_000_000, 8))), TIMEOUTS)
     assert flow is not None
     assert (flow.bytes_up, flow.bytes_down, flow.started) == (1500, 70_000, 1_700_000_000.5)
+    assert flow.counted
 
 
 @pytest.mark.parametrize(
@@ -137,6 +139,7 @@ def flow(backend: Address = POD, frontend: Address = VIP, protocol: Protocol = P
         idle=0,
         bytes_up=0,
         bytes_down=0,
+        counted=False,
     )
 
 
@@ -271,6 +274,22 @@ def test_with_timestamps_a_connection_is_not_idle_for_longer_than_it_is_old() ->
         2.25,
         2.25,
     )
+
+
+@pytest.mark.parametrize(
+    ("started", "counted", "unknown"),
+    [
+        (None, False, ("age_seconds", "bytes_up", "bytes_down")),
+        (None, True, ("age_seconds",)),
+        (Clock.now - 9, False, ("bytes_up", "bytes_down")),
+        (Clock.now - 9, True, ()),
+    ],
+)
+def test_a_row_says_which_figures_nobody_knows(
+    started: float | None, counted: bool, unknown: tuple[str, ...]
+) -> None:
+    one = row_of(WEB, replace(flow(), started=started, counted=counted), Clock.now)
+    assert one.unknown == unknown
 
 
 async def test_a_drain_waits_for_tcp_connections_alone() -> None:

@@ -162,8 +162,9 @@ class LiveService:
         """It is served no longer: all of its backends are gone."""
         self.retired = True
         now = self._clock()
-        for live in self.backends:
-            live.removed = now
+        for live in (*self.backends, *self._departed.values()):
+            if live.removed is None:
+                live.removed = now
 
     def pick(self, client: str, tried: tuple[LiveBackend, ...]) -> LiveBackend | None:
         """The backend for a connection; None when all have been tried.

@@ -205,6 +205,28 @@ def test_one_that_is_only_leaving_has_not_been_removed() -> None:
     assert live.removed == bench.now
 
 
+def test_one_that_is_only_leaving_is_removed_with_its_service() -> None:
+    bench = Bench(2)
+    kept, leaving = bench.backend(0), bench.backend(1)
+    kept.connections = leaving.connections = 1
+    bench.service.update(msgspec.structs.replace(serve([0]), leaving=(address(1),)))
+    assert leaving.removed is None
+    bench.now += 10
+    bench.service.retire()
+    assert kept.removed == leaving.removed == bench.now
+
+
+def test_one_that_was_removed_before_its_service_keeps_its_time() -> None:
+    bench = Bench(2)
+    live = bench.backend(1)
+    live.connections = 1
+    bench.service.update(serve([0]))
+    removed = bench.now
+    bench.now += 10
+    bench.service.retire()
+    assert live.removed == removed
+
+
 def test_far_backends_take_over_while_most_near_ones_are_out() -> None:
     bench = Bench(2, far=2)
     assert set(bench.picks(6)) == {0, 1}

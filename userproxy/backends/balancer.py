@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 from userproxy.model.settings import Balance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from userproxy.model.address import Address
 
@@ -84,6 +84,19 @@ class Balancer(Generic[C]):
             weigh: the share of each backend; None while all have the same.
         """
         raise NotImplementedError
+
+    def may_probe(self, client: str, ejected: C, among: Iterable[C]) -> bool:  # noqa: ARG002 - as for all balancers
+        """Whether a client's connection may see whether an ejected backend is back.
+
+        Anybody's may where a choice is not bound to the client. Where it is, whoever belongs to another one
+        would lose what it has there.
+
+        Args:
+            client: the client's IP.
+            ejected: the backend.
+            among: all that would be picked from if those that are ejected were well.
+        """
+        return True
 
     def _untried(self, tried: tuple[C, ...]) -> tuple[C, ...]:
         if not tried:
@@ -207,6 +220,16 @@ class SourceHash(Balancer[C]):
             if score > best and candidate not in tried:
                 best, found = score, candidate
         return found
+
+    def may_probe(self, client: str, ejected: C, among: Iterable[C]) -> bool:
+        """Only if it would be the client's own."""
+        key = _digest(client)
+
+        def score(candidate: C) -> int:
+            return _mix(key ^ _digest(str(candidate.address)))
+
+        least = score(ejected)
+        return all(other is ejected or score(other) < least for other in among)
 
 
 def make_balancer(balance: Balance, draw: Callable[[], float]) -> Balancer[C]:

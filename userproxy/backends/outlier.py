@@ -4,7 +4,8 @@
 |---|---|
 | ejected | after 3 dials that failed in a row; one that was not answered in time counts twice |
 | for | 5 s, and twice as long each time, up to 300 s; a backend that stayed well that long begins anew |
-| then | the first new connection is the probe: it brings the backend back, or extends the ejection |
+| then | the first new connection is the probe: it brings the backend back, or extends the ejection; where |
+| | balancing is bound to the client, the first one of a client that belongs there |
 """
 
 from __future__ import annotations

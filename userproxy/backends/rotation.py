@@ -58,18 +58,19 @@ def may_eject(backends: Sequence[Judged]) -> bool:
     return ejected + 1 <= len(backends) * MOST_EJECTED
 
 
-def rotate(near: Sequence[J], far: Sequence[J]) -> Rotation[J]:
+def rotate(near: Sequence[J], far: Sequence[J], supposed_well: J | None = None) -> Rotation[J]:
     """Put the backends in order.
 
     Args:
         near: that are to be picked.
         far: that may stand in for them.
+        supposed_well: one that is taken for well, whatever is said of it: where would it be?
     """
-    dead = sum(backend.ejected or backend.down for backend in (*near, *far))
+    dead = sum(backend.ejected or backend.down for backend in (*near, *far) if backend is not supposed_well)
     panic = dead > PANIC * (len(near) + len(far))
 
     def is_out(backend: J) -> bool:
-        return backend.down or (backend.ejected and not panic)
+        return backend is not supposed_well and (backend.down or (backend.ejected and not panic))
 
     first = [backend for backend in near if not is_out(backend)]
     if len(near) - len(first) > SPILL * len(near) or not near:

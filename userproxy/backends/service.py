@@ -87,6 +87,7 @@ class LiveService:
         self._departed: dict[Address, LiveBackend] = {}
         self._warm = -math.inf
         self._next_probe = math.inf
+        self._supposed: tuple[LiveBackend, ...] = ()
         self.balancer: Balancer[LiveBackend] = make_balancer(pool.settings.balance, draw)
         self.rotation: Rotation[LiveBackend] = rotate((), ())
         self._take_over(pool, -math.inf)
@@ -176,7 +177,7 @@ class LiveService:
         self.used = now = self._clock()
         found = None
         if now >= self._next_probe and not tried:
-            found = self._probe(now)
+            found = self._probe(client, now)
         if found is None:
             weigh = self._weigher(now) if now < self._warm else None
             found = self.balancer.pick(tried, client, weigh)
@@ -264,14 +265,30 @@ class LiveService:
         live.removed = None
         return live
 
-    def _probe(self, now: float) -> LiveBackend | None:
+    def _probe(self, client: str, now: float) -> LiveBackend | None:
+        wanted = False
         for live in self.backends:
             if live.outlier.may_be_probed(now) and not live.down and not live.checked.failed:
-                live.outlier.begin_probe(now)
-                self._rearrange()
-                return live
-        self._next_probe = now + _PROBE_PAUSE
+                among = self._if_well()
+                if live in among:
+                    if self.balancer.may_probe(client, live, among):
+                        live.outlier.begin_probe(now)
+                        self._rearrange()
+                        return live
+                    wanted = True  # the next client may be the one
+        if not wanted:
+            self._next_probe = now + _PROBE_PAUSE
         return None
+
+    def _if_well(self) -> tuple[LiveBackend, ...]:
+        """Who would be picked from if each that is ejected were well."""
+        if not self._supposed:
+            near, far = self._near, self._far
+            joining = (
+                live for live in self.backends if live.ejected and live in rotate(near, far, live).first
+            )
+            self._supposed = (*self.rotation.first, *joining)
+        return self._supposed
 
     def _came_back(self, live: LiveBackend) -> None:
         now = self._clock()
@@ -303,6 +320,7 @@ class LiveService:
 
     def _rearrange(self) -> None:
         self.rotation = rotate(self._near, self._far)
+        self._supposed = ()
         if self.balancer.candidates != self.rotation.first:
             self.balancer.update(self.rotation.first)
         self._next_probe = min(self._probe_times(), default=math.inf)

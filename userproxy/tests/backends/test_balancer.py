@@ -147,3 +147,13 @@ def test_whatever_happens_only_backends_that_may_be_picked_are_picked_and_each_o
             pod.connections += 1
             tried = (*tried, pod)
         assert sorted(pod.address for pod in tried) == sorted(pod.address for pod in allowed)
+
+
+@pytest.mark.parametrize("kind", Balance)
+def test_an_ejected_backend_is_probed_by_its_own_clients_where_there_are_such(kind: Balance) -> None:
+    five = pods(5)
+    own = places(balancer(kind, five))
+    made = balancer(kind, five[:2] + five[3:])
+    may = {client for client in CLIENTS if made.may_probe(client, five[2], five)}
+    bound = {client for client in CLIENTS if own[client] == five[2].address}
+    assert may == (bound if kind is Balance.SOURCE_HASH else set(CLIENTS))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from userproxy.backends.service import LiveService
@@ -225,6 +225,57 @@ def test_one_that_was_removed_before_its_service_keeps_its_time() -> None:
     bench.now += 10
     bench.service.retire()
     assert live.removed == removed
+
+
+CLIENTS = [f"10.8.0.{number}" for number in range(60)]
+
+
+def pins(bench: Bench) -> dict[str, int]:
+    """Which backend each client gets."""
+    return {client: number_of(live) for client in CLIENTS if (live := bench.service.pick(client, ()))}
+
+
+def test_a_client_bound_to_a_backend_is_no_probe_of_another() -> None:
+    bench = Bench(4, Settings(balance=Balance.SOURCE_HASH))
+    before = pins(bench)
+    bench.fail(1)
+    bench.now += 5.0
+    own = [client for client in CLIENTS if before[client] == 1]
+    for client in CLIENTS:
+        if client not in own:
+            live = bench.service.pick(client, ())
+            assert live is bench.backend(before[client])
+    assert bench.service.pick(own[0], ()) is bench.backend(1), "its own client is"
+    assert 1 not in pins(bench).values(), "one at a time"
+    bench.service.dial_answered(bench.backend(1), 0.001)
+    assert pins(bench) == before
+
+
+@given(
+    st.sets(st.integers(0, 5), max_size=3),
+    st.sets(st.integers(0, 5), max_size=2),
+    st.sampled_from([0.0, 5.0, 20.0]),
+    st.randoms(use_true_random=False),
+)
+def test_whoever_is_out_a_bound_client_leaves_a_backend_only_for_one_that_it_stays_with(
+    ejected: set[int], down: set[int], wait: float, order: random.Random
+) -> None:
+    bench = Bench(3, Settings(balance=Balance.SOURCE_HASH), far=3)
+    backends = bench.service.backends
+    for place in down:
+        bench.checks(number_of(backends[place]), "---")
+    for place in ejected:
+        bench.fail(number_of(backends[place]))
+    assume(not bench.service.rotation.panic)  # or each that comes back may change who counts
+    bench.now += wait
+    for client in order.sample(CLIENTS, len(CLIENTS)):
+        own = bench.service.balancer.pick((), client)
+        live = bench.service.pick(client, ())
+        assert live is not None
+        if live is not own:
+            assert live.ejected
+            bench.service.dial_answered(live, 0.001)
+            assert bench.service.pick(client, ()) is live
 
 
 def test_far_backends_take_over_while_most_near_ones_are_out() -> None:

@@ -49,6 +49,9 @@ _REST_SECONDS = 0.1
 
 _SWEEP_SECONDS = 5.0
 
+# How long a listener goes on whose place another one has taken: the rules that lead to it change meanwhile.
+_FORMER_SECONDS = 1.0
+
 # Pipes to keep for the next bytes.
 _SPARE_PIPES = 64
 
@@ -90,6 +93,7 @@ class DataPlane:
         self._max_connections = max_connections
         self._place = place
         self._listeners: dict[ServicePortName, Listener] = {}
+        self._former: dict[Listener, asyncio.TimerHandle] = {}
         self._poller = Poller()
         self._acceptors = Poller()
         self._poller.nest(self._acceptors)
@@ -181,8 +185,12 @@ class DataPlane:
         name = service.pool.service
         former = self._listeners.pop(name, None)
         if former is not None:
-            former.close()
+            self._former[former] = self._loop.call_later(_FORMER_SECONDS, self._close_former, former)
         self._listeners[name] = Listener(address, sock, self._acceptors, admit, self._out_of_resources)
+
+    def _close_former(self, listener: Listener) -> None:
+        self._former.pop(listener).cancel()
+        listener.close()
 
     def close(self, names: Iterable[ServicePortName]) -> None:
         """Stop accepting for these Service ports. Their connections live on."""
@@ -211,6 +219,8 @@ class DataPlane:
         """
         for name in tuple(self._listeners):
             self._stop_accepting(name)
+        for former in tuple(self._former):
+            self._close_former(former)
         if self.connections.live and not self._hurried:
             self._drained.clear()
             with contextlib.suppress(TimeoutError):
@@ -229,6 +239,8 @@ class DataPlane:
     def shut(self) -> None:
         """Give everything back to the system. Nothing can be served after this."""
         self._sweeper.cancel()
+        for former in tuple(self._former):
+            self._close_former(former)
         if self._retry is not None:
             self._retry.cancel()
         self._context.dialling.waiting.stop()

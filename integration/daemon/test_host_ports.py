@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from integration.daemon.traces import crash
 from integration.services import host_port, manifest, problems, publish, withdraw
-from integration.sockets import connect, listen, pair
+from integration.sockets import connect, listen, pair, seconds_until_refused
 from userproxy.lab.processes import wait_until
-from userproxy.lab.topology import SERVER1, SERVER_SERVICE
+from userproxy.lab.topology import SERVER1, SERVER2, SERVER_SERVICE
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
@@ -59,6 +60,36 @@ def test_an_occupied_port_is_passed_over(lab: Lab) -> None:
             "10400",
             "10401",
         ]
+
+
+def test_a_crowd_of_occupied_ports_is_passed_over_while_others_are_served(lab: Lab) -> None:
+    daemon = lab.start_daemon("host1", "--port-range", "10400-10599")
+    publish(lab, "before", "10.3.241.70", [BACKEND])
+    with contextlib.ExitStack() as crowd:
+        for port in range(10402, 10530):
+            crowd.enter_context(listen(lab, "host1", port))
+        newcomer = publish(lab, "newcomer", "10.3.241.71", [BACKEND])
+        publish(lab, "before", "10.3.241.70", [BACKEND, Address(SERVER2.ip, 8080)])
+        withdraw(lab, LAB_S_OWN)
+        for frontend in (newcomer, Address("10.3.241.70", 80)):
+            assert lab.exec("client", "curl", "-sS", "-m2", f"http://{frontend}").returncode == 0
+        assert (host_port(lab, "newcomer"), host_port(lab, "before")) == (10530, 10401)
+        assert problems(lab) == ()
+    assert daemon.output().count("occupied") == 128
+
+
+def test_a_range_occupied_to_the_last_port_is_told_and_those_who_have_one_are_served(lab: Lab) -> None:
+    lab.start_daemon("host1", "--port-range", "10400-10539")
+    with contextlib.ExitStack() as crowd:
+        for port in range(10401, 10540):
+            crowd.enter_context(listen(lab, "host1", port))
+        lab.write_manifest("late.yaml", manifest("late", Address("10.3.241.72", 80), [BACKEND]))
+        wait_until("it is told", lambda: bool(problems(lab)), 10.0)
+        assert "no host port is left in 10400-10539" in problems(lab)[0]
+        assert lab.exec("client", "curl", "-sS", "-m2", f"http://{SERVER_SERVICE.frontend}").returncode == 0
+        assert seconds_until_refused(lab, "client", Address("10.3.241.72", 80)) < 0.5
+    wait_until("it is served", lambda: host_port(lab, "late") in range(10401, 10540), 10.0)
+    assert problems(lab) == ()
 
 
 def test_a_remembered_port_that_is_occupied_after_a_restart(lab: Lab) -> None:

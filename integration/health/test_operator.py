@@ -1,19 +1,21 @@
-"""What a person does by hand: connections are killed, a pod is taken out and brought back."""
+"""What an operator does: connections are killed, a pod is taken out, watched until it is idle, brought back."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.health.scenes import ask_often, drained, states
-from integration.services import live_connections, publish, published
+from integration.health.scenes import ask_often, backend_rows, drained, states
+from integration.services import live_connections, publish, published, withdraw
 from integration.sockets import connect, echoes, listen, pair
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from userproxy.lab.deployment import Lab
@@ -92,3 +94,76 @@ def test_with_every_pod_drained_clients_are_refused_at_once(lab: Lab, service: A
     ):
         connect(lab, "client", service)
     assert ask_often(lab, service, 4)[1] == 0
+
+
+@contextlib.contextmanager
+def held(lab: Lab, name: str, ip: str, port: int) -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    """A Service with one pod, and three connections that go on."""
+    with (
+        listen(lab, "server2", port) as listener,
+        published(lab, name, ip, [Address(SERVER2.ip, port)]) as to,
+    ):
+        pairs = [pair(lab, to, listener) for _ in range(3)]
+        try:
+            yield pairs
+        finally:
+            for end in (end for ends in pairs for end in ends):
+                end.close()
+
+
+def seen(lab: Lab, name: str) -> list[tuple[str, int]]:
+    """The state of each backend of a Service, and its connections."""
+    return [(row.state, row.connections) for row in backend_rows(lab, name)]
+
+
+def connections_in_services(lab: Lab, name: str) -> int | None:
+    """What `userproxy services` tells; None where the Service is not among them."""
+    found = {row["service"]: row["connections"] for row in lab.rows("host1", "services")}
+    return found.get(f"default/{name}")
+
+
+def end_one_after_another(
+    lab: Lab, name: str, pairs: list[tuple[socket.socket, socket.socket]], state: str
+) -> None:
+    """Each connection is shown as long as it lives."""
+    for left in range(len(pairs), 0, -1):
+        assert seen(lab, name) == [(state, left)]
+        assert connections_in_services(lab, name) == left
+        assert echoes(*pairs[-1])
+        for end in pairs.pop():
+            end.close()
+        wait_until("it is over", lambda left=left: live_connections(lab, name) < left, 5.0)  # type: ignore[misc]
+
+
+def test_a_drain_is_watched_until_the_last_connection_is_over(lab: Lab) -> None:
+    with held(lab, "watched", "10.3.242.14", 7110) as pairs, drained(lab, f"{SERVER2.ip}:7110") as said:
+        assert "3 connections may go on" in said[0]
+        end_one_after_another(lab, "watched", pairs, "draining")
+        assert seen(lab, "watched") == [("draining", 0)]
+        assert connections_in_services(lab, "watched") == 0
+
+
+def test_a_removed_pod_is_watched_until_its_last_connection_is_over(lab: Lab) -> None:
+    with held(lab, "removed-pod", "10.3.242.15", 7111) as pairs:
+        publish(lab, "removed-pod", "10.3.242.15", [])
+        end_one_after_another(lab, "removed-pod", pairs, "removed")
+        assert seen(lab, "removed-pod") == []
+        assert connections_in_services(lab, "removed-pod") == 0
+
+
+def test_a_deleted_service_is_watched_until_its_last_connection_is_over(lab: Lab) -> None:
+    with held(lab, "deleted", "10.3.242.16", 7112) as pairs:
+        withdraw(lab, "deleted")
+        (row,) = [row for row in lab.rows("host1", "services") if row["service"] == "default/deleted"]
+        assert row["problems"] == ["the Service is deleted; its live connections go on"]
+        end_one_after_another(lab, "deleted", pairs, "removed")
+        assert (seen(lab, "deleted"), connections_in_services(lab, "deleted")) == ([], None)
+
+
+def test_a_removed_pod_that_comes_back_is_up_with_the_connections_that_it_had(lab: Lab) -> None:
+    with held(lab, "comes-back", "10.3.242.17", 7113) as pairs:
+        publish(lab, "comes-back", "10.3.242.17", [])
+        assert seen(lab, "comes-back") == [("removed", 3)]
+        publish(lab, "comes-back", "10.3.242.17", [Address(SERVER2.ip, 7113)])
+        assert seen(lab, "comes-back") == [("up", 3)]
+        assert all(echoes(*ends) for ends in pairs)

@@ -46,14 +46,14 @@ class Node:
         _ip("-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", "outside")
         _ip("-n", host, "address", "add", f"{HOST_IP}/24", "dev", "eth0")
         for device in ("eth0", "outside"):
-            _ip("-n", host, "link", "set", device, "up")
+            _link_up(host, device)
         for number, member in enumerate(("server1", "server2"), start=1):
             pod = self.names[member]
             _ip("-n", host, "link", "add", member, "type", "veth", "peer", "name", "eth0", "netns", pod)
             _ip("-n", host, "address", "add", f"10.0.{number}.1/24", "dev", member)
-            _ip("-n", host, "link", "set", member, "up")
+            _link_up(host, member)
             _ip("-n", pod, "address", "add", f"10.0.{number}.2/24", "dev", "eth0")
-            _ip("-n", pod, "link", "set", "eth0", "up")
+            _link_up(pod, "eth0")
             _ip("-n", pod, "route", "add", "default", "via", f"10.0.{number}.1")
         with self.inside("host"):
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
@@ -94,6 +94,11 @@ class Node:
         with udp_from(self.names[member], address, PATIENCE_SECONDS, source_port) as client:
             client.send(b"who?")
             return client.recv(100).decode()
+
+
+def _link_up(namespace: str, device: str) -> None:
+    """Without IPv6 addresses of its own, whose routes the kernel adds some time later."""
+    _ip("-n", namespace, "link", "set", device, "addrgenmode", "none", "up")
 
 
 def _ip(*arguments: str) -> None:

@@ -73,6 +73,8 @@ async def test_both_sources_give_the_same(cluster: Cluster, tmp_path: Path) -> N
     of_api = await first_snapshot(cluster.admin_kubeconfig)
 
     print(f"{len(of_api.services)} Service ports, {len(of_api.endpoints)} with endpoints")
+    with_endpoints = {name.service for name, found in of_api.endpoints.items() if found}
+    assert with_endpoints == {"server-service", "policies", "no-such-service"}
     assert of_api.services == of_files.services
     assert of_api.endpoints == of_files.endpoints
     assert of_api.problems == of_files.problems

@@ -1,4 +1,4 @@
-"""What an operator does: connections are killed, a pod is taken out, watched until it is idle, brought back."""
+"""What an operator does: kill connections, drain a pod and watch it until it is idle, bring it back."""
 
 from __future__ import annotations
 

@@ -21,21 +21,31 @@ if TYPE_CHECKING:
 def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter) -> None:
     """Reset connections: those with these IDs, or all that match the options.
 
-    The IDs are those of `userproxy connections`. Both sides of a connection get a reset, at once.
+    The IDs are those of `userproxy connections`. Both sides of a connection get a reset, at once. The exit
+    code is 1 if a connection that is meant cannot be reset: one that netfilter carries straight to a pod.
     """
     if not ids and not wanted:
         raise click.UsageError("name connections by ID, or give --service, --client or --backend")
     if ids and wanted:
         raise click.UsageError("give either IDs or options, not both")
     with daemon_at(admin_socket) as daemon:
-        count = daemon.kill(tuple(dict.fromkeys(ids)) or None, wanted)
-    click.echo(f"killed {_counted(count, 'connection')}")
-    missing = len(set(ids)) - count
+        answer = daemon.kill(tuple(dict.fromkeys(ids)) or None, wanted)
+    click.echo(f"killed {_counted(answer.count, 'connection')}")
+    failures = []
+    if answer.beyond:
+        goes = "connection goes" if answer.beyond == 1 else "connections go"
+        failures.append(
+            f"{answer.beyond} {goes} straight to pods by netfilter (path redirect-to-pod), "
+            "which only their own ends can end: stop the client or the pod"
+        )
+    missing = len(set(ids)) - answer.count - answer.beyond
     if missing > 0:
-        raise click.ClickException(
-            f"{missing} of the IDs {'is' if missing == 1 else 'are'} no relayed connection (any more): "
+        failures.append(
+            f"{missing} of the IDs {'is' if missing == 1 else 'are'} no connection (any more): "
             "see `userproxy connections`"
         )
+    if failures:
+        raise click.ClickException("; ".join(failures))
 
 
 @click.command()

@@ -44,8 +44,11 @@ class Operator:
         self._view = view
         self._notify = notify
 
-    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
-        """Reset the connections with these ids (None: any) that match; returns how many.
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> tuple[int, int]:
+        """Reset the connections with these ids (None: any) that match.
+
+        Returns:
+            How many were reset, and how many others netfilter carries, so that they cannot be.
 
         Raises:
             OperatorError: nothing in particular is asked for.
@@ -53,8 +56,9 @@ class Operator:
         if ids is None and not wanted:
             raise OperatorError("kill what? name connections, a Service, a client or a backend")
         count = await self._workers.kill(ids, wanted)
-        log.info("an operator killed connections", connections=count)
-        return count
+        beyond = await self._view.carried_by_netfilter(ids, wanted)
+        log.info("an operator killed connections", connections=count, out_of_reach=beyond)
+        return count, beyond
 
     async def drain(self, backend: Address, *, undo: bool) -> tuple[int, int]:
         """Take a pod out, or bring it back; returns how many backends, and their connections.

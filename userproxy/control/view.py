@@ -21,7 +21,7 @@ from userproxy.ops.http.metrics import Figures
 from userproxy.planner.context import path_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from userproxy.config import Config
     from userproxy.control.sides import Sides
@@ -81,6 +81,12 @@ class View:
         async for chunk in self._sides.flows.rows(wanted):
             yield chunk
 
+    async def carried_by_netfilter(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
+        """How many of the connections with these ids (None: any) that match no worker has in hand."""
+        chosen = None if ids is None else frozenset(ids)
+        found = [row.id async for chunk in self._sides.flows.rows(wanted) for row in chunk]
+        return sum(chosen is None or one in chosen for one in found)
+
     async def services(self) -> list[ServiceRow]:
         """The Service ports, sorted by name; those too that are gone and have live connections."""
         await self._count()
@@ -106,19 +112,21 @@ class View:
     async def status(self) -> StatusRow:
         """The daemon itself."""
         await self._count()
-        problems = [f"{problem.about}: {problem.message}" for problem in self._problems]
-        flows = self._sides.flows
+        flows, source = self._sides.flows, self._source()
+        failures = [problem for problem in (self._own_problem, source.problem) if problem]
+        problems = [*failures, *filter(None, [flows.trouble]), *map(str, self._problems)]
         return StatusRow(
             version=__version__,
             pid=os.getpid(),
             node=self._config.node_name,
             mode=self._config.mode.value,
             uptime_seconds=round(monotonic() - self._started, 3),
-            source=self._source(),
+            source=source,
             services=len(self._snapshot.services),
             listeners=len(self._sides.workers.serves),
             connections=self._tally.live + flows.live,
-            problems=(*filter(None, (self._own_problem, flows.trouble)), *problems),
+            problems=tuple(dict.fromkeys(problems)),  # a source's own may be among those of its Snapshot
+            failing=bool(failures),
         )
 
     async def figures(self) -> Figures:

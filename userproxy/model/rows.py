@@ -82,15 +82,29 @@ class BackendRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Where Services come from, and how far behind it may be."""
+    """Where Services come from, and how far behind it may be.
+
+    Attributes:
+        kind: `kubernetes` or `manifests`.
+        synced: whether everything has been read at least once.
+        stale_seconds: how old its news may be; 0 while what is there is known to be in effect.
+        problem: why it cannot be followed now, with what it is about before it; empty if it can.
+    """
 
     kind: str
     synced: bool
     stale_seconds: float
+    problem: str = ""
 
 
 class StatusRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon."""
+    """The daemon.
+
+    Attributes:
+        problems: of the daemon itself, of its source, then those of Services and files.
+        failing: whether one of the first two kinds is among them, so that what is wanted is not carried out,
+            or not even known. Problems of single objects do not count.
+    """
 
     version: str
     pid: int
@@ -102,3 +116,4 @@ class StatusRow(msgspec.Struct, frozen=True, kw_only=True):
     listeners: int
     connections: int
     problems: tuple[str, ...]
+    failing: bool = False

@@ -23,6 +23,9 @@ class Problem(msgspec.Struct, frozen=True, order=True):
     reason: str
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.about}: {self.message}"
+
 
 class Node(msgspec.Struct, frozen=True):
     """The node that this daemon runs on, as far as topology is concerned.

@@ -57,8 +57,11 @@ class OperatorError(Exception):
 class Operator(Protocol):
     """What the daemon does when told to, beside what its sources say."""
 
-    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, /) -> int:
-        """Reset the connections with these ids (None: any) that match; returns how many.
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, /) -> tuple[int, int]:
+        """Reset the connections with these ids (None: any) that match.
+
+        Returns:
+            How many were reset, and how many others netfilter carries, so that they cannot be.
 
         Raises:
             OperatorError: nothing in particular is asked for.
@@ -268,8 +271,8 @@ class _Client:
             case protocol.GetStatus():
                 await self._send(protocol.answer_frame(protocol.StatusAnswer(await self._view.status())))
             case protocol.KillRequest(ids=ids, filter=wanted):
-                count = await self._operator.kill(ids, wanted)
-                await self._send(protocol.answer_frame(protocol.KillAnswer(count)))
+                killed = protocol.KillAnswer(*await self._operator.kill(ids, wanted))
+                await self._send(protocol.answer_frame(killed))
             case protocol.DrainRequest(backend=backend, undo=undo):
                 answer = protocol.DrainAnswer(*await self._operator.drain(backend, undo=undo))
                 await self._send(protocol.answer_frame(answer))

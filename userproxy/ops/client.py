@@ -89,17 +89,16 @@ class AdminClient:
         """The daemon itself."""
         return self._ask_one(protocol.GetStatus(), protocol.StatusAnswer).row
 
-    def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter | None = None) -> int:
-        """Reset connections; returns how many.
+    def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter | None = None) -> protocol.KillAnswer:
+        """Reset connections.
 
         Args:
             ids: of the connections, or None: whichever match.
             wanted: what they must have.
         """
         chosen = None if ids is None else tuple(ids)
-        return self._ask_one(
-            protocol.KillRequest(chosen, wanted or ConnectionFilter()), protocol.KillAnswer
-        ).count
+        request = protocol.KillRequest(chosen, wanted or ConnectionFilter())
+        return self._ask_one(request, protocol.KillAnswer)
 
     def drain(self, backend: Address, *, undo: bool = False) -> protocol.DrainAnswer:
         """Take a pod out by hand, or bring it back; once this returns, the data side has been told."""

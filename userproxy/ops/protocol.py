@@ -115,9 +115,15 @@ class StatusAnswer(msgspec.Struct, frozen=True, tag="status-answer"):
 
 
 class KillAnswer(msgspec.Struct, frozen=True, tag="killed"):
-    """How many connections were reset."""
+    """What killing came to.
+
+    Attributes:
+        count: how many connections were reset.
+        beyond: how many others were meant, which netfilter carries to pods: nothing of ours can end them.
+    """
 
     count: int
+    beyond: int = 0
 
 
 class DrainAnswer(msgspec.Struct, frozen=True, tag="drain-answer"):

@@ -23,6 +23,10 @@ class Source(Protocol):
     def synced(self) -> bool:
         """Whether everything has been read at least once."""
 
+    @property
+    def problem(self) -> Problem | None:
+        """Why it cannot be followed now, if so; not what is wrong with single objects or files."""
+
     def stale_seconds(self) -> float:
         """How old its news may be: 0 while what is there is known to be in effect."""
 
@@ -36,5 +40,8 @@ class Source(Protocol):
 def status_of(source: Source) -> SourceStatus:
     """What `userproxy status` and `/healthz` tell of a source."""
     return SourceStatus(
-        kind=source.kind, synced=source.synced, stale_seconds=round(source.stale_seconds(), 3)
+        kind=source.kind,
+        synced=source.synced,
+        stale_seconds=round(source.stale_seconds(), 3),
+        problem=str(source.problem or ""),
     )

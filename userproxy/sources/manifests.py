@@ -94,6 +94,11 @@ class ManifestSource:
         self._in_step = False
         self.synced = False
 
+    @property
+    def problem(self) -> Problem | None:
+        """Why the file or directory itself cannot be read."""
+        return self._path_problem
+
     def stale_seconds(self) -> float:
         """How long ago what is on disk was last wholly in effect; 0 while it is."""
         return 0.0 if self._in_step else self._clock() - self._in_step_at

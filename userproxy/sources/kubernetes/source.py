@@ -103,6 +103,11 @@ class KubernetesSource:
         """Whether each kind of object has been listed once."""
         return all(reflector.synced for reflector in self._reflectors)
 
+    @property
+    def problem(self) -> Problem | None:
+        """Why the server does not tell; one reason of several."""
+        return next(iter(self._troubles()), None)
+
     def stale_seconds(self) -> float:
         """How long ago the server was last known to have told everything; 0 while it does."""
         return max(reflector.stale_seconds() for reflector in self._reflectors)
@@ -167,18 +172,18 @@ class KubernetesSource:
 
     def _note_trouble(self, changed: Reflector) -> None:
         """Say what is wrong, once for all reflectors that suffer from the same."""
-        current = {reflector.trouble for reflector in self._reflectors if reflector.trouble}
         others = [reflector.trouble for reflector in self._reflectors if reflector is not changed]
         if changed.trouble and changed.trouble not in others:
             effect = "what is known stays in effect" if self.synced else "nothing is served until it does"
             log.error("the API server does not tell", error=changed.trouble, effect=effect)
-        elif not current:
+        elif not self._troubles():
             log.info("in touch with the API server", server=self._connections[0].server)
-        about = self._connections[0].server or self.kind
-        self._index.report(
-            self.kind, [Problem(about, "ApiServerTrouble", trouble) for trouble in sorted(current)]
-        )
+        self._index.report(self.kind, self._troubles())
         self._dirty.set()
+
+    def _troubles(self) -> list[Problem]:
+        current = {reflector.trouble for reflector in self._reflectors if reflector.trouble}
+        return [Problem(self.kind, "ApiServerTrouble", trouble) for trouble in sorted(current)]
 
 
 def _resources(node_name: str, service_proxy_name: str | None) -> tuple[Resource, Resource, Resource]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FIELDS = {
     "services": "service protocol path frontends listener backends_up backends connections problems",
     "backends": "service backend node zone state reason since latency_ms connections",
-    "status": "version pid node mode uptime_seconds source services listeners connections problems",
+    "status": "version pid node mode uptime_seconds source services listeners connections problems failing",
 }
 
 
@@ -123,6 +123,20 @@ def test_status_tells_the_problems_below_the_facts(admin_socket: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_status_fails_while_the_daemon_is_out_of_step(tmp_path: Path, output: str) -> None:
+    view = MadeUpView()
+    away = "kubernetes: https://10.0.0.1:6443 cannot be reached: Connection refused"
+    view.status_row = msgspec.structs.replace(
+        STATUS, problems=(away, "default/empty: no endpoints"), failing=True
+    )
+    with running(tmp_path / "s", view):
+        result = run(tmp_path / "s", "status", "-o", output)
+    assert result.exit_code == 1
+    assert away in result.stdout
+    assert result.stderr == f"userproxy: the daemon is out of step: {away}\n"
+
+
 @pytest.mark.parametrize(
     ("synced", "stale", "told"),
     [
@@ -145,7 +159,7 @@ def test_json_has_the_fields_that_scripts_lean_on(admin_socket: Path, command: s
 def test_the_json_of_status_is_one_object(admin_socket: Path) -> None:
     row = json.loads(run(admin_socket, "status", "-o", "json").stdout)
     assert list(row) == FIELDS["status"].split()
-    assert list(row["source"]) == ["kind", "synced", "stale_seconds"]
+    assert list(row["source"]) == ["kind", "synced", "stale_seconds", "problem"]
 
 
 @pytest.mark.parametrize("command", ["services", "backends"])

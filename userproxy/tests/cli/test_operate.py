@@ -55,7 +55,24 @@ def test_kill_by_what_connections_have(shell: Shell) -> None:
 def test_an_id_that_is_not_there_is_told(shell: Shell) -> None:
     done = shell.run("kill", "4711-1", "unknown")
     assert (done.exit_code, done.stdout) == (1, "killed 1 connection\n")
-    assert done.stderr.startswith("userproxy: 1 of the IDs is no relayed connection (any more)")
+    assert done.stderr.startswith("userproxy: 1 of the IDs is no connection (any more)")
+
+
+def test_what_netfilter_carries_is_told_with_the_reason(shell: Shell) -> None:
+    shell.operator.beyond = 2
+    done = shell.run("kill", "--service", "default/web")
+    assert (done.exit_code, done.stdout) == (1, "killed 3 connections\n")
+    assert done.stderr == (
+        "userproxy: 2 connections go straight to pods by netfilter (path redirect-to-pod), "
+        "which only their own ends can end: stop the client or the pod\n"
+    )
+
+
+def test_an_id_of_the_kernel_is_there_and_out_of_reach(shell: Shell) -> None:
+    done = shell.run("kill", "4711-1", "ct-7")
+    assert (done.exit_code, done.stdout) == (1, "killed 1 connection\n")
+    assert done.stderr.startswith("userproxy: 1 connection goes straight to pods by netfilter")
+    assert "of the IDs" not in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [(), ("4711-1", "--client", "10.0.1.3")])

@@ -62,13 +62,13 @@ async def test_to_kill_nothing_in_particular_is_refused(desk: Desk, side: Contro
 
 
 async def test_connections_are_killed_by_id_or_by_what_they_have(desk: Desk, side: ControlSide) -> None:
-    assert await desk.operator.kill(["7-1", "7-2"], EVERYTHING) == 2
-    assert await desk.operator.kill(None, ConnectionFilter(backend=POD1)) == 0
+    assert await desk.operator.kill(["7-1", "7-2"], EVERYTHING) == (2, 0)
+    assert await desk.operator.kill(None, ConnectionFilter(backend=POD1)) == (0, 0)
     assert side.journal[-2:] == ["kill 7-1 7-2 of False", "kill all of True"]
 
 
 async def test_to_kill_an_empty_list_kills_nothing(desk: Desk) -> None:
-    assert await desk.operator.kill([], EVERYTHING) == 0
+    assert await desk.operator.kill([], EVERYTHING) == (0, 0)
 
 
 async def test_a_drain_is_carried_out_when_it_is_answered(desk: Desk, side: ControlSide) -> None:

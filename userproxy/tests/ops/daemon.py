@@ -109,6 +109,7 @@ class MadeUpView:
         self.service_rows = [SERVICE, REFUSED]
         self.backend_rows = [UP, DOWN]
         self.chunk = chunk
+        self.status_row = STATUS
 
     async def connections(self, wanted: ConnectionFilter, /) -> AsyncIterator[list[ConnectionRow]]:
         """The rows that match."""
@@ -133,20 +134,28 @@ class MadeUpView:
 
     async def status(self) -> StatusRow:
         """The daemon."""
-        return STATUS
+        return self.status_row
 
 
 class MadeUpOperator:
-    """What the made-up daemon is told to do; it notes that, and kills and drains nothing."""
+    """What the made-up daemon is told to do; it notes that, and kills and drains nothing.
+
+    Attributes:
+        beyond: how many connections netfilter carries.
+    """
 
     def __init__(self) -> None:
         self.killed: list[tuple[tuple[str, ...] | None, ConnectionFilter]] = []
         self.drained: list[tuple[Address, bool]] = []
+        self.beyond = 0
 
-    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, /) -> int:
-        """As many as ids were given; three otherwise."""
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, /) -> tuple[int, int]:
+        """As many as ids were given; three otherwise. Those of the kernel are out of reach."""
         self.killed.append((None if ids is None else tuple(ids), wanted))
-        return 3 if ids is None else len([one for one in ids if one != "unknown"])
+        if ids is None:
+            return 3, self.beyond
+        beyond = len([one for one in ids if one.startswith("ct-")])
+        return len([one for one in ids if one != "unknown"]) - beyond, beyond
 
     async def drain(self, backend: Address, /, *, undo: bool) -> tuple[int, int]:
         """Two backends with five connections; 10.9.9.9 is none."""

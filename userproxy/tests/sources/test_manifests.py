@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from userproxy.model.snapshot import EMPTY, Snapshot
-from userproxy.sources import manifests
+from userproxy.sources import manifests, status_of
 from userproxy.sources.manifests import ManifestSource
 from userproxy.tests.sources.objects import endpoint_slice, service
 
@@ -276,6 +276,7 @@ def test_the_only_file_may_vanish_and_come_back(tmp_path: Path) -> None:
     path.unlink()
     snapshot = source.reload()
     assert (served(snapshot), reasons(snapshot)) == (["server-service"], ["ManifestsMissing"])
+    assert status_of(source).problem == str(snapshot.problems[0])
     assert "what it held stays in effect" in snapshot.problems[0].message
     write(path, OTHER)
     snapshot = source.reload()

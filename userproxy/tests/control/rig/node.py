@@ -116,6 +116,7 @@ def flow(frontend: str, pod: Address, number: int = 1) -> Flow:
         idle=1.0,
         bytes_up=0,
         bytes_down=0,
+        counted=True,
     )
 
 

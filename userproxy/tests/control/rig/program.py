@@ -27,6 +27,7 @@ class InMemorySource:
     """
 
     kind = "manifests"
+    problem: Problem | None = None
 
     def __init__(self) -> None:
         self.told: list[tuple[Problem, ...]] = []

@@ -47,5 +47,5 @@ def test_the_body_has_the_fields_of_kube_proxy_and_the_source() -> None:
         "nodeEligible": True,
         "healthy": True,
         "status": {"IPv4": {"lastUpdated": "2001-09-09T01:46:35.000Z", "healthy": True}},
-        "source": {"kind": "kubernetes", "synced": True, "stale_seconds": 3.5},
+        "source": {"kind": "kubernetes", "synced": True, "stale_seconds": 3.5, "problem": ""},
     }

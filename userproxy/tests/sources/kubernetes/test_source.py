@@ -11,6 +11,7 @@ import structlog
 
 from userproxy.lab.objects import node
 from userproxy.model.snapshot import Node, Problem, Snapshot
+from userproxy.sources import status_of
 from userproxy.sources.kubernetes.failures import AccessError
 from userproxy.sources.kubernetes.source import KubernetesSource
 from userproxy.tests.sources.kubernetes.scripted import (
@@ -155,9 +156,26 @@ async def test_the_same_trouble_of_all_reflectors_is_one_line_and_one_problem() 
     troubles = [line["error"] for line in logs if line["log_level"] == "error"]
     assert troubles == ["has hung up", "cannot be reached"]
     assert snapshot is not None
-    assert snapshot.problems == (Problem("https://api", "ApiServerTrouble", "cannot be reached"),)
+    assert snapshot.problems == (Problem("kubernetes", "ApiServerTrouble", "cannot be reached"),)
+    assert status_of(run.source).problem == "kubernetes: cannot be reached"
     assert len(snapshot.services) == 1
     assert run.source.stale_seconds() > 0
+
+
+async def test_why_it_cannot_be_followed_is_known_before_anything_is() -> None:
+    lost: list[Answer] = [AccessError("cannot be reached", unreachable=True)] * 500
+    run = Run(lost, [page(1), [OPEN]], NO_NODE)
+    with structlog.testing.capture_logs():
+        assert await run.play() is None
+    assert status_of(run.source).problem == "kubernetes: cannot be reached"
+
+
+async def test_in_touch_there_is_no_problem() -> None:
+    run = Run([AccessError("refused"), page(1, SERVICE), [OPEN]], [page(1), [OPEN]], NO_NODE)
+    told: list[str] = []
+    with structlog.testing.capture_logs():
+        await run.play(lambda: told.append(status_of(run.source).problem))
+    assert told == [""]
 
 
 async def test_the_authors_are_told_of_problems() -> None:

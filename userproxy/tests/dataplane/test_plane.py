@@ -56,9 +56,11 @@ def test_another_listener_takes_the_place_of_one_whose_clients_are_served_all_th
     before = plane.serve(backend)
     waiting = plane.connect(before)
     after = plane.serve(backend)
+    assert plane.relays(waiting, plane.taken(backend))
+    assert plane.relays(*plane.pair(before, backend)), "while the kernel's rules lead there"
+    plane.timers.tick()
     with pytest.raises(ConnectionRefusedError):
         plane.connect(before)
-    assert plane.relays(waiting, plane.taken(backend))
     assert plane.relays(*plane.pair(after, backend))
     assert plane.plane.serves == [after]
 

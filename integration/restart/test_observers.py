@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FRONTEND = SERVER_SERVICE.frontend
 HEALTHZ, METRICS = 10256, 10249
+PATIENCE_SECONDS = 30.0
 
 
 class Observer:
@@ -131,9 +132,11 @@ def ask(port: int, path: str) -> tuple[str, str]:
 def kill_one_worker(lab: Lab, prometheus: Prometheus) -> None:
     """After its last counts were seen; returns when it is replaced."""
     victim, seen = workers(lab)[0], prometheus.statuses["200"]
-    wait_until("it was seen", lambda: prometheus.statuses["200"] > seen + 2, 10.0)
+    wait_until("it was seen", lambda: prometheus.statuses["200"] > seen + 2, PATIENCE_SECONDS)
     os.kill(victim, signal.SIGKILL)
-    wait_until("it is replaced", lambda: victim not in workers(lab) and len(workers(lab)) == 2, 10.0)
+    wait_until(
+        "it is replaced", lambda: victim not in workers(lab) and len(workers(lab)) == 2, PATIENCE_SECONDS
+    )
 
 
 def test_no_probe_is_refused_and_no_counter_runs_backwards(lab: Lab) -> None:
@@ -144,10 +147,10 @@ def test_no_probe_is_refused_and_no_counter_runs_backwards(lab: Lab) -> None:
         for number in range(2, 5):
             transfer.some()  # so that earlier workers have something to do
             daemon.send(signal.SIGHUP)
-            wait_until("it started anew", partial(has_started, lab, number), 15.0)
+            wait_until("it started anew", partial(has_started, lab, number), PATIENCE_SECONDS)
             lab.wait_for_daemon("host1")
         assert transfer.finish()
-        wait_until("the earlier workers have ended", lambda: len(workers(lab)) == 2, 10.0)
+        wait_until("the earlier workers have ended", lambda: len(workers(lab)) == 2, PATIENCE_SECONDS)
         for _ in range(2):
             kill_one_worker(lab, prometheus)
     print(f"3 SIGHUP, 2 workers killed: {load}; /healthz {probes}; /metrics {prometheus}")
@@ -164,8 +167,8 @@ def test_the_addresses_of_the_pages_may_change_with_the_configuration(lab: Lab) 
     daemon = lab.start_daemon("host1", "--config", str(file))
     file.write_text("healthz-bind-address: 127.0.0.1:10257\nmetrics-bind-address: ''\n")
     daemon.send(signal.SIGHUP)
-    wait_until("it started anew", partial(has_started, lab, 2), 15.0)
-    wait_until("it answers at its new address", lambda: daemon.listens(10257), 5.0)
+    wait_until("it started anew", partial(has_started, lab, 2), PATIENCE_SECONDS)
+    wait_until("it answers at its new address", lambda: daemon.listens(10257), PATIENCE_SECONDS)
     with inside(lab, "host1"):
         assert ask(10257, "/livez")[0] == "200"
     assert not daemon.listens(HEALTHZ)

@@ -11,6 +11,7 @@ import uvloop
 
 from userproxy.control import handover
 from userproxy.control.daemon import Daemon, Parts, StartError
+from userproxy.control.host_address import HostAddress
 from userproxy.control.node_lock import NodeLock
 from userproxy.control.operator import Operator
 from userproxy.control.pod_health import PodHealth
@@ -103,7 +104,8 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
     inherited = handover.take()
     counters = Counters.total(inherited.past)
     view = View(config, sides, counters, lambda: status_of(source), time.time)
-    reconciler = Reconciler(config, sides, HostPorts.load(config.ports, PortFile(config.state_dir)), view)
+    ports = HostPorts.load(config.ports, PortFile(config.state_dir))
+    reconciler = Reconciler(config, sides, ports, view, HostAddress(config))
     parts = Parts(config, source, sides, reconciler, view, Metrics(config.mode.value, counters))
     daemon = Daemon(parts, inherited)
     pod_health.on_change = daemon.notify

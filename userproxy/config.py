@@ -54,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
         service_proxy_name: serve the Services labelled `service.kubernetes.io/service-proxy-name` with this
             name; by default, those without that label.
         node_name: this node's name in the Node and EndpointSlice objects; the host name by default.
-        host_ip: of the listeners; the node's primary address by default.
+        host_ip: of the listeners; by default the node's primary address, also as that changes.
         mode: the path of Services that do not choose one.
         port_range: of the listeners' host ports, `FIRST-LAST`.
         admin_socket: where `userproxy connections` and its siblings ask.
@@ -90,7 +90,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
 
 
 class Config(Settings, frozen=True, kw_only=True):
-    """Settings in which everything has been filled in and checked."""
+    """Settings in which everything has been filled in and checked.
+
+    Attributes:
+        host_ip_follows: nobody has named `host_ip`: it is the node's primary address, and goes with it.
+    """
+
+    host_ip_follows: bool = False
 
     @property
     def worker_count(self) -> int:
@@ -193,9 +199,18 @@ def _complete(settings: Settings) -> Config:
         raise ValueError(f"workers: {settings.workers} is not `auto` or a number from 1 on")
     _check_addresses(settings)
     _check_source(settings)
-    host_ip = _host_ip(settings.host_ip) if settings.host_ip else _primary_address()
-    name = settings.node_name or socket.gethostname().lower()
-    return Config(**{**msgspec.structs.asdict(settings), "host_ip": host_ip, "node_name": name})
+    host_ip = _host_ip(settings.host_ip) if settings.host_ip else primary_address()
+    if not host_ip:
+        raise ValueError(
+            "host-ip: this node has no default route to take its primary address from: "
+            "name the address with --host-ip"
+        )
+    filled_in = {
+        "host_ip": host_ip,
+        "host_ip_follows": not settings.host_ip,
+        "node_name": settings.node_name or socket.gethostname().lower(),
+    }
+    return Config(**{**msgspec.structs.asdict(settings), **filled_in})
 
 
 def _check_addresses(settings: Settings) -> None:
@@ -224,25 +239,29 @@ def _host_ip(text: str) -> str:
         raise ValueError(f"host-ip: {error}") from None
     if Address(host_ip, 0).is_ipv6:
         raise ValueError(f"host-ip: {host_ip} is an IPv6 address; only IPv4 Services can be captured yet")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((host_ip, 0))
-        except OSError:
-            raise ValueError(
-                f"host-ip: {host_ip} is not an address of this node: choose one that `ip address` shows"
-            ) from None
+    if not is_own_address(host_ip):
+        raise ValueError(
+            f"host-ip: {host_ip} is not an address of this node: choose one that `ip address` shows"
+        )
     return host_ip
 
 
-def _primary_address() -> str:
-    """The source address that the kernel would take to leave this node; no packet is sent."""
+def primary_address() -> str:
+    """The source address that the kernel would take to leave this node; empty if there is no way out."""
+    return _source_address("192.0.2.1")  # TEST-NET-1 (RFC 5737)
+
+
+def is_own_address(ip: str) -> bool:
+    """Whether an IPv4 address is one of this node's now."""
+    return _source_address(ip) == ip  # to an address of its own, a node speaks from it
+
+
+def _source_address(ip: str) -> str:
+    """From where the kernel would speak to an address; no packet is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737)
+            probe.connect((ip, 9))
         except OSError:
-            raise ValueError(
-                "host-ip: this node has no default route to take its primary address from: "
-                "name the address with --host-ip"
-            ) from None
-        ip: str = probe.getsockname()[0]
-        return ip
+            return ""
+        source: str = probe.getsockname()[0]
+        return source

@@ -50,7 +50,9 @@ def _choice(values: type[enum.StrEnum]) -> click.Choice[str]:
 )
 @click.option("--config", "config_file", type=_PATH, help="YAML with these settings; flags win over it.")
 @click.option("--node-name", help="This node's name in Node and EndpointSlice objects. [default: host name]")
-@click.option("--host-ip", help="The address of the listeners. [default: the node's primary address]")
+@click.option(
+    "--host-ip", help="The address of the listeners. [default: the node's primary address, as it changes]"
+)
 @click.option("--mode", type=_choice(TrafficPath), help="The path of Services that choose none.")
 @click.option("--port-range", help=f"The listeners' host ports. [default: {config.DEFAULT_PORT_RANGE}]")
 @click.option(

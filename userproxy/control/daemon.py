@@ -18,6 +18,7 @@ from userproxy.control.handover import NOTHING, Handover
 from userproxy.control.loop import ReconcileLoop
 from userproxy.model.actions import CaptureChange
 from userproxy.model.state import Refuse
+from userproxy.net.addresses import AddressWatch
 from userproxy.netfilter import NetfilterError
 from userproxy.ops.http.health import Health
 from userproxy.ops.http.server import Pages, serve_http
@@ -173,6 +174,7 @@ class Daemon:
         yield self._loop.run()
         yield self._repair()
         yield self._notice_use()
+        yield self._watch_addresses()
         yield self._workers.mind(self.notify)
         yield serve_http(self._config.healthz_address, pages.probes(), HEALTHZ_FLAG, self._listeners)
         yield serve_http(self._config.metrics_address, pages.metrics(), METRICS_FLAG, self._listeners)
@@ -262,6 +264,19 @@ class Daemon:
                     self._pod_health.notice(await self._kernel.used())
                 except Exception as error:  # noqa: BLE001 - told, and tried again
                     log.error("pods of Services in use are not checked", error=str(error))  # noqa: TRY400
+
+    async def _watch_addresses(self) -> None:
+        """Follow the node's addresses, until cancelled."""
+        watch = AddressWatch(asyncio.get_running_loop(), self._look_at_address)
+        self._look_at_address(addresses=False)  # there was nobody to tell until now
+        try:
+            await asyncio.Event().wait()
+        finally:
+            watch.close()
+
+    def _look_at_address(self, *, addresses: bool) -> None:
+        if self._reconciler.look_at_address(changed=addresses):
+            self._loop.notify()
 
     async def _shut_down(self) -> None:
         log.info("stopping", drain_seconds=self._config.drain_seconds)

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from userproxy.config import Config
+    from userproxy.control.host_address import HostAddress
     from userproxy.control.port_file import HostPorts
     from userproxy.control.sides import Sides
     from userproxy.control.view import View
     from userproxy.model.actions import Actions
+    from userproxy.model.address import Address
     from userproxy.model.service import ServicePortName
 
 log = structlog.get_logger("userproxy.control")
@@ -43,9 +45,12 @@ class Reconciler:
         sides: that carry connections.
         ports: the host ports.
         view: is shown what was done.
+        address: of the listeners.
     """
 
-    def __init__(self, config: Config, sides: Sides, ports: HostPorts, view: View) -> None:
+    def __init__(
+        self, config: Config, sides: Sides, ports: HostPorts, view: View, address: HostAddress
+    ) -> None:
         self._workers = sides.workers
         self._kernel = sides.kernel
         self._pod_health = sides.pod_health
@@ -53,7 +58,10 @@ class Reconciler:
         self._ports = ports
         self._view = view
         self._node = Node(config.node_name)
-        self._planner = Planner(ports.book, config.host_ip, config.mode)
+        self._address = address
+        self._moved = False
+        self._left: set[Address] = set()
+        self._planner = Planner(ports.book, address.ip, config.mode)
         self._snapshot: Snapshot | None = None
         self._actual = NodeState()
         self._problems: frozenset[Problem] = frozenset()
@@ -114,6 +122,9 @@ class Reconciler:
         await future
 
     async def _reconcile(self) -> None:
+        if self._moved:
+            await self._kernel.move(self._address.ip if self._address.is_there else "")
+            self._moved = False
         if self._snapshot is None:
             return
         snapshot = self._drained.mark(self._snapshot)
@@ -137,8 +148,11 @@ class Reconciler:
                 steps = actions_for(wanted, self._actual)
             if steps:
                 await self._carry_out(steps, wanted)
+        await self._forget_left()
         idle = self._drained.idle(snapshot)
-        self._report(frozenset({*snapshot.problems, *problems, *idle, *self._bypasses}))
+        self._report(
+            frozenset({*snapshot.problems, *problems, *idle, *self._bypasses, *self._address.problems})
+        )
         self._view.observe(snapshot, self._actual, tuple(sorted(self._problems)))
         attempt.raise_failures(self._workers.behind)
 
@@ -164,6 +178,24 @@ class Reconciler:
         news = found != self._bypasses
         self._bypasses = found
         return news
+
+    def look_at_address(self, *, changed: bool) -> bool:
+        """See whether the node still has the host IP; `reconcile` then moves to the one that it has.
+
+        Args:
+            changed: addresses have come or gone, and routes with them, even if the host IP is the same.
+
+        Returns:
+            Whether there is anything to carry out.
+        """
+        before = self._address.ip
+        moved = self._address.look()
+        if self._address.ip != before:
+            self._left |= {serve.listener for serve in self._actual.serves.values()}
+            log.warning("the node's address has changed", before=before, now=self._address.ip)
+            self._planner.host_ip = self._address.ip
+        self._moved |= moved or changed
+        return self._moved
 
     def retry_occupied(self) -> bool:
         """Have the next `reconcile` try host ports again that something else had.
@@ -193,6 +225,13 @@ class Reconciler:
             uncapture=len(steps.capture.remove),
             close=len(steps.close),
         )
+
+    async def _forget_left(self) -> None:
+        """Those who are connected to a listener on an address that the node has lost need not wait for it."""
+        served = {serve.listener for serve in self._actual.serves.values()}
+        if self._left - served:
+            await self._kernel.forget_redirected(self._left - served)
+            self._left &= served
 
     def _arrive(self, state: NodeState) -> None:
         self._actual = state

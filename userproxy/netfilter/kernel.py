@@ -13,7 +13,7 @@ from userproxy.model.state import NodeState
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.bypass.look import BypassWatch
 from userproxy.netfilter.conntrack.flows import Flow, flows
-from userproxy.netfilter.conntrack.stale import forget
+from userproxy.netfilter.conntrack.stale import forget, forget_redirected
 from userproxy.netfilter.nftables import Nftables
 from userproxy.netfilter.routes import Routes
 
@@ -34,7 +34,8 @@ class Kernel:
     """Our part of the kernel's state, in the network namespace of this thread. Lives as long as the daemon.
 
     Args:
-        host_ip: the source of the host's own connections to Service IPs, where no other route gives one.
+        host_ip: the source of the host's own connections to Service IPs, where no other route gives one;
+            empty to leave it to the kernel.
 
     Raises:
         NetfilterError: the kernel cannot be spoken to; likewise each of the methods.
@@ -97,10 +98,24 @@ class Kernel:
                     del self._uses[ip]
                 await asyncio.to_thread(self._routes.discard, gone, self._host_ip)
 
+    async def move(self, host_ip: str) -> None:
+        """Have the host's own connections to Service IPs come from another address from now on.
+
+        Puts back the routes that went with an address, too.
+        """
+        async with self._lock:
+            self._host_ip = host_ip
+            await self._ensure_routes()
+
     async def forget(self, frontends: Mapping[Frontend, Collection[Address]]) -> None:
         """Forget the UDP flows to these frontends, but for those that lead to the addresses under each."""
         async with self._lock:
             await asyncio.to_thread(forget, frontends)
+
+    async def forget_redirected(self, listeners: Collection[Address]) -> None:
+        """Forget the flows to these listeners, which are no more: their clients are reset, if they speak."""
+        async with self._lock:
+            await asyncio.to_thread(forget_redirected, listeners)
 
     async def flows(self, frontends: Collection[Frontend] = ()) -> list[Flow]:
         """The connections that the kernel carries to pods, to these frontends or to any of others too."""

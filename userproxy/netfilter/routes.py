@@ -83,12 +83,14 @@ class Routes:
     def ensure(self, addresses: Iterable[str], host_ip: str) -> None:
         """Let the host connect to these Service IPs, with `host_ip` as its source; and to no others.
 
+        Without one (empty), the kernel chooses the source.
+
         Reads what is there and changes only what differs. IPv6 addresses are left out.
 
         Raises:
             NetfilterError: part of it may be done; call again.
         """
-        source = ipaddress.IPv4Address(host_ip).packed
+        source = _source(host_ip)
         wanted = {
             (ipaddress.IPv4Address(address).packed, source) for address in addresses if ":" not in address
         }
@@ -139,7 +141,7 @@ class Routes:
         return rules
 
     def _messages(self, kind: int, addresses: Iterable[str], host_ip: str) -> list[Message]:
-        source = ipaddress.IPv4Address(host_ip).packed
+        source = _source(host_ip)
         return [
             self._route(kind, ipaddress.IPv4Address(address).packed, source)
             for address in addresses
@@ -203,6 +205,10 @@ class Routes:
             raise NetfilterError(f"cannot read the routes of Service IPs: {error}") from error
         except OSError as error:
             raise NetfilterError(f"cannot read the routes of Service IPs: {error}") from error
+
+
+def _source(host_ip: str) -> bytes:
+    return ipaddress.IPv4Address(host_ip).packed if host_ip else b""
 
 
 def _rule(kind: int) -> Message:

@@ -45,11 +45,11 @@ class Planner:
 
         Args:
             book: gives the host ports; each call of `wanted` changes it.
-            host_ip: of the listeners.
+            host_ip: of the listeners; may be set anew, and is then that of the next plan.
             mode: the path of Services that do not choose one.
         """
         self._book = book
-        self._host_ip = host_ip
+        self.host_ip = host_ip
         self._mode = mode
         self._context: PlanContext | None = None
         self._made: dict[ServicePortName, _Made] = {}
@@ -77,7 +77,7 @@ class Planner:
             next round: go on until the plan is empty.
         """
         self._release_closed(actual)
-        context = PlanContext(node, self._host_ip, self._mode, self._book.range)
+        context = PlanContext(node, self.host_ip, self._mode, self._book.range)
         if context != self._context:
             self._context = context
             self._made, self._ports, self._troubled, self._claims, self._seen = {}, {}, {}, 0, None

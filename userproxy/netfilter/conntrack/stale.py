@@ -1,12 +1,15 @@
-"""Forgetting UDP flows.
+"""Forgetting flows.
 
 A flow keeps the translation of its first packet for as long as its client keeps sending. Whoever changes
 where a UDP frontend leads, or removes it, has the flows forgotten that lead elsewhere, or old clients stay
-with what is gone. TCP connections end by themselves and are left alone.
+with what is gone. TCP connections end by themselves and are left alone; but for those to a listener whose
+address the node has lost: their packets would go on to nowhere, and so their clients would wait for long.
+Forgotten, they get to a listener that does not know them, and are reset.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from typing import TYPE_CHECKING
 
@@ -48,27 +51,52 @@ def forget(frontends: Mapping[Frontend, Collection[Address]]) -> int:
     }
     if not stale:
         return 0
+    with _conntrack() as connection:
+        destinations = list(stale) if len(stale) <= SINGLE_DUMPS else [None]
+        found = {
+            original
+            for destination in destinations
+            for body in connection.dump(entry.question(Protocol.UDP, destination, dnat=False))
+            for original in _stale_original(body, stale)
+        }
+        return _delete(connection, found)
+
+
+def forget_redirected(listeners: Collection[Address]) -> int:
+    """Forget the flows that were redirected to these addresses. Blocks, briefly; for any thread.
+
+    Returns:
+        How many were forgotten.
+
+    Raises:
+        NetfilterError: some flows may be left; call again.
+    """
+    with _conntrack() as connection:
+        found = set()
+        for body in connection.dump(entry.question(dnat=True)):
+            fields = entry.fields_of(body)
+            reply = entry.direction(fields.get(entry.REPLY, b""))
+            if reply is not None and reply.source in listeners:
+                found.add(fields[entry.ORIGINAL])
+        return _delete(connection, found)
+
+
+@contextlib.contextmanager
+def _conntrack() -> Iterator[Socket]:
     try:
         connection = Socket(entry.NETLINK_NETFILTER)
         try:
-            return _forget(connection, stale)
+            yield connection
         finally:
             connection.close()
     except (RefusedError, OSError) as error:
         refused = isinstance(error, RefusedError) and error.refusal.errno == errno.EPERM
         remedy = " (run as root or grant CAP_NET_ADMIN)" if refused else ""
-        raise NetfilterError(f"cannot forget UDP flows: {error}{remedy}") from error
+        raise NetfilterError(f"cannot forget flows: {error}{remedy}") from error
 
 
-def _forget(connection: Socket, stale: _Stale) -> int:
-    destinations = list(stale) if len(stale) <= SINGLE_DUMPS else [None]
-    found = {
-        original
-        for destination in destinations
-        for body in connection.dump(entry.question(Protocol.UDP, destination, dnat=False))
-        for original in _stale_original(body, stale)
-    }
-    deletions = [entry.deletion(original) for original in sorted(found)]
+def _delete(connection: Socket, originals: Collection[bytes]) -> int:
+    deletions = [entry.deletion(original) for original in sorted(originals)]
     for refusal in connection.request(deletions):
         if refusal.errno != errno.ENOENT:  # it expired meanwhile
             raise RefusedError(refusal, "conntrack entry")

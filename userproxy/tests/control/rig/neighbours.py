@@ -207,6 +207,14 @@ class InMemoryKernel:
         self.guards |= change.guard
         self.guards -= change.unguard
 
+    async def move(self, host_ip: str) -> None:
+        """Of `Kernel`."""
+        self._note(f"move to {host_ip or 'nowhere'}", "move")
+
+    async def forget_redirected(self, listeners: Collection[Address]) -> None:
+        """Of `Kernel`."""
+        self._note(f"forget {', '.join(sorted(map(str, listeners)))}", "forget_redirected")
+
     async def forget(self, frontends: Mapping[Frontend, Collection[Address]]) -> None:
         """Of `Kernel`."""
         self._note(f"forget flows of {len(frontends)}", "forget")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from userproxy.config import Config
+from userproxy.control.host_address import HostAddress
 from userproxy.control.pod_health import PodHealth
 from userproxy.control.port_file import HostPorts, PortFile
 from userproxy.control.reconcile import Reconciler
@@ -125,6 +126,7 @@ class ControlSide:
 
     Attributes:
         journal: what the neighbours were told, in order.
+        addresses: of the node; the last one is its primary.
         flows: the connections that the kernel carries, as conntrack has them.
     """
 
@@ -141,7 +143,13 @@ class ControlSide:
         self.ports = HostPorts.load(self.config.ports, PortFile(directory))
         self.counters = Counters()
         self.view = View(self.config, self.sides, self.counters, lambda: SOURCE, self.clock)
-        self.reconciler = Reconciler(self.config, self.sides, self.ports, self.view)
+        self.addresses = [self.config.host_ip]
+        address = HostAddress(
+            self.config,
+            lambda: self.addresses[-1] if self.addresses else "",
+            lambda ip: ip in self.addresses,
+        )
+        self.reconciler = Reconciler(self.config, self.sides, self.ports, self.view, address)
 
     async def carry_out(self, wanted: Snapshot) -> list[str]:
         """Reconcile; returns what the neighbours were told."""

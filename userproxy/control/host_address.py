@@ -1,0 +1,67 @@
+"""The address that our listeners have: named by hand, or the node's primary one, as that changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from userproxy.config import is_own_address, primary_address
+from userproxy.model.snapshot import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from userproxy.config import Config
+
+
+class HostAddress:
+    """The host IP. Lives as long as the daemon.
+
+    An address that nobody has named is kept for as long as the node has it, whatever else it gets: what
+    listens there goes on. Only when it is gone does the node's primary address of then take its place.
+
+    Args:
+        config: of the daemon.
+        primary: tells the node's primary address; empty while there is none.
+        is_own: tells whether an address is the node's.
+
+    Attributes:
+        ip: of the listeners.
+        is_there: whether the node has it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        primary: Callable[[], str] = primary_address,
+        is_own: Callable[[str], bool] = is_own_address,
+    ) -> None:
+        self.ip = config.host_ip
+        self.is_there = True
+        self._node = config.node_name
+        self._follows = config.host_ip_follows
+        self._primary = primary
+        self._is_own = is_own
+
+    @property
+    def problems(self) -> frozenset[Problem]:
+        """That it is not there, and what to do."""
+        if self.is_there:
+            return frozenset()
+        remedy = "give it back to an interface, or name another one with --host-ip and start anew"
+        if self._follows:
+            remedy = "the node has no other yet; give it an address and a default route"
+        message = (
+            f"{self.ip} is no longer an address of this node, and Services that are redirected to listeners "
+            f"on it are not reached: {remedy}"
+        )
+        return frozenset({Problem(self._node, "HostAddressMissing", message)})
+
+    def look(self) -> bool:
+        """See what the node has now; returns whether anything is different from before."""
+        before = (self.ip, self.is_there)
+        self.is_there = self._is_own(self.ip)
+        if not self.is_there and self._follows:
+            primary = self._primary()
+            if primary:
+                self.ip, self.is_there = primary, True
+        return before != (self.ip, self.is_there)

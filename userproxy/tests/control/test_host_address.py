@@ -1,0 +1,64 @@
+"""Which address listeners have, while those of the node come and go."""
+
+from __future__ import annotations
+
+import pytest
+
+from userproxy.config import Config, is_own_address
+from userproxy.control.host_address import HostAddress
+
+FIRST, SECOND = "10.100.0.2", "10.100.0.9"
+
+
+class Node:
+    """A node's addresses; the last one is the primary."""
+
+    def __init__(self) -> None:
+        self.has = [FIRST]
+
+    def address(self, *, follows: bool) -> HostAddress:
+        """The host IP, while the node has only the first address."""
+        config = Config(host_ip=FIRST, host_ip_follows=follows, node_name="host1")
+        return HostAddress(config, lambda: self.has[-1] if self.has else "", lambda ip: ip in self.has)
+
+
+def test_an_address_is_kept_for_as_long_as_the_node_has_it() -> None:
+    node = Node()
+    address = node.address(follows=True)
+    node.has = [FIRST, SECOND]
+    assert not address.look()
+    assert address.ip == FIRST
+    node.has = [SECOND]
+    assert address.look()
+    assert (address.ip, address.is_there, address.problems) == (SECOND, True, frozenset())
+    node.has = [SECOND, FIRST]
+    assert not address.look()
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_one_that_is_gone_is_waited_for(*, follows: bool) -> None:
+    node = Node()
+    address = node.address(follows=follows)
+    node.has = []
+    assert address.look()
+    assert not address.look(), "nothing new"
+    (problem,) = address.problems
+    assert (problem.about, problem.reason) == ("host1", "HostAddressMissing")
+    assert FIRST in problem.message
+    assert ("--host-ip" in problem.message) is not follows
+    node.has = [FIRST]
+    assert address.look()
+    assert (address.ip, address.problems) == (FIRST, frozenset())
+
+
+def test_one_that_was_named_by_hand_is_never_left() -> None:
+    node = Node()
+    address = node.address(follows=False)
+    node.has = [SECOND]
+    assert address.look()
+    assert (address.ip, len(address.problems)) == (FIRST, 1)
+
+
+def test_what_is_the_node_s_own() -> None:
+    assert is_own_address("127.0.0.1")
+    assert not is_own_address("192.0.2.1")

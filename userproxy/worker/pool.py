@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import socket
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
 
-from userproxy.dataplane.tcp.listener import listen
 from userproxy.model import messages
 from userproxy.model.connection_id import ConnectionId
 from userproxy.model.counters import Counters
 from userproxy.worker.channel import MAX_FDS
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle
+from userproxy.worker.listeners import Listeners
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,9 +44,6 @@ _CHUNK = min(100, MAX_FDS)
 class WorkerPool:
     """Starts workers, tells all of them what to serve, and asks them what they have.
 
-    It holds every listening socket too: a worker that takes the place of a dead one gets them from here, so
-    that none is ever closed in between, and no client is refused.
-
     Args:
         count: how many workers.
         begin: how they are to work; the index is put in here.
@@ -61,8 +57,7 @@ class WorkerPool:
         self._callbacks = Callbacks(gone=self._on_gone, leaving=self._dismiss)
         self._handles: dict[int, WorkerHandle] = {}
         self._retiring: list[WorkerHandle] = []
-        self._serves: dict[ServicePortName, Serve] = {}
-        self._sockets: dict[ServicePortName, socket.socket] = {}
+        self._listeners = Listeners()
         self._past = Counters()
         self._behind: set[ServicePortName] = set()
         self._vacant: asyncio.Queue[int] = asyncio.Queue()
@@ -71,7 +66,7 @@ class WorkerPool:
     @property
     def serves(self) -> dict[ServicePortName, Serve]:
         """What the workers serve."""
-        return dict(self._serves)
+        return dict(self._listeners.serves)
 
     @property
     def living_counters(self) -> dict[int, Counters]:
@@ -112,7 +107,9 @@ class WorkerPool:
             handle.retiring = True
         await asyncio.gather(*(self._order(handle, messages.Retire()) for handle in adopted))
         if adopted:
-            log.info("took over from earlier workers", workers=len(adopted), listeners=len(self._sockets))
+            log.info(
+                "took over from earlier workers", workers=len(adopted), listeners=len(self._listeners.sockets)
+            )
 
     async def mind(self, fell_behind: Callable[[], object]) -> None:
         """Replace workers that die, until cancelled.
@@ -140,36 +137,22 @@ class WorkerPool:
         Returns:
             Why listeners could not be opened; the other Service ports are served.
         """
-        failures: dict[ServicePortName, OSError] = {}
         async with self._lock:
-            accepted = []
-            opened: dict[ServicePortName, socket.socket] = {}
-            for serve in serves:
-                known = self._serves.get(serve.service)
-                if known is None or known.listener != serve.listener:
-                    try:
-                        opened[serve.service] = _listen(serve)
-                    except OSError as error:
-                        failures[serve.service] = error
-                        continue
-                accepted.append(serve)
-            former = [self._sockets[name] for name in opened if name in self._sockets]
-            self._sockets |= opened
-            self._serves |= {serve.service: serve for serve in accepted}
+            opened = self._listeners.open(serves)
             # Whoever is behind may lack the listener too.
-            failed = await self._tell_all(accepted, opened.keys() | self._behind)
-            for sock in former:
+            failed = await self._tell_all(opened.accepted, opened.names | self._behind)
+            for sock in opened.former:
                 sock.close()
-            lost = [name for name in opened if name in failed]
+            lost = [name for name in opened.names if name in failed]
             await self._forget(lost)
-            self._behind.difference_update(serve.service for serve in accepted)
-            self._behind.update(name for name in failed if name not in opened)
-        return failures | {name: OSError(errno.EIO, failed[name]) for name in lost}
+            self._behind.difference_update(serve.service for serve in opened.accepted)
+            self._behind.update(failed.keys() - opened.names)
+        return opened.failures | {name: OSError(errno.EIO, failed[name]) for name in lost}
 
     async def close(self, names: Sequence[ServicePortName]) -> None:
         """Stop accepting for these Service ports. Their connections live on."""
         async with self._lock:
-            await self._forget([name for name in names if name in self._serves])
+            await self._forget([name for name in names if name in self._listeners.serves])
 
     async def connections(self, wanted: ConnectionFilter) -> AsyncIterator[list[ConnectionRow]]:
         """The live connections that match, of all workers."""
@@ -220,8 +203,7 @@ class WorkerPool:
         everybody = self._everybody()
         for handle in everybody:
             handle.retiring = True
-        for sock in self._sockets.values():
-            sock.close()
+        self._listeners.close()
         order = messages.Drain(seconds=seconds)
         answers = await self._gather(
             everybody, lambda handle: handle.ask(order, seconds=seconds + _HURRY_SECONDS)
@@ -243,8 +225,7 @@ class WorkerPool:
         for handle in self._everybody():
             handle.retiring = True
             handle.leave()
-        for sock in self._sockets.values():
-            sock.close()
+        self._listeners.close()
 
     def _everybody(self) -> list[WorkerHandle]:
         return [*self._handles.values(), *self._retiring]
@@ -259,12 +240,7 @@ class WorkerPool:
                 handle.tell(messages.Retire())
             return
         for serve, fd in handle.held:
-            sock = socket.socket(fileno=fd)
-            if serve.service in self._sockets:
-                sock.close()
-            else:
-                self._sockets[serve.service] = sock
-                self._serves[serve.service] = serve
+            self._listeners.adopt(serve, fd)
         handle.held.clear()
 
     def _recall(self, known: Mapping[int, Counters]) -> None:
@@ -294,7 +270,9 @@ class WorkerPool:
             handle.kill()
             raise
         self._handles[index] = handle
-        self._behind.update(await self._tell(handle, list(self._serves.values()), self._sockets.keys()))
+        self._behind.update(
+            await self._tell(handle, list(self._listeners.serves.values()), self._listeners.sockets.keys())
+        )
 
     async def _forget(self, names: Sequence[ServicePortName]) -> None:
         for part in _chunks(names):
@@ -302,9 +280,7 @@ class WorkerPool:
             self._inform_retiring([order])
             await asyncio.gather(*(self._order(handle, order) for handle in list(self._handles.values())))
         self._behind.difference_update(names)
-        for name in names:
-            del self._serves[name]
-            self._sockets.pop(name).close()
+        self._listeners.discard(names)
 
     async def _tell_all(
         self, serves: Sequence[Serve], opened: Iterable[ServicePortName]
@@ -323,7 +299,7 @@ class WorkerPool:
         failed: dict[ServicePortName, str] = {}
         for part in _chunks(serves):
             opens = tuple(serve.service for serve in part if serve.service in names)
-            fds = [self._sockets[name].fileno() for name in opens]
+            fds = [self._listeners.sockets[name].fileno() for name in opens]
             why = await self._order(handle, messages.Apply(serves=tuple(part), opens=opens), fds)
             if not handle.is_alive:
                 break
@@ -390,10 +366,6 @@ class WorkerPool:
 
 def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
-
-
-def _listen(serve: Serve) -> socket.socket:
-    return socket.socket(fileno=listen(serve.listener).detach())
 
 
 def _numbers(ids: Iterable[ConnectionId | None], pid: int) -> tuple[int, ...]:

@@ -50,7 +50,7 @@ def names(pool: WorkerPool) -> list[str]:
 
 def connect(pool: WorkerPool, name: str = "web") -> None:
     """A client, that is not refused."""
-    (sock,) = [sock for known, sock in pool._sockets.items() if known.service == name]
+    (sock,) = [sock for known, sock in pool._listeners.sockets.items() if known.service == name]
     socket.create_connection(sock.getsockname()).close()
 
 
@@ -69,7 +69,11 @@ async def test_a_listening_socket_goes_to_every_worker_and_is_the_same_one(site:
     pool = await site.started_pool(2)
     assert await pool.serve([serve()]) == {}
     files = [worker.files for worker in site.started]
-    assert files[0] == files[1] == {serve().service: os.fstat(pool._sockets[serve().service].fileno()).st_ino}
+    assert (
+        files[0]
+        == files[1]
+        == {serve().service: os.fstat(pool._listeners.sockets[serve().service].fileno()).st_ino}
+    )
     connect(pool)
 
 
@@ -86,7 +90,7 @@ async def test_the_former_listener_is_closed_once_the_workers_have_the_new_one(s
     pool = await site.started_pool()
     first = serve(listener=Address("127.0.0.2", 0))
     await pool.serve([first])
-    former = pool._sockets[first.service]
+    former = pool._listeners.sockets[first.service]
     assert await pool.serve([serve()]) == {}
     assert former.fileno() < 0
     assert site.started[0].fds == [1, 1]
@@ -272,7 +276,9 @@ async def test_a_replacement_that_fails_to_take_over_services_is_told_again_with
     newcomer = site.started[1]
     newcomer.fails.clear()
     assert await pool.serve([serve("one"), serve("two")]) == {}
-    assert newcomer.files == {name: os.fstat(sock.fileno()).st_ino for name, sock in pool._sockets.items()}
+    assert newcomer.files == {
+        name: os.fstat(sock.fileno()).st_ino for name, sock in pool._listeners.sockets.items()
+    }
     assert pool.behind == frozenset()
 
 

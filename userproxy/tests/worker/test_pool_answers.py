@@ -146,7 +146,7 @@ async def test_a_drain_ends_every_worker_and_tells_how_many_connections_were_cut
     site: Site, pool: WorkerPool
 ) -> None:
     await pool.serve([serve()])
-    (sock,) = pool._sockets.values()
+    (sock,) = pool._listeners.sockets.values()
     assert await pool.drain(30) == 4
     assert [order.seconds for worker in site.started for order in worker.told(Drain)] == [30, 30]  # type: ignore[attr-defined]
     assert sock.fileno() < 0

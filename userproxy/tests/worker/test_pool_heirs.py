@@ -41,7 +41,7 @@ async def test_two_earlier_workers_with_the_same_listeners_are_one_and_nothing_i
     second = site.left_behind()
     second._holds = dict(first._holds)
     pool = await site.started_pool()
-    assert len(pool._sockets) == 1
+    assert len(pool._listeners.sockets) == 1
     assert [len(worker.told(Retire)) for worker in (first, second)] == [1, 1]
 
 

@@ -1,0 +1,86 @@
+"""The listening sockets of all workers, and what is served on each.
+
+The control side holds them too: a worker that takes the place of a dead one gets them from here, so that none
+is ever closed in between, and no client is refused.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+from userproxy.dataplane.tcp.listener import listen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from userproxy.model.service import ServicePortName
+    from userproxy.model.state import Serve
+
+
+class Opened(NamedTuple):
+    """What came of opening listeners.
+
+    Attributes:
+        accepted: what is served now: new, or with other backends.
+        names: of those that have a new listener.
+        former: the sockets that have been replaced, to be closed once the workers know.
+        failures: why listeners could not be opened.
+    """
+
+    accepted: list[Serve]
+    names: frozenset[ServicePortName]
+    former: list[socket.socket]
+    failures: dict[ServicePortName, OSError]
+
+
+class Listeners:
+    """The sockets, by Service port. Lives as long as the worker pool.
+
+    Attributes:
+        serves: what is served on them.
+        sockets: the listening sockets.
+    """
+
+    def __init__(self) -> None:
+        self.serves: dict[ServicePortName, Serve] = {}
+        self.sockets: dict[ServicePortName, socket.socket] = {}
+
+    def open(self, serves: Iterable[Serve]) -> Opened:
+        """Open the listeners that are new, and note what is served on all."""
+        accepted: list[Serve] = []
+        opened: dict[ServicePortName, socket.socket] = {}
+        failures: dict[ServicePortName, OSError] = {}
+        for serve in serves:
+            known = self.serves.get(serve.service)
+            if known is None or known.listener != serve.listener:
+                try:
+                    opened[serve.service] = socket.socket(fileno=listen(serve.listener).detach())
+                except OSError as error:
+                    failures[serve.service] = error
+                    continue
+            accepted.append(serve)
+        former = [self.sockets[name] for name in opened if name in self.sockets]
+        self.sockets |= opened
+        self.serves |= {serve.service: serve for serve in accepted}
+        return Opened(accepted, frozenset(opened), former, failures)
+
+    def adopt(self, serve: Serve, fd: int) -> None:
+        """Take over a listening socket of an earlier daemon; a second one for a Service port is closed."""
+        sock = socket.socket(fileno=fd)
+        if serve.service in self.sockets:
+            sock.close()
+        else:
+            self.sockets[serve.service] = sock
+            self.serves[serve.service] = serve
+
+    def discard(self, names: Iterable[ServicePortName]) -> None:
+        """Close the sockets of these Service ports, which must be there."""
+        for name in names:
+            del self.serves[name]
+            self.sockets.pop(name).close()
+
+    def close(self) -> None:
+        """Close all sockets here; workers have theirs."""
+        for sock in self.sockets.values():
+            sock.close()

@@ -37,6 +37,7 @@ _LAST_ROUNDS = 4
 # Calls in a row in which a socket that was said to be ready moved nothing, until it rests.
 _CALLS_IN_VAIN = 8
 
+_READABLE = READ | URGENT
 _INCOMING = READ | PEER_FINISHED | URGENT
 
 _NEVER = (0, 0)
@@ -166,10 +167,10 @@ class Leg:
             return
         if mask & WRITE:
             self.other.flush()
-        if mask & (READ | URGENT) and self.interest & READ:
-            if mask & URGENT and at_urgent_mark(self.fd):
-                self._move_by(Urgent())
-            elif mask & PEER_FINISHED and not mask & URGENT:
+        if mask & _READABLE and self.interest & READ:
+            if mask & URGENT:
+                self._move_urgent()
+            elif mask & PEER_FINISHED:
                 self._move_last()
             else:
                 self._move(SPLICE)
@@ -208,6 +209,13 @@ class Leg:
             self._hold(self._pipes.take())
             return -1
         return count
+
+    def _move_urgent(self) -> None:
+        """Move what is in front of the urgent mark, and then the byte at it."""
+        if at_urgent_mark(self.fd):
+            self._move_by(Urgent())
+        else:
+            self._move(SPLICE)
 
     def _move_by(self, carrier: Carrier) -> None:
         """Move what splice does not."""

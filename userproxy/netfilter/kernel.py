@@ -140,7 +140,8 @@ class Kernel:
     async def bypassed(self) -> Mapping[Frontend, Taker]:
         """The captured frontends whose connections somebody else's rules take before ours see them."""
         async with self._lock:
-            return await asyncio.to_thread(self._watch.look, tuple(self._nftables.captures))
+            captures = tuple(self._nftables.captures)
+        return await asyncio.to_thread(self._watch.look, captures)  # by sockets of its own: nobody need wait
 
     async def remove(self) -> None:
         """Leave no trace: the table and the routes are gone."""

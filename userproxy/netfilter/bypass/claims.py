@@ -143,12 +143,12 @@ class Order:
         return sorted(before), legacy and not self._legacy_is_older
 
 
-def taken(frontends: Collection[Frontend], base: str, rules: Rules) -> dict[Frontend, str]:
-    """The frontends that a base chain takes, each with the chain in which the rule is."""
+def taken(frontends: Collection[Frontend], bases: Collection[str], rules: Rules) -> dict[Frontend, str]:
+    """The frontends that a table's base chains take, each with the chain in which the rule is."""
     named = _Frontends(frontends)
     looking = _Looking(rules)
     found: dict[Frontend, str] = {}
-    for destinations, chain, target in looking.claims(base):
+    for destinations, chain, target in looking.claims(bases):
         for frontend in named.among(destinations):
             if frontend not in found and (not target or looking.translates(target)):
                 found[frontend] = chain
@@ -179,9 +179,9 @@ class _Looking:
         self._judged = 0
         self._translating: dict[str, bool] = {}
 
-    def claims(self, base: str) -> Iterator[tuple[Destinations, str, str]]:
+    def claims(self, bases: Collection[str]) -> Iterator[tuple[Destinations, str, str]]:
         """Destinations that rules name, with the rule's chain, and where it sends them; empty: translates."""
-        ways, seen = [(base, True)], {base}
+        ways, seen = [(base, True) for base in bases], set(bases)
         while ways and len(seen) <= MOST_CHAINS:
             chain, sure = ways.pop(0)
             for line in self._rules.lines(chain):

@@ -10,6 +10,7 @@ import ctypes
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ _PORTS = struct.Struct("=4H")
 _DESTINATION_INVERTED, _PROTOCOL_INVERTED = 0x10, 0x40
 _NOTHING_ELSE_ASKED = bytes(4) + bytes(4)
 _END = b"ERROR"
+_BATCH = 100
 
 
 class Legacy:
@@ -102,8 +104,11 @@ class LegacyRules:
     def __init__(self, packed: bytes, entry_points: dict[str, int]) -> None:
         self._packed = packed
         self._starts = dict(entry_points)
-        offset = 0
+        offset = number = 0
         while offset < len(packed):
+            number += 1
+            if number % _BATCH == 0:
+                time.sleep(0)  # lets go of the interpreter: the event loop waits for it
             target, end = self._offsets(offset)
             if self._name(offset + target) == _END:
                 name = _text(packed[offset + target + _EXTENSION.size : offset + end])

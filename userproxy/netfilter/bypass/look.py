@@ -85,17 +85,15 @@ class BypassWatch:
     def _taken(self, frontends: Collection[Frontend], legacy: bytes) -> dict[Frontend, Taker]:
         before, legacy_too = self._order.earlier(nat_chains(self._socket), legacy=bool(legacy))
         found: dict[Frontend, Taker] = {}
-        tables: dict[tuple[str, str], NftRules] = {}
+        tables: dict[tuple[str, str], list[str]] = {}
         for base in before:
-            table = (base.family, base.table)
-            rules = tables.setdefault(table, NftRules(self._socket, *table))
-            for frontend, chain in taken(frontends, base.name, rules).items():
+            tables.setdefault((base.family, base.table), []).append(base.name)
+        for table, bases in tables.items():
+            for frontend, chain in taken(frontends, bases, NftRules(self._socket, *table)).items():
                 found.setdefault(frontend, Taker(" ".join(table), chain))
         if legacy_too:
-            of_legacy = self._legacy.read(legacy)
-            for name in HOOKS:
-                for frontend, chain in taken(frontends, name, of_legacy).items():
-                    found.setdefault(frontend, Taker(f"{TABLE} (iptables-legacy)", chain))
+            for frontend, chain in taken(frontends, HOOKS, self._legacy.read(legacy)).items():
+                found.setdefault(frontend, Taker(f"{TABLE} (iptables-legacy)", chain))
         others = tuple(sorted({f"{base.family} {base.table} {base.name}" for base in before}))
         if others != self._others:
             log.info("nat chains of others that are asked before ours", chains=others)

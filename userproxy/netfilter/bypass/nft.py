@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import time
 from typing import TYPE_CHECKING
 
 from pyroute2.netlink.nfnetlink import nftsocket as nft
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _FAMILIES = {1: "inet", 2: "ip"}
 _NUMBERS = {name: number for number, name in _FAMILIES.items()}
 _ANY_FAMILY = 0
+_BATCH = 100
 _HOOKS = (0, 3)  # NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT
 _TABLE, _NAME = 1, 3
 _CHAIN_HANDLE, _CHAIN_HOOK, _CHAIN_TYPE = 2, 4, 7
@@ -79,19 +81,20 @@ class NftRules:
 
     def elements(self, lookup: Lookup) -> Iterable[tuple[Destinations | None, str]]:
         """What a rule finds in a set."""
-        for key, last, chain in self._elements_of(lookup.set):
+        for number, (key, last, chain) in enumerate(self._elements_of(lookup.set)):
+            if number % _BATCH == 0:
+                time.sleep(0)  # lets go of the interpreter: the event loop waits for it
             yield lookup.destinations(key, last) if lookup.names_destinations else None, chain
 
     def _elements_of(self, name: str) -> list[tuple[bytes, bytes, str]]:
         if name not in self._elements:
             asked = attribute(_TABLE, string(self._table)) + attribute(2, string(name))
-            listed = [
-                _element(packed)
-                for body in self._dump(nft.NFT_MSG_GETSETELEM, asked, f"elements of {name}")
-                for kind, elements in attributes(body, 4)
-                if kind == _ELEMENTS
-                for _, packed in attributes(elements)
-            ]
+            listed = []
+            for body in self._dump(nft.NFT_MSG_GETSETELEM, asked, f"elements of {name}"):
+                time.sleep(0)
+                for kind, elements in attributes(body, 4):
+                    if kind == _ELEMENTS:
+                        listed += [_element(packed) for _, packed in attributes(elements)]
             found = ranges((key, last, flags) for key, last, flags, _ in listed)
             self._elements[name] = [(first, last, listed[number][3]) for first, last, number in found]
         return self._elements[name]

@@ -214,7 +214,7 @@ TABLES: dict[str, tuple[Table, set[Frontend]]] = {
 
 @pytest.mark.parametrize(("table", "expected"), TABLES.values(), ids=TABLES)
 def test_what_a_chain_takes(table: Table, expected: set[Frontend]) -> None:
-    assert taken(FRONTENDS, "base", table).keys() == expected
+    assert taken(FRONTENDS, ["base"], table).keys() == expected
 
 
 def chain(table: str, number: int, priority: int = -100, handle: int = 1) -> NatChain:

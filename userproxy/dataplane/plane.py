@@ -93,7 +93,7 @@ class DataPlane:
         self._max_connections = max_connections
         self._place = place
         self._listeners: dict[ServicePortName, Listener] = {}
-        self._former: dict[Listener, asyncio.TimerHandle] = {}
+        self._former: dict[Listener, tuple[ServicePortName, asyncio.TimerHandle]] = {}
         self._poller = Poller()
         self._acceptors = Poller()
         self._poller.nest(self._acceptors)
@@ -185,12 +185,17 @@ class DataPlane:
         name = service.pool.service
         former = self._listeners.pop(name, None)
         if former is not None:
-            self._former[former] = self._loop.call_later(_FORMER_SECONDS, self._close_former, former)
+            timer = self._loop.call_later(_FORMER_SECONDS, self._close_former, former)
+            self._former[former] = name, timer
         self._listeners[name] = Listener(address, sock, self._acceptors, admit, self._out_of_resources)
 
     def _close_former(self, listener: Listener) -> None:
-        self._former.pop(listener).cancel()
+        _, timer = self._former.pop(listener)
+        timer.cancel()
         listener.close()
+
+    def _former_of(self, name: ServicePortName) -> list[Listener]:
+        return [listener for listener, (owner, _) in self._former.items() if owner == name]
 
     def close(self, names: Iterable[ServicePortName]) -> None:
         """Stop accepting for these Service ports. Their connections live on."""
@@ -201,6 +206,8 @@ class DataPlane:
                 former.retire()
 
     def _stop_accepting(self, name: ServicePortName) -> None:
+        for former in self._former_of(name):
+            self._close_former(former)
         listener = self._listeners.pop(name, None)
         if listener is not None:
             listener.close()
@@ -219,8 +226,6 @@ class DataPlane:
         """
         for name in tuple(self._listeners):
             self._stop_accepting(name)
-        for former in tuple(self._former):
-            self._close_former(former)
         if self.connections.live and not self._hurried:
             self._drained.clear()
             with contextlib.suppress(TimeoutError):
@@ -273,7 +278,8 @@ class DataPlane:
         name = service.pool.service
         listener = self._listeners.get(name)
         if listener is not None and self.services.get(name) is service:  # or else it is a former one's end
-            listener.wait(service.is_full)
+            for each in (listener, *self._former_of(name)):
+                each.wait(service.is_full)
 
     def _ended(self, connection: Connection) -> None:
         self.connections.remove(connection)

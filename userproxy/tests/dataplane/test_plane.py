@@ -51,18 +51,43 @@ def test_new_backends_are_taken_over_on_the_open_listener_and_old_connections_li
     assert plane.told() == [(str(address_of(second)), "up", 1)]
 
 
-def test_another_listener_takes_the_place_of_one_whose_clients_are_served_all_the_same(plane: Plane) -> None:
+def test_another_listener_takes_the_place_of_one_that_goes_on_until_the_rules_have_changed(
+    plane: Plane,
+) -> None:
     backend = plane.backend()
     before = plane.serve(backend)
     waiting = plane.connect(before)
     after = plane.serve(backend)
+    assert plane.plane.serves == [after]
     assert plane.relays(waiting, plane.taken(backend))
-    assert plane.relays(*plane.pair(before, backend)), "while the kernel's rules lead there"
+    for serve in (before, after):
+        assert plane.relays(*plane.pair(serve, backend))
+    late = plane.connect(before)
     plane.timers.tick()
     with pytest.raises(ConnectionRefusedError):
         plane.connect(before)
-    assert plane.relays(*plane.pair(after, backend))
-    assert plane.plane.serves == [after]
+    assert plane.relays(late, plane.taken(backend))
+    assert [count.connections for count in plane.report()] == [4]
+
+
+def test_a_former_listener_ends_with_its_service(plane: Plane) -> None:
+    backend = plane.backend()
+    before = plane.serve(backend)
+    plane.serve(backend)
+    waiting = plane.connect(before)
+    plane.plane.close([WEB])
+    with pytest.raises(ConnectionRefusedError):
+        plane.connect(before)
+    assert plane.relays(waiting, plane.taken(backend))
+    assert [count.connections for count in plane.report()] == [1]
+
+
+async def test_a_former_listener_ends_when_its_worker_retires(plane: Plane) -> None:
+    before = plane.serve()
+    plane.serve()
+    await plane.plane.drain(None)
+    with pytest.raises(ConnectionRefusedError):
+        plane.connect(before)
 
 
 def test_the_same_listener_again_changes_nothing(plane: Plane) -> None:

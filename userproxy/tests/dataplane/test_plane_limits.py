@@ -39,6 +39,20 @@ def test_over_a_service_s_limit_clients_wait_until_one_ends(plane: Plane) -> Non
     assert plane.relays(second, plane.taken(backend))
 
 
+def test_a_former_listener_lets_nobody_in_over_the_limit(plane: Plane) -> None:
+    backend = plane.backend()
+    before = plane.serve(backend, settings=at_most(1))
+    after = plane.serve(backend, settings=at_most(1))
+    first = plane.pair(after, backend)
+    waiting = [plane.connect(before) for _ in range(2)]
+    plane.settle()
+    assert not readable(backend)
+    plane.finish(*first)
+    assert plane.relays(waiting[0], plane.taken(backend))
+    plane.settle()
+    assert not readable(backend)
+
+
 def test_a_service_at_its_limit_is_nothing_to_another(plane: Plane) -> None:
     backend = plane.backend()
     full, other = plane.serve(backend, settings=at_most(1)), plane.serve(backend, name=CART)

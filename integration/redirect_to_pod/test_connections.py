@@ -45,6 +45,12 @@ def counted(lab: Lab, name: str) -> tuple[int, int, int]:
     return in_services, in_backends, total
 
 
+def backends(lab: Lab) -> dict[str, tuple[str, int]]:
+    """State and connections of each backend of the scenario's Service, by address."""
+    rows = [row for row in lab.rows("host1", "backends") if row["service"] == "default/leaving:tcp-80"]
+    return {row["backend"]: (row["state"], row["connections"]) for row in rows}
+
+
 def test_a_connection_is_shown_from_its_first_byte_to_its_last(lab: Lab) -> None:
     with serving(lab, ["server2"], 7000), service(lab, "shown", IP, [TCP, UDP], ["server2"]):
         connection, _ = hold(lab, "client", FRONTEND)
@@ -149,7 +155,7 @@ def test_of_a_dual_stack_service_the_ipv4_connections_are_shown(lab: Lab) -> Non
             assert row["frontend"] == str(FRONTEND)
 
 
-def test_a_connection_to_a_pod_that_is_gone_is_left_alone(lab: Lab) -> None:
+def test_a_connection_to_a_pod_that_is_gone_is_left_alone_and_watched_until_it_is_over(lab: Lab) -> None:
     with (
         serving(lab, ["server1", "server2"], 7000),
         service(lab, "leaving", IP, [TCP], ["server1"]),
@@ -159,3 +165,8 @@ def test_a_connection_to_a_pod_that_is_gone_is_left_alone(lab: Lab) -> None:
             put(lab, "leaving", IP, [TCP], ["server2"])
             assert lives(connection)
             assert [row["backend"] for row in listed(lab)] == ["10.0.1.2:7000"]
+            assert counted(lab, "leaving") == (1, 1, 1)
+            assert backends(lab) == {"10.0.2.2:7000": ("up", 0), "10.0.1.2:7000": ("removed", 1)}
+        time.sleep(0.5)
+        assert counted(lab, "leaving") == (0, 0, 0)
+        assert backends(lab) == {"10.0.2.2:7000": ("up", 0)}

@@ -12,9 +12,10 @@ from userproxy.control import operator as operator_module
 from userproxy.control.operator import Operator
 from userproxy.model.address import Address
 from userproxy.model.filter import ANY_PORT, ConnectionFilter
+from userproxy.model.service import Path
 from userproxy.netfilter import NetfilterError
 from userproxy.ops.admin import OperatorError
-from userproxy.tests.control.rig.node import CART, POD1, POD2, WEB, count, counts, service, snapshot
+from userproxy.tests.control.rig.node import CART, POD1, POD2, WEB, count, counts, flow, service, snapshot
 
 if TYPE_CHECKING:
     from userproxy.tests.control.rig.node import ControlSide
@@ -69,6 +70,16 @@ async def test_connections_are_killed_by_id_or_by_what_they_have(desk: Desk, sid
 
 async def test_to_kill_an_empty_list_kills_nothing(desk: Desk) -> None:
     assert await desk.operator.kill([], EVERYTHING) == (0, 0)
+
+
+async def test_what_netfilter_carries_is_counted_since_it_cannot_be_killed(
+    desk: Desk, side: ControlSide
+) -> None:
+    await side.carry_out(snapshot(service(path=Path.REDIRECT_TO_POD)))
+    side.flows = [flow("10.3.0.1:80", POD1, 1), flow("10.3.0.1:80", POD2, 2)]
+    assert await desk.operator.kill(None, ConnectionFilter(service=WEB)) == (0, 2)
+    assert await desk.operator.kill(None, ConnectionFilter(backend=POD1)) == (0, 1)
+    assert await desk.operator.kill(["7-1", "ct-2", "ct-9"], EVERYTHING) == (3, 1)
 
 
 async def test_a_drain_is_carried_out_when_it_is_answered(desk: Desk, side: ControlSide) -> None:

@@ -184,6 +184,30 @@ async def test_status_is_about_the_daemon(side: ControlSide) -> None:
     assert (await side.view.status()).problems == ()
 
 
+async def test_the_problems_of_single_objects_do_not_make_the_daemon_fail(side: ControlSide) -> None:
+    bad = Problem("default/web", "BadObject", "Service spec.ports: is empty")
+    await side.carry_out(msgspec.structs.replace(snapshot(service()), problems=(bad,)))
+    row = await side.view.status()
+    assert (row.problems, row.failing) == ((str(bad),), False)
+
+
+async def test_its_own_problem_and_that_of_its_source_come_first_and_once(side: ControlSide) -> None:
+    bad = Problem("default/web", "BadObject", "Service spec.ports: is empty")
+    away = Problem("kubernetes", "ApiServerTrouble", "https://api cannot be reached")
+    await side.carry_out(msgspec.structs.replace(snapshot(service()), problems=(bad, away)))
+    side.source = msgspec.structs.replace(SOURCE, problem=str(away))
+    side.view.report("not everything could be carried out: busy")
+    row = await side.view.status()
+    assert row.problems == ("not everything could be carried out: busy", str(away), str(bad))
+    assert row.failing
+
+
+async def test_a_source_that_cannot_be_followed_is_told_before_it_has_spoken(side: ControlSide) -> None:
+    side.source = msgspec.structs.replace(SOURCE, synced=False, problem="kubernetes: cannot be reached")
+    row = await side.view.status()
+    assert (row.problems, row.failing) == (("kubernetes: cannot be reached",), True)
+
+
 async def test_the_view_follows_a_reconcile_that_fails_in_part(side: ControlSide) -> None:
     side.workers.unopenable = {WEB: 24}
     with pytest.raises(CarryOutError):

@@ -128,6 +128,7 @@ class ControlSide:
         journal: what the neighbours were told, in order.
         addresses: of the node; the last one is its primary.
         flows: the connections that the kernel carries, as conntrack has them.
+        source: what the source says of itself.
     """
 
     def __init__(self, directory: Path, sockets: Sockets, settings: Config | None = None) -> None:
@@ -142,7 +143,8 @@ class ControlSide:
         self.sides = Sides(self.workers, self.kernel, pod_health, table)
         self.ports = HostPorts.load(self.config.ports, PortFile(directory))
         self.counters = Counters()
-        self.view = View(self.config, self.sides, self.counters, lambda: SOURCE, self.clock)
+        self.source = SOURCE
+        self.view = View(self.config, self.sides, self.counters, lambda: self.source, self.clock)
         self.addresses = [self.config.host_ip]
         address = HostAddress(
             self.config,

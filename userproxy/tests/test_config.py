@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from userproxy.config import ConfigError, load
+from userproxy.cli.run import run
+from userproxy.config import ConfigError, Setting, declared, load
 from userproxy.model.address import Address
 from userproxy.model.service import Path as TrafficPath
+from userproxy.ops.protocol import DEFAULT_PATH
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +67,10 @@ def test_a_wrong_value_is_named_with_its_setting(flags: dict[str, Any], words: s
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"port-ranges: 1-2", "port-ranges"),
+        (b"port-ranges: 1-2", "there is no setting port-ranges: did you mean port-range?"),
+        (b"Drain_Seconds: 1", "did you mean drain-seconds?"),
+        (b"colour: blue", "there is no setting colour: `userproxy run --help` lists them"),
+        (b"1: 2", "there is no setting 1:"),
         (b"- mode", "must be a mapping"),
         (b"mode: [", "cannot be read as YAML"),
         (b"\xff\xfe", "cannot be read as YAML"),
@@ -100,3 +107,55 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "userproxy.yaml"
     file.write_bytes(b"")
     assert load(ENOUGH, file) == load(ENOUGH, None)
+
+
+# --- one declaration of each setting
+
+
+@pytest.mark.parametrize("setting", declared(), ids=lambda setting: setting.key)
+def test_a_setting_has_a_flag_a_key_in_the_file_and_says_what_it_does(
+    tmp_path: Path, setting: Setting
+) -> None:
+    flags = {option.name: option for option in run.params if isinstance(option, click.Option)}
+    flag = flags[setting.field]
+    assert flag.opts == [f"--{setting.key}"]
+    assert flag.help == f"{setting.help} [default: {setting.default}]"
+    assert setting.help.endswith(".")
+    assert setting.default
+    file = tmp_path / "userproxy.yaml"
+    file.write_text(f"{setting.key}: {{}}\n")
+    with pytest.raises(ConfigError) as refused:
+        load({}, file)
+    assert "there is no setting" not in str(refused.value)
+
+
+def test_there_is_no_flag_beside_those_of_the_settings_but_one_for_the_file() -> None:
+    flags = {option.name for option in run.params if isinstance(option, click.Option)}
+    assert flags - {setting.field for setting in declared()} == {"config_file"}
+
+
+def test_a_default_is_shown_as_it_may_be_written(tmp_path: Path) -> None:
+    shown = {setting.key: setting.default for setting in declared() if " " not in setting.default}
+    file = tmp_path / "userproxy.yaml"
+    file.write_text("".join(f"{key}: {value}\n" for key, value in shown.items()))
+    assert len(shown) >= 10
+    assert load(ENOUGH, file) == load(ENOUGH, None)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "--mode [redirect-to-host|redirect-to-pod]",
+        "--workers N|auto",
+        "--drain-seconds SECONDS",
+        "[env var: USERPROXY_ADMIN_SOCKET]",
+        "[default: the host name]",
+        "[default: 30]",
+    ],
+)
+def test_help_shows_choices_defaults_and_the_variable(part: str) -> None:
+    assert part in " ".join(CliRunner().invoke(run, ["--help"], terminal_width=200).output.split())
+
+
+def test_the_commands_look_for_the_daemon_where_it_listens() -> None:
+    assert str(load(ENOUGH, None).admin_socket) == DEFAULT_PATH

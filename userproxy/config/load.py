@@ -1,122 +1,24 @@
-"""The configuration: one frozen, validated struct, from a file and from flags."""
+"""The configuration is put together from flags and a file, and checked."""
 
 from __future__ import annotations
 
-import enum
+import difflib
 import math
-import os
 import socket
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import yaml
 
-from userproxy.model.address import MAX_PORT, Address, canonical_ip
-from userproxy.model.service import Path as TrafficPath
-
-DEFAULT_ADMIN_SOCKET = Path("/run/userproxy/admin.sock")
-DEFAULT_STATE_DIR = Path("/var/lib/userproxy")
-DEFAULT_PORT_RANGE = "10400-18399"
-DEFAULT_HEALTHZ_ADDRESS = "0.0.0.0:10256"
-DEFAULT_METRICS_ADDRESS = "127.0.0.1:10249"
+from userproxy.config.settings import Config, Settings, parse_bind_address, parse_port_range
+from userproxy.model.address import Address, canonical_ip
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 class ConfigError(ValueError):
     """The configuration is wrong. One line: where, what, and the remedy."""
-
-
-class LogFormat(enum.StrEnum):
-    """How log lines look."""
-
-    JSON = "json"
-    CONSOLE = "console"
-
-
-class LogLevel(enum.StrEnum):
-    """From which severity on there are log lines."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
-    """What may be set, in the file by these names in kebab-case, or by the flag of the same name.
-
-    Attributes:
-        manifests: a file or directory of YAML or JSON to take Services from.
-        kubeconfig: how to reach the API server to take Services from. Without this and `manifests`, that of
-            the cluster that this process is a pod of.
-        service_proxy_name: serve the Services labelled `service.kubernetes.io/service-proxy-name` with this
-            name; by default, those without that label.
-        node_name: this node's name in the Node and EndpointSlice objects; the host name by default.
-        host_ip: of the listeners; by default the node's primary address, also as that changes.
-        mode: the path of Services that do not choose one.
-        port_range: of the listeners' host ports, `FIRST-LAST`.
-        admin_socket: where `userproxy connections` and its siblings ask.
-        state_dir: where host ports are remembered over restarts.
-        drain_seconds: how long connections may go on after SIGTERM.
-        linger_seconds: how long a half-closed connection may carry no byte before it is given up.
-        orphan_seconds: how long workers go on when this process is gone; without limit by default.
-        workers: how many processes relay; `auto` for one a processor.
-        healthz_bind_address: of `/healthz` and `/livez`, `IP:PORT`, or `:PORT` for every IPv4 address; empty
-            for none.
-        metrics_bind_address: of `/metrics`, likewise.
-        log_format: of the log on stderr.
-        log_level: of the log on stderr.
-    """
-
-    manifests: Path | None = None
-    kubeconfig: Path | None = None
-    service_proxy_name: str = ""
-    node_name: str = ""
-    host_ip: str = ""
-    mode: TrafficPath = TrafficPath.REDIRECT_TO_HOST
-    port_range: str = DEFAULT_PORT_RANGE
-    admin_socket: Path = DEFAULT_ADMIN_SOCKET
-    state_dir: Path = DEFAULT_STATE_DIR
-    drain_seconds: float = 30.0
-    linger_seconds: float = 60.0
-    orphan_seconds: float | None = None
-    workers: int | Literal["auto"] = 1
-    healthz_bind_address: str = DEFAULT_HEALTHZ_ADDRESS
-    metrics_bind_address: str = DEFAULT_METRICS_ADDRESS
-    log_format: LogFormat = LogFormat.CONSOLE
-    log_level: LogLevel = LogLevel.INFO
-
-
-class Config(Settings, frozen=True, kw_only=True):
-    """Settings in which everything has been filled in and checked.
-
-    Attributes:
-        host_ip_follows: nobody has named `host_ip`: it is the node's primary address, and goes with it.
-    """
-
-    host_ip_follows: bool = False
-
-    @property
-    def worker_count(self) -> int:
-        """How many workers that is here."""
-        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
-
-    @property
-    def ports(self) -> range:
-        """The port range as numbers."""
-        return parse_port_range(self.port_range)
-
-    @property
-    def healthz_address(self) -> Address | None:
-        """Where to answer probes, if anywhere."""
-        return parse_bind_address(self.healthz_bind_address) if self.healthz_bind_address else None
-
-    @property
-    def metrics_address(self) -> Address | None:
-        """Where to answer Prometheus, if anywhere."""
-        return parse_bind_address(self.metrics_bind_address) if self.metrics_bind_address else None
 
 
 def load(flags: dict[str, Any], file: Path | None) -> Config:
@@ -141,29 +43,6 @@ def load(flags: dict[str, Any], file: Path | None) -> Config:
         raise ConfigError(f"{source}{error}") from None
 
 
-def parse_port_range(text: str) -> range:
-    """Read `10400-18399`.
-
-    Raises:
-        ValueError: it is no range of ports.
-    """
-    first, _, last = text.partition("-")
-    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) <= MAX_PORT):
-        raise ValueError(f"port-range: {text!r} is not FIRST-LAST, such as {DEFAULT_PORT_RANGE}")
-    return range(int(first), int(last) + 1)
-
-
-def parse_bind_address(text: str) -> Address:
-    """Read `0.0.0.0:10256`, or `:10256`, which means the same, as in the flags of kube-proxy.
-
-    Raises:
-        ValueError: it is no address with a port.
-    """
-    if text.startswith(":") and text[1:].isdecimal():
-        text = f"0.0.0.0{text}"  # noqa: S104 - as asked for
-    return Address.parse(text)
-
-
 def _read(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text())
@@ -178,6 +57,12 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: must be a mapping of settings, such as `mode: redirect-to-host`")
+    known = [field.encode_name for field in msgspec.structs.fields(Settings)]
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key).lower().replace("_", "-"), known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else "`userproxy run --help` lists them"
+            raise ConfigError(f"{file}: there is no setting {key!s:.100}: {remedy}")
     return content
 
 

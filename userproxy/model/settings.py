@@ -1,24 +1,4 @@
-"""What the author of a Service may choose for it, by annotations on the Service.
-
-| `userproxy.dev/...` | values | default | what it does |
-|---|---|---|---|
-| `balance` | `round-robin`, `least-connections`, `random-two`, `source-hash` | `round-robin` | who takes the next connection |
-| `slow-start` | duration, `off` | `off` | a new backend's share grows from 10 % to 100 % over this time |
-| `health-check` | `auto`, `tcp`, `http`, `off` | `auto` | `auto`: a TCP connect, while the Service has traffic; the others: always |
-| `health-check-path` | a path from `/` on | `/` | of the HTTP GET |
-| `health-check-status` | `200-399`, `200`, `200-299,404` | `200-399` | the answers that are healthy |
-| `health-check-interval` | duration from 100 ms on | `5s` | between two checks of a backend; a second at most while its state is in doubt |
-| `health-check-timeout` | duration | `1s` | for the whole check |
-| `health-check-rise` | 1 to 100 | `2` | checks that must pass in a row to bring a backend back |
-| `health-check-fall` | 1 to 100 | `3` | checks that must fail in a row to take it out |
-| `hedged-dial` | duration, `off` | `off` | dial a second backend too if the first has not answered by then; the winner is taken |
-| `max-connection-age` | duration, `off` | `off` | reset connections of this age, give or take 10 % |
-| `max-connections` | 1 or more, `off` | `off` | of the Service on this node; over it, accepting waits |
-| `max-connections-per-client` | 1 or more, `off` | `off` | of one client IP, as each worker counts; one more is reset |
-| `close-on-removal` | duration, `off` | `off` | reset a connection so long after its pod is gone; `off`: it may go on |
-
-A duration is a number with a unit, `250ms`, `30s`, `5m` or `1h`.
-"""  # noqa: E501 (a table)
+"""What the author of a Service may choose for it, by the annotations of `userproxy.sources.annotations`."""
 
 from __future__ import annotations
 

@@ -1,19 +1,20 @@
 """Annotations of a Service become its settings. Pure.
 
 A value that cannot be meant becomes a `Problem` that names the annotation, the value and what is allowed; the
-default takes its place, and the Service is served. The table of annotations is in `userproxy.model.settings`.
+default takes its place, and the Service is served. `ANNOTATIONS` declares each of them, once; the defaults
+are those of `userproxy.model.settings`.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from userproxy.model.service import Path
-from userproxy.model.settings import Balance, Check, HealthCheck, Settings
+from userproxy.model.settings import AGE_JITTER, Balance, Check, HealthCheck, Settings
 from userproxy.model.snapshot import Problem
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _E = TypeVar("_E", bound=enum.StrEnum)
 
 PREFIX = "userproxy.dev/"
 
+_DEFAULT = Settings()
 _OFF = "off"
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -34,46 +36,6 @@ _MOST_IN_A_ROW = 100
 _MOST_CONNECTIONS = 10_000_000
 _HTTP_PATH = re.compile(r"/[!-~]{0,1023}")
 _STATUS = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
-
-
-def read_path(annotations: Mapping[str, object], about: str, problems: list[Problem]) -> Path | None:
-    """The path that a Service chooses; None leaves it to the daemon.
-
-    Args:
-        annotations: all of the Service's.
-        about: whose they are, `ns/name`.
-        problems: what is wrong with them is added here.
-    """
-    return _Reader(annotations, about, problems).read("path", _one_of(Path), None)
-
-
-def read_settings(annotations: Mapping[str, object], about: str, problems: list[Problem]) -> Settings:
-    """The settings of a Service. The arguments are those of `read_path`."""
-    reader = _Reader(annotations, about, problems)
-    reader.complain_of_strangers()
-    default, check = Settings(), Check()
-    return Settings(
-        balance=reader.read("balance", _one_of(Balance), default.balance),
-        slow_start=reader.read("slow-start", _or_off(_duration()), default.slow_start),
-        check=Check(
-            kind=reader.read("health-check", _one_of(HealthCheck), check.kind),
-            path=reader.read("health-check-path", _http_path, check.path),
-            status=reader.read("health-check-status", _status, check.status),
-            interval=reader.read("health-check-interval", _duration(_SHORTEST_INTERVAL), check.interval),
-            timeout=reader.read("health-check-timeout", _duration(), check.timeout),
-            rise=reader.read("health-check-rise", _count(_MOST_IN_A_ROW), check.rise),
-            fall=reader.read("health-check-fall", _count(_MOST_IN_A_ROW), check.fall),
-        ),
-        hedged_dial=reader.read("hedged-dial", _or_off(_duration()), default.hedged_dial),
-        max_connection_age=reader.read(
-            "max-connection-age", _or_off(_duration()), default.max_connection_age
-        ),
-        max_connections=reader.read("max-connections", _or_off(_limit), default.max_connections),
-        max_connections_per_client=reader.read(
-            "max-connections-per-client", _or_off(_limit), default.max_connections_per_client
-        ),
-        close_on_removal=reader.read("close-on-removal", _or_off(_duration()), default.close_on_removal),
-    )
 
 
 _T = TypeVar("_T")
@@ -106,22 +68,13 @@ class _Reader:
 
     def complain_of_strangers(self) -> None:
         """Tell of names that are none of ours: most likely a slip of the pen."""
-        for name in sorted(self._values.keys() - _NAMES):
+        for name in sorted(self._values.keys() - {annotation.name for annotation in ANNOTATIONS}):
             message = f"annotation {PREFIX}{name[:100]} is unknown, and has no effect: correct or remove it"
             self._problems.append(Problem(self._about, "BadAnnotation", message))
 
     def _complain(self, name: str, fault: str) -> None:
         message = f"annotation {PREFIX}{name}: {fault}; the default is used"
         self._problems.append(Problem(self._about, "BadAnnotation", message))
-
-
-_NAMES = {
-    "path",
-    *("balance", "slow-start", "hedged-dial"),
-    *("health-check", "health-check-path", "health-check-status", "health-check-interval"),
-    *("health-check-timeout", "health-check-rise", "health-check-fall"),
-    *("max-connection-age", "max-connections", "max-connections-per-client", "close-on-removal"),
-}
 
 
 def _quoted(value: object) -> str:
@@ -191,3 +144,143 @@ def _status(text: str) -> tuple[tuple[int, int], ...]:
             raise ValueError("HTTP status codes such as 200-399 or 200,404")
         ranges.append((first, last))
     return tuple(ranges)
+
+
+class Annotation(NamedTuple):
+    """What an annotation is called, which values it takes, and what becomes of them.
+
+    Attributes:
+        name: behind the prefix.
+        field: of `Settings`; `check.` before one of its `Check`. Empty: none of them.
+        parse: reads a value; its `ValueError` completes "... is not".
+        values: that it takes, as a table has them.
+        text: what it does, likewise.
+    """
+
+    name: str
+    field: str
+    parse: Callable[[str], object]
+    values: str
+    text: str
+
+    @property
+    def default(self) -> object:
+        """What takes its place where it is missing."""
+        kind, _, name = self.field.rpartition(".")
+        return getattr(_DEFAULT.check if kind else _DEFAULT, name)
+
+
+def _options(choices: type[enum.StrEnum]) -> str:
+    return ", ".join(f"`{choice}`" for choice in choices)
+
+
+PATH = Annotation("path", "", _one_of(Path), _options(Path), "how the Service's bytes travel")
+
+_CHOSEN = (
+    Annotation("balance", "balance", _one_of(Balance), _options(Balance), "who takes the next connection"),
+    Annotation(
+        "slow-start",
+        "slow_start",
+        _or_off(_duration()),
+        "duration, `off`",
+        "a new backend's share grows from 10 % to 100 % over this time",
+    ),
+    Annotation(
+        "health-check",
+        "check.kind",
+        _one_of(HealthCheck),
+        _options(HealthCheck),
+        "`auto`: a TCP connect, while the Service has traffic; the others: always",
+    ),
+    Annotation("health-check-path", "check.path", _http_path, "a path from `/` on", "of the HTTP GET"),
+    Annotation(
+        "health-check-status",
+        "check.status",
+        _status,
+        "`200-399`, `200`, `200-299,404`",
+        "the answers that are healthy",
+    ),
+    Annotation(
+        "health-check-interval",
+        "check.interval",
+        _duration(_SHORTEST_INTERVAL),
+        "duration from 100 ms on",
+        "between two checks of a backend; a second at most while its state is in doubt",
+    ),
+    Annotation("health-check-timeout", "check.timeout", _duration(), "duration", "for the whole check"),
+    Annotation(
+        "health-check-rise",
+        "check.rise",
+        _count(_MOST_IN_A_ROW),
+        f"1 to {_MOST_IN_A_ROW}",
+        "checks that must pass in a row to bring a backend back",
+    ),
+    Annotation(
+        "health-check-fall",
+        "check.fall",
+        _count(_MOST_IN_A_ROW),
+        f"1 to {_MOST_IN_A_ROW}",
+        "checks that must fail in a row to take it out",
+    ),
+    Annotation(
+        "hedged-dial",
+        "hedged_dial",
+        _or_off(_duration()),
+        "duration, `off`",
+        "dial a second backend too if the first has not answered by then; the winner is taken",
+    ),
+    Annotation(
+        "max-connection-age",
+        "max_connection_age",
+        _or_off(_duration()),
+        "duration, `off`",
+        f"reset connections of this age, give or take {AGE_JITTER:.0%}".replace("%", " %"),
+    ),
+    Annotation(
+        "max-connections",
+        "max_connections",
+        _or_off(_limit),
+        "1 or more, `off`",
+        "of the Service on this node; over it, accepting waits",
+    ),
+    Annotation(
+        "max-connections-per-client",
+        "max_connections_per_client",
+        _or_off(_limit),
+        "1 or more, `off`",
+        "of one client IP, as each worker counts; one more is reset",
+    ),
+    Annotation(
+        "close-on-removal",
+        "close_on_removal",
+        _or_off(_duration()),
+        "duration, `off`",
+        "reset a connection so long after its pod is gone; `off`: it may go on",
+    ),
+)
+
+ANNOTATIONS = (PATH, *_CHOSEN)
+"""All annotations, in the order of README's table."""
+
+
+def read_path(annotations: Mapping[str, object], about: str, problems: list[Problem]) -> Path | None:
+    """The path that a Service chooses; None leaves it to the daemon.
+
+    Args:
+        annotations: all of the Service's.
+        about: whose they are, `ns/name`.
+        problems: what is wrong with them is added here.
+    """
+    return _Reader(annotations, about, problems).read(PATH.name, _one_of(Path), None)
+
+
+def read_settings(annotations: Mapping[str, object], about: str, problems: list[Problem]) -> Settings:
+    """The settings of a Service. The arguments are those of `read_path`."""
+    reader = _Reader(annotations, about, problems)
+    reader.complain_of_strangers()
+    chosen: dict[str, Any] = {}
+    check: dict[str, Any] = {}
+    for one in _CHOSEN:
+        kind, _, field = one.field.rpartition(".")
+        (check if kind else chosen)[field] = reader.read(one.name, one.parse, one.default)
+    return Settings(check=Check(**check), **chosen)

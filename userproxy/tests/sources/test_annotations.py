@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.model import settings as model
 from userproxy.model.service import Path
 from userproxy.model.settings import Balance, Check, HealthCheck, Settings
-from userproxy.sources.annotations import PREFIX, read_path, read_settings
+from userproxy.sources.annotations import ANNOTATIONS, PREFIX, Annotation, read_path, read_settings
 from userproxy.tests.sources.objects import decoded_service, service
 
 if TYPE_CHECKING:
@@ -134,9 +135,36 @@ def test_no_text_whatever_keeps_a_service_from_being_served(annotations: dict[st
     assert isinstance(chosen, Settings)
 
 
-def test_the_table_names_every_annotation() -> None:
-    described = {line.split("`")[1] for line in (model.__doc__ or "").splitlines() if line.startswith("| `")}
-    found, problems = read(**dict.fromkeys(described - {"userproxy.dev/..."}, "?"))
-    assert found == Settings()
-    assert not [problem for problem in problems if "unknown" in problem.message]
-    assert len(described) == 15
+# --- one declaration of each annotation
+
+README = FilePath(__file__).parents[3] / "README.md"
+
+
+def shown(annotation: Annotation) -> str:
+    """A default as README has it."""
+    match default := annotation.default:
+        case None:
+            return "`off`"
+        case float():
+            return f"`{default:g}s`"
+        case ((first, last),):
+            return f"`{first}-{last}`"
+    return f"`{default}`"
+
+
+def test_the_table_of_the_readme_is_what_is_declared() -> None:
+    lines = README.read_text().splitlines()
+    start = lines.index("| `userproxy.dev/...` | values | default | what it does |") + 2
+    path, *others = ANNOTATIONS
+    assert lines[start : start + len(ANNOTATIONS) + 1] == [
+        f"| `{path.name}` | {path.values} | the daemon's `--mode` | {path.text} |",
+        *(f"| `{one.name}` | {one.values} | {shown(one)} | {one.text} |" for one in others),
+        "",
+    ]
+
+
+def test_each_setting_of_a_service_has_one_annotation() -> None:
+    fields = [field.name for field in msgspec.structs.fields(Settings) if field.name != "check"]
+    fields += [f"check.{field.name}" for field in msgspec.structs.fields(Check)]
+    assert sorted(one.field for one in ANNOTATIONS if one.field) == sorted(fields)
+    assert len({one.name for one in ANNOTATIONS}) == len(ANNOTATIONS)

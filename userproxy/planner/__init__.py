@@ -1,1 +1,1 @@
-"""From a Snapshot to ordered actions. Pure, but for the reconcile loop in `sync`."""
+"""From a Snapshot to ordered actions. Pure."""

@@ -1,4 +1,4 @@
-"""The command lines of etcd and kube-apiserver, as pure values."""
+"""The command lines of etcd and kube-apiserver, as values."""
 
 from __future__ import annotations
 

@@ -143,6 +143,8 @@ class Reflector:
         self._version = ""
         self._known: dict[Name, str] = {}
         self._flaw = ""
+        self._opened = self.heard
+        self._short_watches = 0
         self._in_touch = False
         self._busy_since = self.heard
 
@@ -178,7 +180,7 @@ class Reflector:
                 try:
                     present.add(self._put(raw).key)
                 except DecodeError as error:
-                    flaws.append(f"{error}, in {wire.beginning(bytes(raw))!r}")
+                    flaws.append(f"{error}, in '{wire.beginning(bytes(raw))}'")
                 await self._breathe()
             query["continue"] = page.metadata.continue_
             if not page.metadata.continue_:
@@ -197,7 +199,7 @@ class Reflector:
         try:
             page = wire.decode_page(body, self.resource.kind, query.get("continue", ""))
         except DecodeError as error:
-            told = f"{error}; it begins with {wire.beginning(body)!r}"
+            told = f"{error}; it begins with '{wire.beginning(body)}'"
             raise AccessError(f"the list of {self._whose} is not understood: {told}") from None
         self._hear()
         return page
@@ -218,10 +220,11 @@ class Reflector:
             "timeoutSeconds": str(int(seconds)),
         }
         async with self._server.stream(self.resource.path, query, SILENCE_SECONDS) as chunks:
-            self._report("")
+            if self._short_watches < 2:  # noqa: PLR2004 - one may be chance, what comes again is a trouble that lasts
+                self._report("")
             self._hear()
             self._in_touch = True
-            began = self._times.clock()
+            self._opened = self._times.clock()
             try:
                 await self._follow(chunks)
                 self._hear()
@@ -230,18 +233,28 @@ class Reflector:
                 raise
             finally:
                 self._in_touch = False
-                seconds = self._times.clock() - began
-                if seconds >= STEADY_SECONDS:
-                    self._backoff.succeeded()
+                if not self._note_steady():
+                    self._short_watches += 1
         if self._flaw:
             self._version = ""
-        if seconds < STEADY_SECONDS:
-            raise AccessError(f"the watch of {self._whose} ends after {seconds:.1f} s")
+        if self._short_watches:
+            raise AccessError(f"the watch of {self._whose} ends within {STEADY_SECONDS:g} s")
+
+    def _note_steady(self) -> bool:
+        """Forgive what was before, if the watch has lasted."""
+        steady = self._times.clock() - self._opened >= STEADY_SECONDS
+        if steady:
+            self._backoff.succeeded()
+            if self._short_watches:
+                self._short_watches = 0
+                self._report("")
+        return steady
 
     async def _follow(self, chunks: AsyncIterator[bytes]) -> None:
         lines = wire.Lines()
         async for chunk in chunks:
             self._hear()
+            self._note_steady()
             whole = self._understood(lines.feed, chunk)
             for line in whole:
                 self._understood(self._take, line)
@@ -259,7 +272,7 @@ class Reflector:
             return read(said)
         except DecodeError as error:
             self._version = ""
-            told = f"{error}, in {wire.beginning(said)!r}"
+            told = f"{error}, in '{wire.beginning(said)}'"
             raise AccessError(f"the watch of {self._whose} is not understood: {told}") from None
 
     def _take(self, line: bytes) -> None:

@@ -105,8 +105,9 @@ class KubernetesSource:
 
     @property
     def problem(self) -> Problem | None:
-        """Why the server does not tell; one reason of several."""
-        return next(iter(self._troubles()), None)
+        """Why the server does not tell."""
+        troubles = sorted({reflector.trouble for reflector in self._reflectors if reflector.trouble})
+        return Problem(self.kind, "ApiServerTrouble", "; ".join(troubles)) if troubles else None
 
     def stale_seconds(self) -> float:
         """How long ago the server was last known to have told everything; 0 while it does."""
@@ -176,14 +177,9 @@ class KubernetesSource:
         if changed.trouble and changed.trouble not in others:
             effect = "what is known stays in effect" if self.synced else "nothing is served until it does"
             log.error("the API server does not tell", error=changed.trouble, effect=effect)
-        elif not self._troubles():
+        elif not self.problem:
             log.info("in touch with the API server", server=self._connections[0].server)
-        self._index.report(self.kind, self._troubles())
         self._dirty.set()
-
-    def _troubles(self) -> list[Problem]:
-        current = {reflector.trouble for reflector in self._reflectors if reflector.trouble}
-        return [Problem(self.kind, "ApiServerTrouble", trouble) for trouble in sorted(current)]
 
 
 def _resources(node_name: str, service_proxy_name: str | None) -> tuple[Resource, Resource, Resource]:

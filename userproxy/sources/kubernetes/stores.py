@@ -35,6 +35,7 @@ class ServiceStore:
         self.settled = settled
         self.uids: dict[Name, str] = {}
         self._index = index
+        self._flaws = _Flaws(index)
         self._service_proxy_name = service_proxy_name
 
     def put(self, meta: Meta, raw: msgspec.Raw) -> None:
@@ -50,7 +51,7 @@ class ServiceStore:
 
     def doubt(self, flaw: str) -> None:
         """What of the list cannot be told apart; empty if there is nothing like that."""
-        _report_flaw(self._index, f"{self.kind} objects from the API", flaw)
+        self._flaws.report(f"{self.kind} objects from the API", flaw)
 
     def _put(self, name: Name, raw: msgspec.Raw) -> None:
         """Put an object; what cannot be served as it stands leaves the last good one."""
@@ -96,7 +97,7 @@ class NodeStore:
     def __init__(self, name: str, index: ObjectIndex, settled: Callable[[], None]) -> None:
         self.settled = settled
         self.node = self._absent = Node(name, eligible=False)
-        self._index = index
+        self._flaws = _Flaws(index)
 
     def put(self, meta: Meta, raw: msgspec.Raw) -> None:
         """An object is new, or has changed."""
@@ -107,20 +108,29 @@ class NodeStore:
             self.node = wire.decode_node(raw)
         except api.DecodeError as error:
             flaw = f"{error}; its last good state stays"
-        _report_flaw(self._index, f"Node {meta.name} from the API", flaw)
+        self._flaws.report(f"Node {meta.name} from the API", flaw)
 
     def remove(self, name: Name) -> None:
         """An object is gone."""
         if name.name == self._absent.name:
             self.node = self._absent
-            _report_flaw(self._index, f"Node {name.name} from the API", "")
+            self._flaws.report(f"Node {name.name} from the API", "")
 
     def doubt(self, flaw: str) -> None:
         """What of the list cannot be told apart; empty if there is nothing like that."""
-        _report_flaw(self._index, "Node objects from the API", flaw)
+        self._flaws.report("Node objects from the API", flaw)
 
 
-def _report_flaw(index: ObjectIndex, owner: str, flaw: str) -> None:
-    if flaw:
-        log.error("an object is not taken", object=owner, error=flaw)
-    index.report(owner, [Problem(owner, "UnreadableObject", flaw)] if flaw else ())
+class _Flaws:
+    """Tells what cannot be read, once for as long as it stays the same."""
+
+    def __init__(self, index: ObjectIndex) -> None:
+        self._index = index
+        self._known: dict[str, str] = {}
+
+    def report(self, owner: str, flaw: str) -> None:
+        """Replace what is wrong with what belongs to an owner; empty: nothing."""
+        if flaw and flaw != self._known.get(owner):
+            log.error("an object is not taken", object=owner, error=flaw)
+        self._known[owner] = flaw
+        self._index.report(owner, [Problem(owner, "UnreadableObject", flaw)] if flaw else ())

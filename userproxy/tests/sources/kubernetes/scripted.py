@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
-Answer = bytes | list[bytes | Exception] | Exception
+Answer = bytes | list[bytes | Exception | float] | Exception
 
 
 class OverError(Exception):
@@ -28,6 +28,8 @@ class StaysOpen(Exception):  # noqa: N818 - no error, but a mark at the end of a
 class ScriptedServer:
     """Gives its answers one after the other, whatever is asked.
 
+    A watch is a list of what comes: bytes, numbers for seconds that pass, and an error at its end.
+
     Attributes:
         asked: the query of each request, with the path as `path`.
         posted: what was created.
@@ -35,11 +37,12 @@ class ScriptedServer:
 
     server = "https://api"
 
-    def __init__(self, *script: Answer) -> None:
+    def __init__(self, *script: Answer, time: VirtualTime | None = None) -> None:
         self.asked: list[dict[str, str]] = []
         self.posted: list[tuple[str, Mapping[str, Any]]] = []
         self.refusal: Exception | None = None
         self._script: Iterator[Answer] = iter(script)
+        self._time = time or VirtualTime()
 
     async def load(self) -> None:
         """There are no credentials."""
@@ -61,13 +64,24 @@ class ScriptedServer:
         assert silence > 0
         answer = self._next(path, query)
         assert isinstance(answer, list), f"asked for a watch, and the script has {answer!r}"
-        yield _chunks(answer)
+        yield self._chunks(answer)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> None:
         """Note what is created, or refuse it."""
         if self.refusal is not None:
             raise self.refusal
         self.posted.append((path, body))
+
+    async def _chunks(self, answer: list[bytes | Exception | float]) -> AsyncIterator[bytes]:
+        for chunk in answer:
+            if isinstance(chunk, StaysOpen):
+                await asyncio.Event().wait()
+            if isinstance(chunk, Exception):
+                raise chunk
+            if isinstance(chunk, bytes):
+                yield chunk
+            else:
+                self._time.now += chunk
 
     def _next(self, path: str, query: Mapping[str, str]) -> Answer:
         self.asked.append({"path": path, **query})
@@ -123,15 +137,6 @@ class RecordingStore:
     def settled(self) -> None:
         """What was told until now belongs together."""
         self.told.append("|")
-
-
-async def _chunks(answer: list[bytes | Exception]) -> AsyncIterator[bytes]:
-    for chunk in answer:
-        if isinstance(chunk, StaysOpen):
-            await asyncio.Event().wait()
-        if isinstance(chunk, Exception):
-            raise chunk
-        yield chunk
 
 
 def item(name: str, version: int = 1) -> dict[str, Any]:

@@ -44,7 +44,7 @@ SERVICE = versioned(service(), 3)
 OTHER = versioned(service("other", clusterIP="10.3.241.153"), 4)
 SLICE = versioned(endpoint_slice(), 3)
 NODE: dict[str, Any] = {"kind": "Node", "metadata": {"name": "host1", "resourceVersion": "3"}}
-Chunks = list[bytes | Exception]
+Chunks = list[bytes | Exception | float]
 
 
 def nodes() -> ScriptedServer:
@@ -226,8 +226,11 @@ def test_a_fault_of_ours_costs_one_object(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_an_object_without_a_name_is_a_problem_until_the_list_has_none() -> None:
     nameless = {"metadata": {"namespace": "default"}, "spec": SERVICE["spec"]}
-    story = Story(Unreliable(page(9, nameless, OTHER), [page(1, SERVICE)]), Unreliable(page(1), []), nodes())
+    lists = [page(1, SERVICE), page(8, nameless, OTHER)]
+    services = Unreliable(page(9, nameless, OTHER), lists, [[], []])
+    story = Story(services, Unreliable(page(1), []), nodes())
     assert story.served == {ONE, TWO}
+    assert len([error for error in story.errors if "left out" in error]) == 1, "said once"
     (problem,) = story.snapshots[-1].problems
     assert problem.reason == "UnreadableObject"
     assert "services from https://api" in problem.message

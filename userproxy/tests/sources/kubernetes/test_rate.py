@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,10 @@ from userproxy.sources.kubernetes.backoff import Backoff
 from userproxy.sources.kubernetes.failures import AccessError, GoneError
 from userproxy.sources.kubernetes.reflector import Reflector, Resource
 from userproxy.tests.sources.kubernetes.scripted import (
+    Answer,
     OverError,
     RecordingStore,
+    ScriptedServer,
     VirtualTime,
     bookmark,
     event,
@@ -23,75 +24,52 @@ from userproxy.tests.sources.kubernetes.scripted import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-Chunks = list[bytes | Exception | float]
 GADGETS = Resource("gadgets", "/api/gadgets", "GadgetList", {})
 MINUTES = 10
 
 
-class Server:
-    """Answers lists with what is there, and watches in one way. Time passes where a number stands in a watch.
+class Server(ScriptedServer):
+    """Answers lists with what is there, and watches in one way.
 
     Attributes:
-        asked: when, in minutes since the beginning.
+        minutes: when it was asked, since the beginning.
     """
 
-    server = "https://api"
-
-    def __init__(self, time: VirtualTime, watch: Callable[[int], Chunks | Exception]) -> None:
-        self.asked: list[int] = []
-        self._time = time
+    def __init__(self, time: VirtualTime, watch: Callable[[int], Answer]) -> None:
+        super().__init__(time=time)
+        self.minutes: list[int] = []
         self._began = time.now
         self._watch = watch
         self._versions: Iterator[int] = itertools.count(1)
 
-    async def get(self, path: str, query: Mapping[str, str]) -> bytes:
-        """What is there."""
-        self._note(path, query)
-        return page(next(self._versions), item("a", next(self._versions)))
-
-    @contextlib.asynccontextmanager
-    async def stream(
-        self, path: str, query: Mapping[str, str], silence: float
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A watch that ends in its way."""
-        assert silence > 0
-        self._note(path, query)
-        chunks = self._watch(next(self._versions))
-        if isinstance(chunks, Exception):
-            raise chunks
-        yield self._chunks(chunks)
-
-    async def _chunks(self, chunks: Chunks) -> AsyncIterator[bytes]:
-        for chunk in chunks:
-            if isinstance(chunk, Exception):
-                raise chunk
-            if isinstance(chunk, float):
-                self._time.now += chunk
-            else:
-                yield chunk
-
-    def _note(self, _path: str, _query: Mapping[str, str]) -> None:
+    def _next(self, _path: str, query: Mapping[str, str]) -> Answer:
         minute = int((self._time.now - self._began) / 60)
-        if minute >= MINUTES or len(self.asked) > 10_000:
+        if minute >= MINUTES or len(self.minutes) > 10_000:
             raise OverError
-        self.asked.append(minute)
+        self.minutes.append(minute)
+        if "watch" not in query:
+            return page(next(self._versions), item("a", next(self._versions)))
+        answer = self._watch(next(self._versions))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
-async def rates(watch: Callable[[int], Chunks | Exception]) -> list[int]:
+async def rates(watch: Callable[[int], Answer]) -> list[int]:
     """Requests in each minute."""
     time = VirtualTime()
     server = Server(time, watch)
     reflector = Reflector(GADGETS, server, RecordingStore(), Backoff(lambda: 1.0), lambda _: None, time.times)
     with pytest.raises(OverError):
         await reflector.run()
-    return [server.asked.count(minute) for minute in range(MINUTES)]
+    return [server.minutes.count(minute) for minute in range(MINUTES)]
 
 
 HUNG_UP = AccessError("has hung up", unreachable=True)
 
-SHORT: dict[str, Callable[[int], Chunks | Exception]] = {
+SHORT: dict[str, Callable[[int], Answer]] = {
     "ends at once": lambda _: [],
     "ends after a bookmark": lambda version: [bookmark(version)],
     "ends after an event": lambda version: [event("MODIFIED", item("a", version))],
@@ -130,7 +108,7 @@ async def test_watches_that_last_follow_each_other_without_a_pause() -> None:
 
 async def test_a_steady_watch_makes_up_for_what_was_before() -> None:
     time = VirtualTime()
-    script: list[Chunks] = [*([],) * 12, [10.0], *([],) * 3]
+    script: list[Answer] = [*([],) * 12, [10.0], *([],) * 3]
     ways = iter(script)
     reflector = Reflector(
         GADGETS,

@@ -83,9 +83,9 @@ class Conversation:
     """One run of a reflector through a script."""
 
     def __init__(self, *script: Answer) -> None:
-        self.server = ScriptedServer(*script)
-        self.store = RecordingStore()
         self.time = VirtualTime()
+        self.server = ScriptedServer(*script, time=self.time)
+        self.store = RecordingStore()
         self.troubles: list[str] = []
         self.reflector = Reflector(
             WIDGETS,
@@ -203,7 +203,14 @@ async def test_a_server_that_ends_each_watch_at_once_is_not_asked_without_a_paus
     talk = Conversation(page(7), [], [], [])
     await talk.run()
     assert [round(pause, 2) for pause in talk.time.pauses] == [0.2, 0.3, 0.45]
-    assert talk.troubles[0] == "the watch of widgets from https://api ends after 0.0 s"
+    assert talk.troubles[0] == "the watch of widgets from https://api ends within 5 s"
+
+
+async def test_a_watch_that_is_short_time_and_again_is_one_trouble_until_one_lasts() -> None:
+    talk = Conversation(page(7), [], [], [], [], [10.0, bookmark(8)])
+    await talk.run()
+    short = "the watch of widgets from https://api ends within 5 s"
+    assert talk.troubles == [short, "", short, ""]
 
 
 @pytest.mark.parametrize("body", NO_PAGES)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket as net
+import struct
+import sys
+import termios
 from typing import TYPE_CHECKING
 
 import pytest
@@ -119,6 +123,24 @@ def block(relay: Relay, data: bytes) -> int:
         sent += count
         relay.settle()
     return sent
+
+
+def fill(sock: socket) -> None:
+    """Send to a peer that does not read until there is no room, and nothing under way to make some."""
+    while _in_flight(sock) or give(sock, bytes(1 << 16)):
+        pass
+
+
+def unacknowledged(sock: socket) -> int:
+    """How many bytes the peer has yet to acknowledge."""
+    count: int
+    (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return count
+
+
+def _in_flight(sock: socket) -> int:
+    """How many segments the peer has not acknowledged: `tcpi_unacked` of struct tcp_info."""
+    return int.from_bytes(sock.getsockopt(net.IPPROTO_TCP, net.TCP_INFO, 28)[24:], sys.byteorder)
 
 
 def receive_all(relay: Relay, sock: socket) -> bytes:

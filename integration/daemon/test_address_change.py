@@ -1,4 +1,4 @@
-"""A node that is renumbered while the daemon runs is followed; an address named by hand is waited for."""
+"""A node that is renumbered while the daemon runs is followed; an address that was set is waited for."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_renumbered_node_is_followed(lab: Lab) -> None:
 
 
 def test_an_address_that_goes_and_comes_back_is_waited_for(lab: Lab) -> None:
-    """It was named by hand: the listeners stay where they are, and work again."""
+    """It was set by the operator: the listeners stay where they are, and work again."""
     lab.start_daemon("host1")
     with listen(lab, "server1", 7000) as pod:
         frontend = publish(lab, "long", LONG, [Address(SERVER1.ip, 7000)])

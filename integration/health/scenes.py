@@ -24,7 +24,7 @@ REQUEST = b"GET / HTTP/1.0\r\nHost: x\r\n\r\n"
 
 @contextlib.contextmanager
 def drained(lab: Lab, *backends: str) -> Iterator[list[str]]:
-    """Pods that are taken out by hand for the time of the block; yields what was said of each."""
+    """Pods that are drained for the time of the block; yields what was said of each."""
     with contextlib.ExitStack() as undo:
         said = []
         for backend in backends:

@@ -65,7 +65,7 @@ class Asked:
 
     Attributes:
         answered: how often, by who answered.
-        failures: what befell the others, with who asked.
+        failures: what happened to the others, with who asked.
     """
 
     def __init__(self) -> None:

@@ -95,7 +95,7 @@ def in_a_file(items: Iterable[Object]) -> str:
 
 
 def put(lab: Lab, name: str, ip: str, ports: Sequence[Port], pods: Sequence[str], **options: Any) -> None:  # noqa: ANN401 - those of Options
-    """Create or change a Service, and wait until the daemon on host1 has carried it out."""
+    """Create or change a Service, and wait until the daemon on host1 has applied it."""
     lab.write_manifest(f"{name}.json", manifest(name, ip, ports, pods, **options))
     wanted = Options(**options)
     rows = sorted(
@@ -104,7 +104,7 @@ def put(lab: Lab, name: str, ip: str, ports: Sequence[Port], pods: Sequence[str]
         for port in ports
     )
     wait_until(
-        f"{name} is carried out",
+        f"{name} is applied",
         lambda: _carried_out(lab, name) == (wanted.path or "redirect-to-pod", rows),
         PATIENCE_SECONDS,
     )
@@ -129,7 +129,7 @@ def service(
 
 
 def _carried_out(lab: Lab, name: str) -> tuple[str, list[tuple[str, bool]]] | None:
-    """The path of a Service, and its backends with whether they drain, as the daemon has carried them out."""
+    """The path of a Service, and its backends with whether they drain, as the daemon has applied them."""
     with AdminClient(lab.admin_socket("host1")) as admin:
         ours = [row for row in admin.services() if row.service.startswith(f"default/{name}:")]
         paths = {row.path for row in ours if row.frontends}  # none: it is gone, and only lingers

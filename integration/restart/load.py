@@ -1,4 +1,4 @@
-"""Clients of a Service while somebody interferes: how many there were, and what befell them."""
+"""Clients of a Service while somebody interferes: how many there were, and what happened to them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Load:
     Attributes:
         rate: that is aimed at, in requests a second; a machine that is busy does less.
         answered: by server.
-        failed: by what befell them.
+        failed: by what happened to them.
         slowest: seconds that a request took, at most.
         seconds: how long it went on.
     """

@@ -34,7 +34,7 @@ class Observer:
 
     Attributes:
         statuses: of the answers, as often as each came.
-        failures: what befell the others.
+        failures: what happened to the others.
         slowest: seconds until an answer, at most.
     """
 

@@ -103,17 +103,17 @@ class Client:
 
 
 class Site:
-    """Crews that find no workers but each other's, and servers behind them."""
+    """Pools that find no workers but each other's, and servers behind them."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self.crews: list[WorkerPool] = []
+        self.pools: list[WorkerPool] = []
         self.servers: list[Server] = []
 
     async def pool(self, count: int = 1, begin: Begin = BEGIN) -> WorkerPool:
         """Another control side, with workers."""
         pool = WorkerPool(count, begin, processes(self.prefix))
-        self.crews.append(pool)
+        self.pools.append(pool)
         await pool.start()
         return pool
 
@@ -136,7 +136,7 @@ class Site:
         """End everything."""
         for server in self.servers:
             server.stop()
-        for pool in self.crews:
+        for pool in self.pools:
             for handle in pool._everybody():
                 handle.retiring = True
                 handle.kill()

@@ -115,7 +115,7 @@ async def test_draining_gives_time_counts_whom_it_cut_and_ends_the_workers(site:
     await clients[0].close()
     assert await clients[1].is_served()
     await refused(wanted.listener)
-    pool.hurry()
+    pool.end_drain()
     assert await draining == 2
     assert [await client.is_reset() for client in clients[1:]] == [True, True]
     await until(lambda: not any(map(is_running, workers)))
@@ -178,7 +178,7 @@ async def test_workers_that_do_not_start_are_a_plain_error_and_none_is_left(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = WorkerPool(2, BEGIN, processes(site.prefix))
-    site.crews.append(pool)
+    site.pools.append(pool)
     monkeypatch.setattr("userproxy.worker.origin.sys.executable", "/bin/false")
     with pytest.raises(WorkerGoneError, match="has ended"):
         await pool.start()

@@ -92,7 +92,7 @@ async def test_a_control_side_may_come_before_the_worker_has_noticed_that_the_ot
     os.kill(pid, signal.SIGSTOP)  # busy with something else
     visits = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
     taking_over = asyncio.ensure_future(site.pool())
-    await until(lambda: len(site.crews) == 2 and len(site.crews[1]._retiring) == 1)
+    await until(lambda: len(site.pools) == 2 and len(site.pools[1]._retiring) == 1)
     handle.retiring = True
     os.kill(pid, signal.SIGCONT)
     await first.count()  # it has seen the visitor, and still listens to the first one
@@ -202,7 +202,7 @@ async def test_cleanup_ends_orphans_and_only_those(
         monkeypatch.setattr("userproxy.worker.orphans._SECONDS", 0.2)
     pool, wanted = await site.serving(2)
     other = await Site(f"other-{site.prefix}").pool()
-    site.crews.append(other)
+    site.pools.append(other)
     client = await Client.connect(wanted.listener)
     workers = sorted(pids(pool))
     pool.leave()

@@ -1,1 +1,1 @@
-"""Which backends may be picked: by what befell clients, by checks, and by how many look dead."""
+"""Which backends may be picked: by what happened to clients, by checks, and by how many look dead."""

@@ -24,7 +24,7 @@ class LiveBackend:
         sockaddr: what to connect to.
         connections: how many live connections are on it, or being made to it.
         latency: seconds that connecting to it took last; None before the first time.
-        outlier: what befell clients' dials.
+        outlier: the outcome of clients' dials.
         checked: what our own checks say.
         came: when it came, or came back, in monotonic time.
         changed: when its state changed last, in monotonic time.

@@ -1,4 +1,4 @@
-"""Passive checks: what befell clients' own dials takes a backend out for a while. Pure; times in seconds.
+"""Passive checks: failures of clients' own dials take a backend out for a while. Pure; times in seconds.
 
 | | |
 |---|---|

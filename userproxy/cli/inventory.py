@@ -76,9 +76,9 @@ def backends(environment: Environment, /, *, admin_socket: str, output: str) -> 
 @admin_socket_option
 @output_option
 def status(*, admin_socket: str, output: str) -> None:
-    """Show the daemon: what it serves, from which source, and what troubles it.
+    """Show the daemon: what it serves, from which source, and what is wrong with it.
 
-    The exit code is 1 while the daemon cannot follow its source or cannot carry out what that says, as when
+    The exit code is 1 while the daemon cannot follow its source or cannot apply what that says, as when
     the API server is away. Problems of single Services and files do not count.
     """
     with daemon_at(admin_socket) as daemon:

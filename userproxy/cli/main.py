@@ -30,7 +30,7 @@ COMMANDS = {
     "backends": ("userproxy.cli.inventory:backends", "List the backends, with their state and why."),
     "kill": ("userproxy.cli.operate:kill", "Reset connections."),
     "drain": ("userproxy.cli.operate:drain", "Give a pod no new connections, or undo that."),
-    "status": ("userproxy.cli.inventory:status", "Show the daemon and what troubles it."),
+    "status": ("userproxy.cli.inventory:status", "Show the daemon and what is wrong with it."),
     "cleanup": ("userproxy.cli.cleanup:cleanup", "Remove every trace from this node's kernel."),
     "lab": ("userproxy.cli.lab:lab", "The reference deployment in network namespaces."),
     "bench": ("userproxy.cli.bench:bench", "Measure every path to a Service, side by side."),

@@ -1,4 +1,4 @@
-"""`userproxy kill` and `userproxy drain`: what a person does by hand, and what it came to."""
+"""`userproxy kill` and `userproxy drain`: what an operator does, and the outcome."""
 
 from __future__ import annotations
 

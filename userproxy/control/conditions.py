@@ -39,7 +39,7 @@ class Conditions:
         return self._conditions.get(name, {})
 
     def observe(self, snapshot: Snapshot, state: NodeState) -> None:
-        """Take in the state that was carried out. Only what it changes is judged anew."""
+        """Take in the state that was applied. Only what it changes is judged anew."""
         before, self._snapshot = self._snapshot, snapshot
         last, self._state = self._state, state
         for name in dropped(snapshot.services, before.services):

@@ -68,7 +68,7 @@ class Parts(NamedTuple):
         config: what is wanted of it.
         source: of the Services.
         sides: that carry connections.
-        reconciler: carries the desired state out.
+        reconciler: applies the desired state.
         view: what it shows of itself.
         metrics: what it counts and measures.
     """
@@ -186,7 +186,7 @@ class Daemon:
         self._workers.leave()
 
     def notify(self) -> None:
-        """Have the state carried out soon: something has changed."""
+        """Have the state applied soon: something has changed."""
         self._loop.notify()
 
     def _renew(self, check: Callable[[], object]) -> None:
@@ -205,8 +205,8 @@ class Daemon:
         if self._renewing:
             self._renewing = False
         elif self._stopping.is_set():
-            self._workers.hurry()
-            self._flows.hurry()
+            self._workers.end_drain()
+            self._flows.end_drain()
         self._stopping.set()
 
     def _health(self) -> Health:
@@ -232,7 +232,7 @@ class Daemon:
             await self._reconciler.reconcile()
         finally:
             self._source.tell(tuple(self._reconciler.problems))
-        self._metrics.carried_out(time.monotonic() - started)
+        self._metrics.applied(time.monotonic() - started)
         self._view.report("")
         if not self._settled:
             # What lives now lives long: the garbage collector need not look at it again.
@@ -242,15 +242,15 @@ class Daemon:
 
     def _on_failure(self, error: Exception, seconds: float) -> None:
         self._metrics.failed()
-        log.error("not everything could be carried out", error=str(error), retry_in_seconds=seconds)
-        self._view.report(f"not everything could be carried out: {error}")
+        log.error("not everything could be applied", error=str(error), retry_in_seconds=seconds)
+        self._view.report(f"not everything could be applied: {error}")
 
     async def _repair(self) -> None:
         while True:
             await asyncio.sleep(_REPAIR_SECONDS)
             try:
-                news = await self._reconciler.repair()
-                if self._reconciler.retry_occupied() or news:
+                changed = await self._reconciler.repair()
+                if self._reconciler.retry_occupied() or changed:
                     self._loop.notify()
             except Exception as error:  # noqa: BLE001 - told, and tried again
                 log.error("the kernel's rules could not be checked", error=str(error))  # noqa: TRY400

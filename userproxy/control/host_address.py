@@ -1,4 +1,4 @@
-"""The address that our listeners have: named by hand, or the node's primary one, as that changes."""
+"""The address that our listeners have: set by the operator, or the node's primary one, as that changes."""
 
 from __future__ import annotations
 

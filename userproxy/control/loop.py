@@ -1,6 +1,6 @@
 """The reconcile loop: changes come in bursts and at any rate, the kernel hears of them at a bounded one.
 
-The first change after a quiet time is carried out at once, but for a short window in which the rest of its
+The first change after a quiet time is applied at once, but for a short window in which the rest of its
 burst arrives. While changes keep coming, and while carrying them out fails, the loop keeps its distance.
 """
 
@@ -22,7 +22,7 @@ class Cadence(msgspec.Struct, frozen=True, kw_only=True):
     """How often to reconcile, all in seconds and above zero.
 
     Attributes:
-        window: from the first change of a burst to the reconcile that carries it out.
+        window: from the first change of a burst to the reconcile that applies it.
         min_interval: from the end of one reconcile to the start of the next one.
         first_retry: from a failure to the next try; it doubles with each further failure.
         max_retry: what it doubles up to.
@@ -45,7 +45,7 @@ EVERYDAY = Cadence()
 
 
 class ReconcileLoop:
-    """Runs one reconcile at a time, when there is something to carry out. Lives as long as the daemon."""
+    """Runs one reconcile at a time, when there is something to apply. Lives as long as the daemon."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class ReconcileLoop:
         """Prepare the loop; `run` starts it.
 
         Args:
-            reconcile: carries out the latest desired state; may raise.
+            reconcile: applies the latest desired state; may raise.
             on_failure: told of each error that `reconcile` raised, and in how many seconds at the latest it
                 is tried again; must not raise.
             cadence: how often.
@@ -80,7 +80,7 @@ class ReconcileLoop:
 
     @property
     def pending_since(self) -> float | None:
-        """When the oldest change came in that is not carried out yet; None if all are."""
+        """When the oldest change came in that is not applied yet; None if all are."""
         return self._pending_since
 
     @property

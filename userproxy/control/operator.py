@@ -27,10 +27,10 @@ _PATIENCE_SECONDS = 8.0
 
 
 class Operator:
-    """Carries out what an operator asks for. Lives as long as the daemon.
+    """Applies what an operator asks for. Lives as long as the daemon.
 
     Args:
-        reconciler: carries a drain out.
+        reconciler: applies a drain.
         workers: the data side.
         view: knows the backends.
         notify: has `Reconciler.reconcile` called soon.
@@ -89,5 +89,5 @@ class Operator:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._reconciler.settled()
         except TimeoutError:
-            raise OperatorError("noted, but not carried out yet: see `userproxy status`") from None
+            raise OperatorError("noted, but not applied yet: see `userproxy status`") from None
         return len(rows), sum(row.connections for row in rows)

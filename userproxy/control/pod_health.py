@@ -75,7 +75,7 @@ class PodHealth:
 
         Args:
             wanted: by what the source says.
-            actual: what was carried out last. Pods that an earlier daemon has not in the kernel's map, be it
+            actual: what was applied last. Pods that an earlier daemon has not in the kernel's map, be it
                 that it had taken them out or that they came later, stay out until they have passed their
                 checks.
         """

@@ -33,12 +33,12 @@ log = structlog.get_logger("userproxy.control")
 _TOLD_BY_SOURCE = frozenset({"BadManifest", "ManifestsMissing"})
 
 
-class CarryOutError(Exception):
-    """A part of the plan could not be carried out. The rest was; trying again later may help."""
+class ApplyError(Exception):
+    """A part of the plan could not be applied. The rest was; trying again later may help."""
 
 
 class Reconciler:
-    """Carries out one Snapshot after another. Lives as long as the daemon.
+    """Applies one Snapshot after another. Lives as long as the daemon.
 
     Args:
         config: of the daemon.
@@ -72,12 +72,12 @@ class Reconciler:
 
     @property
     def drained(self) -> Drained:
-        """What an operator has taken out by hand; `reconcile` carries a change out."""
+        """What an operator has drained; `reconcile` applies a change."""
         return self._drained
 
     @property
     def actual(self) -> NodeState:
-        """What has been carried out so far."""
+        """What has been applied so far."""
         return self._actual
 
     @property
@@ -87,7 +87,7 @@ class Reconciler:
 
     @property
     def problems(self) -> frozenset[Problem]:
-        """What users must know of the state that was carried out last."""
+        """What users must know of the state that was applied last."""
         return self._problems
 
     def adopt(self, actual: NodeState) -> None:
@@ -95,7 +95,7 @@ class Reconciler:
         self._arrive(actual)
 
     def take(self, snapshot: Snapshot) -> None:
-        """Take the latest desired state; `reconcile` carries it out."""
+        """Take the latest desired state; `reconcile` applies it."""
         self._snapshot = snapshot
 
     async def reconcile(self) -> None:
@@ -104,7 +104,7 @@ class Reconciler:
         Nothing is done before a source has spoken: until then what an earlier daemon left keeps working.
 
         Raises:
-            CarryOutError: not all of it could be done.
+            ApplyError: not all of it could be done.
             NetfilterError: the kernel refused; its captures are those of before.
         """
         waiting, self._waiting = self._waiting, []
@@ -147,7 +147,7 @@ class Reconciler:
                 wanted = self._possible(wanted, failed)
                 steps = actions_for(wanted, self._actual)
             if steps:
-                await self._carry_out(steps, wanted)
+                await self._apply(steps, wanted)
         await self._forget_left()
         idle = self._drained.idle(snapshot)
         self._report(
@@ -164,7 +164,7 @@ class Reconciler:
         """Put back what somebody else has changed of ours in the kernel, and look for who takes our traffic.
 
         Returns:
-            Whether there is news for `reconcile` to tell.
+            Whether anything has changed for `reconcile` to report.
         """
         changes = await self._kernel.repair()
         if changes:
@@ -175,9 +175,9 @@ class Reconciler:
             for frontend, taker in (await self._kernel.bypassed()).items()
             if frontend in owners
         )
-        news = found != self._bypasses
+        changed = found != self._bypasses
         self._bypasses = found
-        return news
+        return changed
 
     def look_at_address(self, *, changed: bool) -> bool:
         """See whether the node still has the host IP; `reconcile` then moves to the one that it has.
@@ -186,7 +186,7 @@ class Reconciler:
             changed: addresses have come or gone, and routes with them, even if the host IP is the same.
 
         Returns:
-            Whether there is anything to carry out.
+            Whether there is anything to apply.
         """
         before = self._address.ip
         moved = self._address.look()
@@ -208,7 +208,7 @@ class Reconciler:
             self._ports.book.retry_occupied()
         return waiting
 
-    async def _carry_out(self, steps: Actions, wanted: NodeState) -> None:
+    async def _apply(self, steps: Actions, wanted: NodeState) -> None:
         if steps.serve or steps.close:
             await self._ports.remember()
         if steps.capture:
@@ -219,7 +219,7 @@ class Reconciler:
         self._arrive(wanted)
         self._occupied.difference_update(serve.listener.port for serve in steps.serve)
         log.info(
-            "carried out",
+            "applied",
             serve=len(steps.serve),
             capture=len(steps.capture.put),
             uncapture=len(steps.capture.remove),
@@ -275,12 +275,10 @@ class _Attempt:
         """Say what could not be done, if anything.
 
         Raises:
-            CarryOutError: a listener was not opened, or a worker is behind with a Service port.
+            ApplyError: a listener was not opened, or a worker is behind with a Service port.
         """
         for name, error in self.failures.items():
             count = len(self.failures)
-            raise CarryOutError(f"cannot listen for {name}: {error.strerror} ({count} Service ports)")
+            raise ApplyError(f"cannot listen for {name}: {error.strerror} ({count} Service ports)")
         for name in sorted(behind):
-            raise CarryOutError(
-                f"a worker did not take over a change of {name} ({len(behind)} Service ports)"
-            )
+            raise ApplyError(f"a worker did not take over a change of {name} ({len(behind)} Service ports)")

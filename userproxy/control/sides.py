@@ -63,7 +63,7 @@ class Workers(Protocol):
     async def drain(self, seconds: float, /) -> int:
         """Stop accepting, give connections this time, and end all workers."""
 
-    def hurry(self) -> None:
+    def end_drain(self) -> None:
         """Give connections no more time."""
 
     def leave(self) -> None:

@@ -66,7 +66,7 @@ class View:
         self._conditions = Conditions(clock)
 
     def observe(self, snapshot: Snapshot, state: NodeState, problems: tuple[Problem, ...]) -> None:
-        """Take in the state that was carried out."""
+        """Take in the state that was applied."""
         self._snapshot, self._state, self._problems = snapshot, state, problems
         self._conditions.observe(snapshot, state)
 
@@ -114,7 +114,7 @@ class View:
         await self._count()
         flows, source = self._sides.flows, self._source()
         failures = [problem for problem in (self._own_problem, source.problem) if problem]
-        problems = [*failures, *filter(None, [flows.trouble]), *map(str, self._problems)]
+        problems = [*failures, *filter(None, [flows.error]), *map(str, self._problems)]
         return StatusRow(
             version=__version__,
             pid=os.getpid(),

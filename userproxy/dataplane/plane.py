@@ -236,7 +236,7 @@ class DataPlane:
             connection.end(Event.SHUTDOWN)
         return len(left)
 
-    def hurry(self) -> None:
+    def end_drain(self) -> None:
         """Stop waiting for connections to end, now or as soon as `drain` is called."""
         self._hurried = True
         self._drained.set()

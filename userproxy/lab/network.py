@@ -1,4 +1,4 @@
-"""Carries a `Deployment` out in network namespaces, and takes it back. Plain `ip`, in batches.
+"""Sets a `Deployment` up in network namespaces, and takes it back. Plain `ip`, in batches.
 
 Every veth is born with both ends inside namespaces, so the machine's own links, routes, rules and
 sysctls are never touched. `ip netns` keeps a namespace alive by a file in /run/netns; these files,

@@ -29,7 +29,7 @@ class CaptureChange(msgspec.Struct, frozen=True):
 
 
 class Actions(msgspec.Struct, frozen=True):
-    """Ordered actions, carried out from the first field to the last, so that no packet is ever misdirected.
+    """Ordered actions, applied from the first field to the last, so that no packet is ever misdirected.
 
     Attributes:
         serve: listeners to open, and backends to change on open ones; before any packet is sent there.

@@ -92,11 +92,11 @@ class Counters(msgspec.Struct, omit_defaults=True, kw_only=True):
     health_checks: Annotated[dict[str, int], Metric("Active checks.", label="outcome")] = msgspec.field(
         default_factory=Counter
     )
-    sync_failures: Annotated[int, Metric("How often not everything could be carried out.")] = 0
+    sync_failures: Annotated[int, Metric("How often not everything could be applied.")] = 0
     sync_seconds: Annotated[
         Histogram,
         Metric(
-            "How long it took to carry out what had changed.",
+            "How long it took to apply what had changed.",
             name=f"{_SYNC}duration_seconds",
             per_family=True,
         ),

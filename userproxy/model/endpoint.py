@@ -19,7 +19,7 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, kw_only=True):
         terminating: it is being deleted.
         hint_zones: the zones whose clients should use it (EndpointSlice hints), sorted.
         hint_nodes: the nodes whose clients should use it, sorted.
-        drained: an operator has taken it out by hand: it gets no new connections.
+        drained: an operator has drained it: it gets no new connections.
     """
 
     address: Address

@@ -202,7 +202,7 @@ class Killed(Part, frozen=True, kw_only=True):
 
 
 class Done(Part, frozen=True, kw_only=True):
-    """The order has been carried out; no further part follows.
+    """The order has been applied; no further part follows.
 
     Attributes:
         error: what failed, or empty.

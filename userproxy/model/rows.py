@@ -87,7 +87,7 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: `kubernetes` or `manifests`.
         synced: whether everything has been read at least once.
-        stale_seconds: how old its news may be; 0 while what is there is known to be in effect.
+        stale_seconds: how old its data may be; 0 while what is there is known to be in effect.
         problem: why it cannot be followed now, with what it is about before it; empty if it can.
     """
 
@@ -102,7 +102,7 @@ class StatusRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         problems: of the daemon itself, of its source, then those of Services and files.
-        failing: whether one of the first two kinds is among them, so that what is wanted is not carried out,
+        failing: whether one of the first two kinds is among them, so that what is wanted is not applied,
             or not even known. Problems of single objects do not count.
     """
 

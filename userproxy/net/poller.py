@@ -150,7 +150,7 @@ class Poller:
                 try:
                     handler(mask)
                 except Exception:
-                    # One connection's trouble must not become every connection's.
+                    # One connection's failure must not become every connection's.
                     log.exception("a connection is given up: handling its socket failed", fd=fd)
                     _owner(handler).abort()
         finally:

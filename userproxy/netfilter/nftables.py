@@ -181,12 +181,12 @@ class Nftables:
         self._elements, self._generation = elements, now
         return dict(elements.captures)
 
-    def _read_elements(self, static: read_back.Held) -> set[Element]:
+    def _read_elements(self, static: read_back.Static) -> set[Element]:
         """The elements of those sets that are as we make them; none of a set that is missing or changed."""
         intact = read_back.intact_sets(_expected(frozenset()), static)
         return set(read_back.read_elements(self._socket, intact))
 
-    def _differences(self, elements: Elements, static: read_back.Held, seen: set[Element]) -> list[str]:
+    def _differences(self, elements: Elements, static: read_back.Static, seen: set[Element]) -> list[str]:
         if not static:
             return [f"table {TABLE} is missing"]
         sizes = elements.sizes() | frozenset(filter(None, map(pick_size, static.chains)))
@@ -217,7 +217,7 @@ class Nftables:
 
 
 @functools.lru_cache(maxsize=4)  # encoding the rules is what a verification would spend its time on
-def _expected(sizes: frozenset[int]) -> read_back.Held:
+def _expected(sizes: frozenset[int]) -> read_back.Static:
     return read_back.created_by(encode.creation(ruleset(sizes)))
 
 

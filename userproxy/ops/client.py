@@ -101,7 +101,7 @@ class AdminClient:
         return self._ask_one(request, protocol.KillAnswer)
 
     def drain(self, backend: Address, *, undo: bool = False) -> protocol.DrainAnswer:
-        """Take a pod out by hand, or bring it back; once this returns, the data side has been told."""
+        """Drain a pod, or bring it back; once this returns, the data side has been told."""
         return self._ask_one(protocol.DrainRequest(backend, undo), protocol.DrainAnswer)
 
     def _ask_one(self, request: protocol.Request, wanted: type[_Wanted]) -> _Wanted:

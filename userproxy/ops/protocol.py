@@ -69,7 +69,7 @@ class KillRequest(msgspec.Struct, frozen=True, tag="kill"):
 
 
 class DrainRequest(msgspec.Struct, frozen=True, tag="drain"):
-    """Takes a pod out by hand, or undoes that; answered by one `DrainAnswer`.
+    """Drains a pod, or undoes that; answered by one `DrainAnswer`.
 
     Attributes:
         backend: the pod; with port `ANY_PORT`, all of its ports.

@@ -29,11 +29,11 @@ def actions_for(wanted: NodeState, actual: NodeState) -> Actions:
 
     Values are compared by identity first, so states that share most of theirs are cheap to compare. A Serve
     whose listener differs from the open one opens the new listener; the old one closes when the whole plan
-    has been carried out. `checked` needs no action of its own.
+    has been applied. `checked` needs no action of its own.
 
     Args:
         wanted: where to get to.
-        actual: what was carried out so far, or what was found in the kernel.
+        actual: what was applied so far, or what was found in the kernel.
     """
     serves, closed = _difference(wanted.serves, actual.serves)
     put, removed = _difference(wanted.captures, actual.captures)

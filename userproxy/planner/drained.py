@@ -1,4 +1,4 @@
-"""Pods that an operator has taken out by hand. They stay out, over updates, until he undoes it. Pure."""
+"""Pods that an operator has drained. They stay out, over updates, until he undoes it. Pure."""
 
 from __future__ import annotations
 
@@ -92,5 +92,5 @@ class Drained:
 
 def _idle_problem(address: Address) -> Problem:
     shown = str(address) if address.port else address.ip
-    message = f"drained by hand, and no backend has it any more: `userproxy drain --undo {shown}`"
+    message = f"drained by an operator, and no backend has it any more: `userproxy drain --undo {shown}`"
     return Problem(shown, "DrainedByHand", message)

@@ -54,7 +54,7 @@ class Planner:
         self._context: PlanContext | None = None
         self._made: dict[ServicePortName, _Made] = {}
         self._ports: dict[ServicePortName, int] = {}  # of `_made`, those that have one
-        self._troubled: dict[ServicePortName, tuple[Problem, ...]] = {}  # likewise, problems
+        self._problems_of: dict[ServicePortName, tuple[Problem, ...]] = {}  # likewise, problems
         self._claims = 0  # on frontends, in all of `_made`
         self._seen: Snapshot | None = None  # None while all must be looked at
         self._wanted = NodeState()
@@ -68,7 +68,7 @@ class Planner:
         Args:
             snapshot: the desired state.
             node: that this daemon runs on.
-            actual: the state that was carried out so far. A Service port that is no longer wanted keeps its
+            actual: the state that was applied so far. A Service port that is no longer wanted keeps its
                 host port until its listener is closed there; only then may another one have it.
 
         Returns:
@@ -80,7 +80,7 @@ class Planner:
         context = PlanContext(node, self.host_ip, self._mode, self._book.range)
         if context != self._context:
             self._context = context
-            self._made, self._ports, self._troubled, self._claims, self._seen = {}, {}, {}, 0, None
+            self._made, self._ports, self._problems_of, self._claims, self._seen = {}, {}, {}, 0, None
             self._wanted = NodeState()
         stale, without_port = self._changed(snapshot, self._candidates(snapshot), context)
         assigned = self._book.assign(sorted(without_port))
@@ -102,17 +102,17 @@ class Planner:
         self._made.update(new)
         for name, made in new.items():
             self._ports.pop(name, None)
-            self._troubled.pop(name, None)
+            self._problems_of.pop(name, None)
             if made.port is not None:
                 self._ports[name] = made.port
             if made.outcome.problems:
-                self._troubled[name] = made.outcome.problems
+                self._problems_of[name] = made.outcome.problems
 
     def _drop(self, gone: Iterable[ServicePortName]) -> None:
         for name in gone:
             del self._made[name]
             self._ports.pop(name, None)
-            self._troubled.pop(name, None)
+            self._problems_of.pop(name, None)
 
     def _release_closed(self, actual: NodeState) -> None:
         """Give up the host ports that were not wanted in the last round, once their listeners are closed."""
@@ -166,7 +166,7 @@ class Planner:
         """Put new outcomes in the place of old ones; start from nothing while a frontend is claimed twice."""
         self._claims += sum(len(one.captures) for one in new) - sum(len(one.captures) for one in old)
         wanted = _replaced(self._wanted, old, new)
-        problems: Iterable[tuple[Problem, ...]] = self._troubled.values()
+        problems: Iterable[tuple[Problem, ...]] = self._problems_of.values()
         if len(wanted.captures) != self._claims:
             outcomes = without_conflicts([self._made[name].outcome for name in snapshot.services])
             wanted = _replaced(NodeState(), [], outcomes)

@@ -24,7 +24,7 @@ def without_listeners(wanted: NodeState, actual: NodeState, names: Collection[Se
 
     Args:
         wanted: where to get to.
-        actual: what was carried out so far.
+        actual: what was applied so far.
         names: whose listeners cannot be opened.
     """
     unopened = [wanted.serves[name] for name in names if name in wanted.serves]

@@ -28,7 +28,7 @@ class Source(Protocol):
         """Why it cannot be followed now, if so; not what is wrong with single objects or files."""
 
     def stale_seconds(self) -> float:
-        """How old its news may be: 0 while what is there is known to be in effect."""
+        """How old its data may be: 0 while what is there is known to be in effect."""
 
     async def run(self, publish: Callable[[Snapshot], None]) -> None:
         """Publish a Snapshot once synced, and a new one after each change, until cancelled."""

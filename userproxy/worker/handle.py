@@ -37,7 +37,7 @@ class WorkerGoneError(Exception):
 
 
 class OrderFailedError(Exception):
-    """The worker could not carry the order out. Its log says more."""
+    """The worker could not apply the order. Its log says more."""
 
 
 class Callbacks(NamedTuple):
@@ -117,7 +117,7 @@ class WorkerHandle:
     async def ask(
         self, order: messages.Orders, fds: Sequence[int] = (), seconds: float | None = None
     ) -> list[messages.Parts]:
-        """Give an order, and wait until it is carried out; returns the parts of the answer.
+        """Give an order, and wait until it is applied; returns the parts of the answer.
 
         Args:
             order: what to do; its serial number is put in here.

@@ -35,7 +35,8 @@ def processes(prefix: str = rendezvous.PREFIX) -> Origin:
     """Processes of their own in this network namespace.
 
     Args:
-        prefix: of the names of the workers' doors. Pools with different ones do not see each other's.
+        prefix: of the names of the workers' rendezvous sockets. Pools with different ones do not see each
+            other's.
     """
     return Origin(partial(_start, prefix), partial(_find, prefix))
 

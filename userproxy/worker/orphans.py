@@ -22,7 +22,7 @@ def end_orphans(prefix: str = rendezvous.PREFIX) -> tuple[int, ...]:
     Only for whoever holds the node's lock: the workers of a daemon that runs are not orphans.
 
     Args:
-        prefix: of the names of their doors.
+        prefix: of the names of their rendezvous sockets.
     """
     return asyncio.run(_end_all(prefix))
 

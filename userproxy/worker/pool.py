@@ -213,7 +213,7 @@ class WorkerPool:
             handle.leave()
         return sum(part.cut for parts in answers for part in parts if isinstance(part, messages.Drained))
 
-    def hurry(self) -> None:
+    def end_drain(self) -> None:
         """Have the workers give their connections no more time."""
         for handle in self._everybody():
             handle.retiring = True
@@ -315,7 +315,7 @@ class WorkerPool:
                     handle.tell(order)
 
     async def _order(self, handle: WorkerHandle, order: messages.Orders, fds: Sequence[int] = ()) -> str:
-        """Have an order carried out; returns why it was not. A worker that misses one is replaced."""
+        """Have an order applied; returns why it was not. A worker that misses one is replaced."""
         try:
             await handle.ask(order, fds)
         except WorkerGoneError as error:

@@ -1,7 +1,7 @@
 """A worker: a data plane, and the orders it takes.
 
 Runs as `python -m userproxy.worker.process FD PREFIX`, with the connection to its control side and the prefix
-of the name of its door.
+of the name of its rendezvous socket.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = structlog.get_logger("userproxy.worker")
 _ORDERS = msgspec.msgpack.Decoder(messages.Orders)
 _ENCODER = msgspec.msgpack.Encoder()
 
-# Service ports in one message, be it their sockets or their counts.
+# Service ports in one message, whether sockets or counts.
 CHUNK = 100
 
 # A control side that starts anew is back by then.
@@ -50,7 +50,7 @@ class Worker:
 
     Args:
         tasks: what takes longer than a moment runs there.
-        prefix: of the name of its door.
+        prefix: of the name of its rendezvous socket.
     """
 
     def __init__(self, tasks: asyncio.TaskGroup, prefix: str) -> None:
@@ -155,7 +155,7 @@ class Worker:
         try:
             await work
         except Exception as failure:
-            log.exception("an order could not be carried out")
+            log.exception("an order could not be applied")
             error = repr(failure)
         self._say(messages.Done(serial=serial, error=error))
 
@@ -172,14 +172,14 @@ class Worker:
     def _on_order(self, order: messages.Orders, fds: list[int]) -> None:
         error = ""
         try:
-            if self._carry_out(order, fds):
+            if self._execute(order, fds):
                 return
         except Exception as failure:
-            log.exception("an order could not be carried out", order=type(order).__name__)
+            log.exception("an order could not be applied", order=type(order).__name__)
             error = f"{type(order).__name__}: {failure!r}"
         self._say(messages.Done(serial=order.serial, error=error))
 
-    def _carry_out(self, order: messages.Orders, fds: list[int]) -> bool:
+    def _execute(self, order: messages.Orders, fds: list[int]) -> bool:
         """Do what the order says; returns whether that goes on, and will say itself when it is done."""
         match order:
             case messages.Begin():
@@ -264,7 +264,7 @@ class Worker:
         cut = 0
         if self._drained is not None:  # an earlier order counts them
             if order.seconds == 0 and self._plane is not None:
-                self._plane.hurry()
+                self._plane.end_drain()
             await self._drained.wait()
         else:
             self._drained = asyncio.Event()

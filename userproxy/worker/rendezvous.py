@@ -42,7 +42,7 @@ def is_ours(peer: socket.socket) -> bool:
 
 
 def connect_to_all(prefix: str = PREFIX) -> list[tuple[socket.socket, int]]:
-    """A connection to each worker in this network namespace whose door is open, and its pid.
+    """A connection to each worker in this network namespace that listens for one, and its pid.
 
     The pid is 0 for a worker whose process cannot be seen from here, as it is in another container.
     """

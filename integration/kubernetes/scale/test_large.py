@@ -70,9 +70,9 @@ def test_the_first_sync(large_site: Site) -> None:
     large_site.start_daemon(wait=False)
     seconds_until(lambda: bool(large_site.actions()), 120.0)
     (synced,) = large_site.log("synced")
-    carried_out = large_site.actions()[-1]
+    applied = large_site.actions()[-1]
     seconds_until(lambda: bool(large_site.ask()), 30.0)
-    seconds = at(carried_out) - began
+    seconds = at(applied) - began
     print(
         f"first sync of {synced['service_ports']} Service ports: read in {synced['seconds']:.2f} s, "
         f"in effect {seconds:.2f} s after the start of the process (wanted: {FIRST_SYNC_SECONDS:g})"
@@ -110,7 +110,7 @@ def test_a_single_change(large_site: Site) -> None:
 
 
 def programming_seconds(site: Site) -> float:
-    """From the last event of the watch to the end of the sync that carried it out, by the daemon's clock."""
+    """From the last event of the watch to the end of the sync that applied it, by the daemon's clock."""
     text = site.page("/metrics", 10249)[1]
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     prefix, label = "kubeproxy_sync_proxy_rules_last", '{ip_family="IPv4"}'

@@ -83,7 +83,7 @@ class Site:
         return process
 
     def is_synced(self) -> bool:
-        """Whether the daemon has carried out what the API server has."""
+        """Whether the daemon has applied what the API server has."""
         with contextlib.suppress(AdminError), AdminClient(self.lab.admin_socket(HOST)) as admin:
             return admin.status().source.synced and bool(self.actions())
         return False
@@ -128,8 +128,8 @@ class Site:
         return [entry for entry in map(json.loads, lines) if not event or entry.get("event") == event]
 
     def actions(self) -> list[dict[str, Any]]:
-        """Each plan that the daemon has carried out."""
-        return self.log("carried out")
+        """Each plan that the daemon has applied."""
+        return self.log("applied")
 
 
 def reference(**spec: object) -> tuple[Object, Object]:

@@ -57,7 +57,7 @@ def without_start(site: Site, kubeconfig: Path) -> str:
 
 
 def trouble(site: Site, kubeconfig: Path) -> str:
-    """Start a daemon that has to wait; returns the one line of what troubles it."""
+    """Start a daemon that has to wait; returns the one line of what is wrong with it."""
     process = site.start_daemon(kubeconfig=kubeconfig, wait=False)
     seconds_until(lambda: bool(site.log(TROUBLE)))
     with pytest.raises(AssertionError):

@@ -53,7 +53,7 @@ def test_the_api_server_goes_and_comes_back(site: Site, compacted: bool) -> None
         f"away for {AWAY_SECONDS:g} s{', compacted' if compacted else ''}: {outcome['requests']} requests, "
         f"{len(outcome['failures'])} failed; status said {stale:.1f} s stale, /healthz {status}; in touch "
         f"{seconds:.2f} s after the server was ready (wanted: {CAUGHT_UP_SECONDS:g}), a change followed in "
-        f"{followed:.3f} s; plans carried out: {len(site.actions()) - actions} (1 is that change)"
+        f"{followed:.3f} s; plans applied: {len(site.actions()) - actions} (1 is that change)"
     )
     assert outcome["failures"] == []
     assert outcome["requests"] > 100

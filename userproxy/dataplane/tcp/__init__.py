@@ -1,1 +1,1 @@
-"""TCP: accept, dial, relay. `flow` decides, the other files carry out."""
+"""TCP: accept, dial, relay. `flow` decides, the other files apply."""

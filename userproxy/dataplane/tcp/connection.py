@@ -1,4 +1,4 @@
-"""One connection: carries out what its flow says, and tells it what came of it."""
+"""One connection: applies what its flow says, and tells it what came of it."""
 
 from __future__ import annotations
 

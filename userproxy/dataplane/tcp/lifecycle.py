@@ -2,7 +2,7 @@
 
 A client has been accepted; a backend is dialled, and another one if that fails; both are relayed until each
 side has finished sending (RFC 9293, section 3.6: a connection may be closed in one direction only), or until
-one of them resets. `relay` carries out the commands and reports the events.
+one of them resets. `relay` applies the commands and reports the events.
 
 `TRANSITIONS` is the whole behaviour, one row for each thing that can happen in each state. What is not in a
 row cannot matter there any more (a timer that fires late, a second end of the same side) and is ignored.

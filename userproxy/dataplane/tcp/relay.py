@@ -204,7 +204,7 @@ class Leg:
             self._stop(carrier)
             return -1
         self.received += count
-        self.last_received = self._poller.now  # an end is news too: what is left has its time from here
+        self.last_received = self._poller.now  # an end counts too: what is left has its time from here
         if carrier.held:
             self._hold(self._pipes.take())
             return -1

@@ -51,7 +51,7 @@ class FlowTable:
         live: how many there were at the last count.
         services: likewise, by Service port.
         backends: likewise, by Service port and pod.
-        trouble: why they could not be read; empty if they could.
+        error: why they could not be read; empty if they could.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class FlowTable:
         self.live = 0
         self.services: Counter[ServicePortName] = Counter()
         self.backends: Counter[tuple[ServicePortName, Address]] = Counter()
-        self.trouble = ""
+        self.error = ""
         self._read = read
         self._clock = clock
         self._state = NodeState()
@@ -72,7 +72,7 @@ class FlowTable:
         self._hurried = asyncio.Event()
 
     def observe(self, state: NodeState) -> None:
-        """Take in the state that was carried out. Cheap: only what differs from the last one is looked at."""
+        """Take in the state that was applied. Cheap: only what differs from the last one is looked at."""
         if not self._in_use:  # a Service that goes another path later on still has connections on this one
             changed = touched(state.captures, self._state.captures)
             self._in_use = any(isinstance(state.captures[key], ToPods) for key in changed)
@@ -109,7 +109,7 @@ class FlowTable:
             seconds: for how long at most.
 
         Returns:
-            How many were left after that time, or when `hurry` was called, as far as is known.
+            How many were left after that time, or when `end_drain` was called, as far as is known.
         """
         if not self._in_use:
             return 0
@@ -131,7 +131,7 @@ class FlowTable:
                 await asyncio.wait_for(self._hurried.wait(), min(_DRAIN_TICK, time_left))
         return left
 
-    def hurry(self) -> None:
+    def end_drain(self) -> None:
         """Stop waiting for connections to end, now or as soon as `drain` is called."""
         self._hurried.set()
 
@@ -161,11 +161,11 @@ class FlowTable:
         try:
             found = await self._read(asked)
         except NetfilterError as error:
-            if not self.trouble:
+            if not self.error:
                 log.warning("connections on the path redirect-to-pod are not shown", error=str(error))
-            self.trouble = str(error)
+            self.error = str(error)
             return []
-        self.trouble = ""
+        self.error = ""
         return await asyncio.to_thread(self._named, found, owners)
 
     def _named(

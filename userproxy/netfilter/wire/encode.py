@@ -1,7 +1,7 @@
 """The ruleset and its elements as netlink messages.
 
-pyroute2's message classes encode the static part. Elements are packed by hand: pyroute2 takes 470 ms for
-10,000, this 30.
+pyroute2's message classes encode the static part. Elements are packed by our own code: pyroute2
+takes 470 ms for 10,000, this 30.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _GEN_ID = 1
 _SPECS = {spec.name: spec for spec in SETS}
 
 
-class Held(NamedTuple):
+class Static(NamedTuple):
     """The static part of our table as the kernel lists it, or as a batch creates it.
 
     Attributes:
@@ -53,13 +53,13 @@ def generation(socket: Socket) -> int:
     return int.from_bytes(dict(attributes(body, 4))[_GEN_ID], "big")
 
 
-def read_static(socket: Socket) -> Held:
+def read_static(socket: Socket) -> Static:
     """Sets, chains and rules of our table; empty if there is no table."""
     try:
         return static_of(_static_bodies(socket))
     except RefusedError as error:
         if error.refusal.errno == errno.ENOENT:
-            return Held({}, {}, {})
+            return Static({}, {}, {})
         raise
 
 
@@ -83,30 +83,30 @@ def read_elements(socket: Socket, set_names: Iterable[str]) -> Iterator[Element]
         yield from decode_elements(name, bodies)
 
 
-def created_by(messages: Iterable[Message]) -> Held:
+def created_by(messages: Iterable[Message]) -> Static:
     """What a batch creates, in the same form."""
     return static_of((message.kind & 0xFF, message.body) for message in messages)
 
 
-def static_of(bodies: Iterable[tuple[int, bytes]]) -> Held:
+def static_of(bodies: Iterable[tuple[int, bytes]]) -> Static:
     """Sort messages by what they are about; those of other tables are left out."""
-    held = Held({}, {}, {})
+    static = Static({}, {}, {})
     for kind, body in bodies:
         found = dict(attributes(body, 4))
         if found.get(_TABLE_ATTRIBUTE) != string(TABLE):
             continue
         if kind == nft.NFT_MSG_NEWSET:
             found.pop(_SET_ID, None)  # means something only within the batch that creates the set
-            held.sets[_name(found[_NAME_ATTRIBUTE["set"]])] = found
+            static.sets[_name(found[_NAME_ATTRIBUTE["set"]])] = found
         elif kind == nft.NFT_MSG_NEWCHAIN:
-            held.chains[_name(found[_NAME_ATTRIBUTE["chain"]])] = found
+            static.chains[_name(found[_NAME_ATTRIBUTE["chain"]])] = found
         elif kind == nft.NFT_MSG_NEWRULE:
             expressions = [_expression(packed) for _, packed in attributes(found.get(_RULE_EXPRESSIONS, b""))]
-            held.rules.setdefault(_name(found[_RULE_CHAIN]), []).append(expressions)
-    return held
+            static.rules.setdefault(_name(found[_RULE_CHAIN]), []).append(expressions)
+    return static
 
 
-def differences(expected: Held, actual: Held) -> list[str]:
+def differences(expected: Static, actual: Static) -> list[str]:
     """What is missing, changed or added in `actual`, each in a few words; empty if nothing is."""
     found = []
     for what, wanted, seen in (
@@ -127,7 +127,7 @@ def differences(expected: Held, actual: Held) -> list[str]:
     return found
 
 
-def intact_sets(expected: Held, actual: Held) -> list[str]:
+def intact_sets(expected: Static, actual: Static) -> list[str]:
     """The names of the sets in `actual` that are as expected, so that their elements can be read as ours.
 
     Those that rules add to are left out.

@@ -13,7 +13,7 @@ import msgspec
 from userproxy.model.rows import SourceStatus
 
 HANGING_SECONDS = 60.0
-"""An update that has been waiting for so long will not be carried out without help (kube-proxy: 2 syncs)."""
+"""An update that has been waiting for so long will not be applied without help (kube-proxy: 2 syncs)."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +21,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         now: seconds since the epoch.
-        last_updated: when everything that was wanted was last carried out, seconds since the epoch; None if
+        last_updated: when everything that was wanted was last applied, seconds since the epoch; None if
             it never was.
         pending_seconds: how long the oldest change has been waiting; None if there is none.
         eligible: this node exists in the cluster, and is not about to be deleted.

@@ -69,12 +69,10 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self._figures = _FiguresCollector()
         self._registry.register(self._figures)
-        self._last = self._gauge("last_timestamp_seconds", "When the last change was carried out.")
+        self._last = self._gauge("last_timestamp_seconds", "When the last change was applied.")
         self._queued = self._gauge("last_queued_timestamp_seconds", "When the last change came in.")
-        self._pending_services = self._gauge("service_changes_pending", "Changes of Services to carry out.")
-        self._pending_endpoints = self._gauge(
-            "endpoint_changes_pending", "Changes of endpoints to carry out."
-        )
+        self._pending_services = self._gauge("service_changes_pending", "Changes of Services to apply.")
+        self._pending_endpoints = self._gauge("endpoint_changes_pending", "Changes of endpoints to apply.")
         Gauge("userproxy_build_info", "The daemon.", ["version", "mode"], registry=self._registry).labels(
             __version__, mode
         ).set(1)
@@ -89,15 +87,15 @@ class Metrics:
         self._counters.service_changes += services
         self._counters.endpoint_changes += endpoints
 
-    def carried_out(self, seconds: float) -> None:
-        """The desired state has been carried out, in so many seconds."""
+    def applied(self, seconds: float) -> None:
+        """The desired state has been applied, in so many seconds."""
         self._counters.sync_seconds.observe(seconds)
         self._last.set(time.time())
         self._pending_services.set(0)
         self._pending_endpoints.set(0)
 
     def failed(self) -> None:
-        """Not everything could be carried out."""
+        """Not everything could be applied."""
         self._counters.sync_failures += 1
 
     def probed(self, path: str, code: int) -> None:
@@ -130,7 +128,7 @@ class _FiguresCollector(Collector):
             ("listeners", "Open listeners.", now.listeners),
             ("connections", "Live connections.", now.connections),
             ("source_synced", "Whether everything has been read at least once.", now.source.synced),
-            ("source_stale_seconds", "How old the source's news may be.", now.source.stale_seconds),
+            ("source_stale_seconds", "How old the source's data may be.", now.source.stale_seconds),
         ):
             yield GaugeMetricFamily(f"userproxy_{name}", text, float(value))
         problems = GaugeMetricFamily("userproxy_problems", "Problems, as in `status`.", labels=["reason"])

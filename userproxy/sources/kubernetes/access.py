@@ -40,7 +40,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 class Access:
     """A client of the API server that is as good as its credentials are at the moment.
 
-    After a refusal, and after any trouble with TLS, the kubeconfig (or the mounted ServiceAccount) is read
+    After a refusal, and after any TLS error, the kubeconfig (or the mounted ServiceAccount) is read
     again for the next request: so rotated tokens, certificates and authorities are taken up, and exec plugins
     run again. One user at a time: a stream that is open would lose its connection then.
 
@@ -188,7 +188,7 @@ class Access:
                 return ForbiddenError(f"{said}: grant it, as the ClusterRole in scripts/deploy does")
         retry_after = response.headers.get("Retry-After", "")
         seconds = min(float(retry_after), 60.0) if _SECONDS.fullmatch(retry_after) else 0.0
-        # The server's own trouble is the same for all that is asked of it, and is told once.
+        # The server's own failure is the same for all that is asked of it, and is told once.
         about = "" if status >= 500 or status == 429 else f" to {path}"  # noqa: PLR2004 - RFC 9110
         return AccessError(f"{self.server} answered {status}{about}: {said}", retry_after=seconds)
 

@@ -108,7 +108,7 @@ class Reflector:
 
     Attributes:
         synced: whether a list was complete once.
-        trouble: why it is not in touch with the server now, or empty.
+        error: why it is not in touch with the server now, or empty.
         heard: when it last was in touch.
     """
 
@@ -118,7 +118,7 @@ class Reflector:
         server: Server,
         store: Store,
         backoff: Backoff,
-        on_trouble: Callable[[Reflector], None],
+        on_error: Callable[[Reflector], None],
         times: Times,
     ) -> None:
         """Make a reflector; `run` starts it.
@@ -128,17 +128,17 @@ class Reflector:
             server: where from.
             store: is told.
             backoff: how long to wait after failures.
-            on_trouble: is called when `trouble` has changed.
+            on_error: is called when `error` has changed.
             times: clock, randomness and waiting.
         """
         self.resource = resource
         self.synced = False
-        self.trouble = ""
+        self.error = ""
         self.heard = times.clock()
         self._server = server
         self._store = store
         self._backoff = backoff
-        self._on_trouble = on_trouble
+        self._on_error = on_error
         self._times = times
         self._version = ""
         self._known: dict[Name, str] = {}
@@ -220,7 +220,7 @@ class Reflector:
             "timeoutSeconds": str(int(seconds)),
         }
         async with self._server.stream(self.resource.path, query, SILENCE_SECONDS) as chunks:
-            if self._short_watches < 2:  # noqa: PLR2004 - one may be chance, what comes again is a trouble that lasts
+            if self._short_watches < 2:  # noqa: PLR2004 - one may be chance, what comes again is an error that lasts
                 self._report("")
             self._hear()
             self._in_touch = True
@@ -329,7 +329,7 @@ class Reflector:
     def _hear(self) -> None:
         self.heard = self._times.clock()
 
-    def _report(self, trouble: str) -> None:
-        if trouble != self.trouble:
-            self.trouble = trouble
-            self._on_trouble(self)
+    def _report(self, error: str) -> None:
+        if error != self.error:
+            self.error = error
+            self._on_error(self)

@@ -89,7 +89,7 @@ class KubernetesSource:
         self._connections = [connect(kubeconfig) for _ in range(4)]
         resources = _resources(node_name, service_proxy_name)
         self._reflectors = [
-            Reflector(resource, server, store, self._backoff(), self._note_trouble, self._times)
+            Reflector(resource, server, store, self._backoff(), self._note_error, self._times)
             for resource, server, store in zip(resources, self._connections, stores, strict=False)
         ]
         self._recorder = Recorder(
@@ -106,8 +106,8 @@ class KubernetesSource:
     @property
     def problem(self) -> Problem | None:
         """Why the server does not tell."""
-        troubles = sorted({reflector.trouble for reflector in self._reflectors if reflector.trouble})
-        return Problem(self.kind, "ApiServerTrouble", "; ".join(troubles)) if troubles else None
+        errors = sorted({reflector.error for reflector in self._reflectors if reflector.error})
+        return Problem(self.kind, "ApiServerUnavailable", "; ".join(errors)) if errors else None
 
     def stale_seconds(self) -> float:
         """How long ago the server was last known to have told everything; 0 while it does."""
@@ -171,12 +171,12 @@ class KubernetesSource:
     def _backoff(self) -> Backoff:
         return Backoff(self._times.random)
 
-    def _note_trouble(self, changed: Reflector) -> None:
+    def _note_error(self, changed: Reflector) -> None:
         """Say what is wrong, once for all reflectors that suffer from the same."""
-        others = [reflector.trouble for reflector in self._reflectors if reflector is not changed]
-        if changed.trouble and changed.trouble not in others:
+        others = [reflector.error for reflector in self._reflectors if reflector is not changed]
+        if changed.error and changed.error not in others:
             effect = "what is known stays in effect" if self.synced else "nothing is served until it does"
-            log.error("the API server does not tell", error=changed.trouble, effect=effect)
+            log.error("the API server does not tell", error=changed.error, effect=effect)
         elif not self.problem:
             log.info("in touch with the API server", server=self._connections[0].server)
         self._dirty.set()

@@ -33,7 +33,7 @@ class Judge:
         self._state = NodeState()
 
     def observe(self, wanted: Snapshot) -> None:
-        """It is carried out."""
+        """It is applied."""
         self._state, _ = self._planner.wanted(wanted, Node("host1", "east"), self._state)
         self.conditions.observe(wanted, self._state)
 

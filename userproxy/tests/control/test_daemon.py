@@ -122,7 +122,7 @@ async def test_a_second_signal_gives_connections_no_more_time(program: Program) 
         assert not task.done()
         signal.raise_signal(signal.SIGTERM)
         assert await task is False
-    assert program.journal[-3:] == ["drain for 30 s", "hurry", "remove every trace"]
+    assert program.journal[-3:] == ["drain for 30 s", "end_drain", "remove every trace"]
 
 
 async def test_sighup_leaves_the_workers_and_what_was_counted_and_touches_no_rule(program: Program) -> None:

@@ -1,4 +1,4 @@
-"""What the daemon does while it runs: carries out, reports, repairs, and tells how it is."""
+"""What the daemon does while it runs: applies, reports, repairs, and tells how it is."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ async def test_what_fails_is_a_problem_of_the_daemon_until_it_works(program: Pro
     async with program.running():
         program.source.say(snapshot(service()))
         await until(lambda: side.counters.sync_failures)
-        assert (await side.view.status()).problems == (
-            "not everything could be carried out: the kernel is busy",
-        )
+        assert (await side.view.status()).problems == ("not everything could be applied: the kernel is busy",)
         assert program.daemon._health().pending_seconds is not None
         assert not program.daemon._health().healthy
         side.kernel.errors.clear()

@@ -37,7 +37,7 @@ DELETED = "the Service is deleted; its live connections go on"
 
 
 async def test_a_drain_is_watched_to_its_end(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service()))
+    await side.apply(snapshot(service()))
     side.reconciler.drained.add(POD1)
     await side.again()
     # The workers have been told of the other pod alone, so to them this one is gone.
@@ -48,8 +48,8 @@ async def test_a_drain_is_watched_to_its_end(side: ControlSide) -> None:
 
 
 async def test_a_removed_pod_is_shown_while_connections_on_it_live(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service()))
-    await side.carry_out(snapshot(service(), pods=[POD2]))
+    await side.apply(snapshot(service()))
+    await side.apply(snapshot(service(), pods=[POD2]))
     left = BackendCount(
         address=POD1, connections=3, latency=0.001, state="removed", seconds=5.0, node="host2", zone="west"
     )
@@ -66,7 +66,7 @@ async def test_a_removed_pod_is_shown_while_connections_on_it_live(side: Control
 
 
 async def test_a_removed_pod_does_not_count_as_a_backend_of_its_service(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service(), pods=[POD2]))
+    await side.apply(snapshot(service(), pods=[POD2]))
     side.workers.parts = [counts(WEB, count(POD1, 3, "removed"))]
     row = (await side.services())["default/web"]
     assert (row.backends_up, row.backends, row.connections) == (1, 1, 3)
@@ -74,8 +74,8 @@ async def test_a_removed_pod_does_not_count_as_a_backend_of_its_service(side: Co
 
 async def test_a_removed_pod_that_the_kernel_sent_connections_to_is_shown_too(side: ControlSide) -> None:
     to_pod = service(path=Path.REDIRECT_TO_POD)
-    await side.carry_out(snapshot(to_pod))
-    await side.carry_out(snapshot(to_pod, pods=[POD2]))
+    await side.apply(snapshot(to_pod))
+    await side.apply(snapshot(to_pod, pods=[POD2]))
     side.flows = [flow("10.3.0.1:80", POD1, 1), flow("10.3.0.1:80", POD1, 2)]
     assert await side.backends() == [(str(POD2), "up", 0), (str(POD1), "removed", 2)]
     side.clock.now += 2
@@ -84,17 +84,17 @@ async def test_a_removed_pod_that_the_kernel_sent_connections_to_is_shown_too(si
 
 
 async def test_a_removed_pod_with_connections_on_both_paths_is_one_row(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service()))
-    await side.carry_out(snapshot(service(path=Path.REDIRECT_TO_POD)))
-    await side.carry_out(snapshot(service(path=Path.REDIRECT_TO_POD), pods=[POD2]))
+    await side.apply(snapshot(service()))
+    await side.apply(snapshot(service(path=Path.REDIRECT_TO_POD)))
+    await side.apply(snapshot(service(path=Path.REDIRECT_TO_POD), pods=[POD2]))
     side.workers.parts = [counts(WEB, count(POD1, 1, "removed")), totals(1)]
     side.flows = [flow("10.3.0.1:80", POD1, 1)]
     assert await side.backends() == [(str(POD2), "up", 0), (str(POD1), "removed", 2)]
 
 
 async def test_a_deleted_service_is_shown_while_its_connections_live(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service(CART, "10.3.0.2:80"), service()))
-    await side.carry_out(snapshot(service(CART, "10.3.0.2:80")))
+    await side.apply(snapshot(service(CART, "10.3.0.2:80"), service()))
+    await side.apply(snapshot(service(CART, "10.3.0.2:80")))
     side.workers.parts = [counts(WEB, count(POD1, 2, "removed", 1.0)), totals(2)]
     rows = await side.services()
     assert list(rows) == ["default/web", "shop/cart:http"]
@@ -109,22 +109,22 @@ async def test_a_deleted_service_is_shown_while_its_connections_live(side: Contr
 
 
 async def test_with_every_service_deleted_their_connections_are_still_shown(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service()))
-    await side.carry_out(EMPTY)
+    await side.apply(snapshot(service()))
+    await side.apply(EMPTY)
     side.workers.parts = [counts(WEB, count(POD1, 1, "removed"))]
     assert list(await side.services()) == ["default/web"]
 
 
 async def test_a_pod_that_comes_back_is_a_backend_again_with_its_connections(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service(), pods=[POD2]))
-    await side.carry_out(snapshot(service()))
+    await side.apply(snapshot(service(), pods=[POD2]))
+    await side.apply(snapshot(service()))
     # A worker that has yet to hear of it, or that retires and was told late.
     side.workers.parts = [counts(WEB, count(POD1, 3, "removed", 60.0)), counts(WEB, count(POD1, 1))]
     assert await side.backends() == [(str(POD1), "up", 4), (str(POD2), "up", 0)]
 
 
 async def test_what_workers_that_retire_have_counts_too(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service()))
+    await side.apply(snapshot(service()))
     side.reconciler.drained.add(POD1)
     await side.again()
     side.workers.parts = [

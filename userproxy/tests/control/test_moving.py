@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from userproxy.control.reconcile import CarryOutError
+from userproxy.control.reconcile import ApplyError
 from userproxy.model.address import Address
 from userproxy.model.service import Path
 from userproxy.model.state import ToListener, ToPods
@@ -43,7 +43,7 @@ def following(tmp_path: FilePath, sockets: Sockets) -> ControlSide:
 
 async def test_it_listens_on_the_same_ports_and_then_packets_are_sent_there(following: ControlSide) -> None:
     side = following
-    await side.carry_out(SERVICES)
+    await side.apply(SERVICES)
     side.addresses = [NEW]
     assert side.reconciler.look_at_address(changed=True)
     assert await side.again() == [
@@ -66,7 +66,7 @@ async def test_it_listens_on_the_same_ports_and_then_packets_are_sent_there(foll
 
 async def test_while_it_has_no_address_everything_stays_where_it_is(following: ControlSide) -> None:
     side = following
-    await side.carry_out(SERVICES)
+    await side.apply(SERVICES)
     side.addresses = []
     assert side.reconciler.look_at_address(changed=True)
     assert await side.again() == ["move to nowhere"]
@@ -78,7 +78,7 @@ async def test_while_it_has_no_address_everything_stays_where_it_is(following: C
 
 
 async def test_an_address_that_was_named_by_hand_is_waited_for(side: ControlSide) -> None:
-    await side.carry_out(SERVICES)
+    await side.apply(SERVICES)
     side.addresses = [NEW]
     assert side.reconciler.look_at_address(changed=True)
     assert await side.again() == ["move to nowhere"]
@@ -87,7 +87,7 @@ async def test_an_address_that_was_named_by_hand_is_waited_for(side: ControlSide
 
 
 async def test_other_addresses_that_come_and_go_put_the_routes_back_and_no_more(side: ControlSide) -> None:
-    await side.carry_out(SERVICES)
+    await side.apply(SERVICES)
     side.addresses = [NEW, OLD]
     assert side.reconciler.look_at_address(changed=True)
     assert await side.again() == [f"move to {OLD}"]
@@ -96,7 +96,7 @@ async def test_other_addresses_that_come_and_go_put_the_routes_back_and_no_more(
 
 async def test_what_fails_of_a_move_is_made_up_for(following: ControlSide) -> None:
     side = following
-    await side.carry_out(SERVICES)
+    await side.apply(SERVICES)
     side.addresses = [NEW]
     side.reconciler.look_at_address(changed=True)
     side.kernel.errors["move"] = NetfilterError("the routes cannot be changed")
@@ -104,7 +104,7 @@ async def test_what_fails_of_a_move_is_made_up_for(following: ControlSide) -> No
         await side.again()
     side.kernel.errors.clear()
     side.workers.unopenable[WEB] = errno.EADDRNOTAVAIL
-    with pytest.raises(CarryOutError):
+    with pytest.raises(ApplyError):
         await side.again()
     assert side.kernel.captures[tcp("10.3.0.1:80")] == ToListener(Address(OLD, 10400))
     side.workers.unopenable.clear()

@@ -1,4 +1,4 @@
-"""What an operator asks for through the command line is carried out, or refused with one line."""
+"""What an operator asks for through the command line is applied, or refused with one line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Desk:
 @pytest.fixture
 async def desk(side: ControlSide) -> Desk:
     """Two Services are served, each with the same two pods."""
-    await side.carry_out(snapshot(service(), service(CART, "10.3.0.2:80")))
+    await side.apply(snapshot(service(), service(CART, "10.3.0.2:80")))
     return Desk(side)
 
 
@@ -75,7 +75,7 @@ async def test_to_kill_an_empty_list_kills_nothing(desk: Desk) -> None:
 async def test_what_netfilter_carries_is_counted_since_it_cannot_be_killed(
     desk: Desk, side: ControlSide
 ) -> None:
-    await side.carry_out(snapshot(service(path=Path.REDIRECT_TO_POD)))
+    await side.apply(snapshot(service(path=Path.REDIRECT_TO_POD)))
     side.flows = [flow("10.3.0.1:80", POD1, 1), flow("10.3.0.1:80", POD2, 2)]
     assert await desk.operator.kill(None, ConnectionFilter(service=WEB)) == (0, 2)
     assert await desk.operator.kill(None, ConnectionFilter(backend=POD1)) == (0, 1)
@@ -104,7 +104,7 @@ async def test_who_is_no_backend_cannot_be_drained(desk: Desk, side: ControlSide
 async def test_a_removed_pod_whose_connections_live_on_is_no_backend_either(
     desk: Desk, side: ControlSide
 ) -> None:
-    await side.carry_out(snapshot(service(), pods=[POD2]))
+    await side.apply(snapshot(service(), pods=[POD2]))
     side.workers.parts = [counts(WEB, count(POD1, 3, "removed"))]
     with pytest.raises(OperatorError, match="no backend"):
         await desk.operator.drain(POD1, undo=False)
@@ -120,7 +120,7 @@ async def test_what_is_not_drained_cannot_be_brought_back_and_what_is_drained_is
 
 async def test_a_drain_can_be_undone_after_its_pod_is_gone(desk: Desk, side: ControlSide) -> None:
     await desk.operator.drain(POD1, undo=False)
-    await side.carry_out(snapshot(service(), pods=[POD2]))
+    await side.apply(snapshot(service(), pods=[POD2]))
     assert await desk.operator.drain(POD1, undo=True) == (0, 0)
     assert side.problems() == []
 
@@ -128,7 +128,7 @@ async def test_a_drain_can_be_undone_after_its_pod_is_gone(desk: Desk, side: Con
 async def test_a_drain_that_fails_in_the_kernel_is_answered_and_stays_noted(
     desk: Desk, side: ControlSide
 ) -> None:
-    await side.carry_out(snapshot(service(), pods=[POD1]))
+    await side.apply(snapshot(service(), pods=[POD1]))
     side.kernel.errors["apply"] = NetfilterError("busy")
     assert await desk.operator.drain(POD1, undo=False) == (1, 0)
     side.kernel.errors.clear()
@@ -140,5 +140,5 @@ async def test_whoever_waits_too_long_is_told_that_it_is_noted(
 ) -> None:
     monkeypatch.setattr(operator_module, "_PATIENCE_SECONDS", 0.0)
     desk.is_busy = True
-    with pytest.raises(OperatorError, match="noted, but not carried out yet"):
+    with pytest.raises(OperatorError, match="noted, but not applied yet"):
         await desk.operator.drain(POD1, undo=False)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from userproxy import __version__
-from userproxy.control.reconcile import CarryOutError
+from userproxy.control.reconcile import ApplyError
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
 from userproxy.model.filter import ConnectionFilter
@@ -45,7 +45,7 @@ async def test_before_a_source_has_spoken_there_is_nothing_to_see(side: ControlS
 
 
 async def test_a_service_is_shown_with_where_it_is_served_and_who_is_behind_it(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service()))
+    await side.apply(snapshot(service()))
     side.workers.parts = [counts(WEB, count(POD1, 2), count(POD2, 1)), totals(3)]
     (row,) = await side.view.services()
     assert msgspec.structs.asdict(row) == {
@@ -62,13 +62,13 @@ async def test_a_service_is_shown_with_where_it_is_served_and_who_is_behind_it(s
 
 
 async def test_services_are_sorted_by_name_and_backends_by_service(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service(CART, "10.3.0.2:80"), service(), pods=[POD1]))
+    await side.apply(snapshot(service(CART, "10.3.0.2:80"), service(), pods=[POD1]))
     assert [row.service for row in await side.view.services()] == ["default/web", "shop/cart:http"]
     assert [row.service for row in await side.view.backends()] == ["default/web", "shop/cart:http"]
 
 
 async def test_a_backend_is_shown_as_the_source_and_the_workers_know_it(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service(), pods=[POD1]))
+    await side.apply(snapshot(service(), pods=[POD1]))
     side.clock.now += 60
     seen = BackendCount(
         address=POD1, connections=4, latency=0.0012, state="ejected", reason="dials fail", seconds=5.0
@@ -81,14 +81,14 @@ async def test_a_backend_is_shown_as_the_source_and_the_workers_know_it(side: Co
 
 
 async def test_a_backend_that_workers_find_down_does_not_count_as_up(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service()))
+    await side.apply(snapshot(service()))
     side.workers.parts = [counts(WEB, count(POD1, 1, "down", seconds=3.0), count(POD2, 0))]
     assert (await side.services())["default/web"].backends_up == 1
     assert await side.backends() == [(str(POD1), "down", 1), (str(POD2), "up", 0)]
 
 
 async def test_a_judgement_is_not_older_than_what_it_is_about(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service(), pods=[POD1]))
+    await side.apply(snapshot(service(), pods=[POD1]))
     came = side.clock.now
     side.clock.now += 10
     side.workers.parts = [counts(WEB, count(POD1, 0, "down", seconds=3600.0))]
@@ -97,7 +97,7 @@ async def test_a_judgement_is_not_older_than_what_it_is_about(side: ControlSide)
 
 
 async def test_a_drained_or_terminating_backend_is_shown_so_whatever_workers_think(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service()))
+    await side.apply(snapshot(service()))
     side.reconciler.drained.add(POD1)
     await side.again()
     side.workers.parts = [counts(WEB, count(POD1, 1, "down", seconds=1.0))]
@@ -107,7 +107,7 @@ async def test_a_drained_or_terminating_backend_is_shown_so_whatever_workers_thi
 
 async def test_ipv6_pods_do_not_count_as_backends_and_say_why_they_are_unused(side: ControlSide) -> None:
     ipv6 = Address("fd00::2", 8080)
-    await side.carry_out(snapshot(service(WEB, "10.3.0.1:80", "[fd00::1]:80"), pods=[POD1, ipv6]))
+    await side.apply(snapshot(service(WEB, "10.3.0.1:80", "[fd00::1]:80"), pods=[POD1, ipv6]))
     row = (await side.services())["default/web"]
     assert (row.backends_up, row.backends) == (1, 1)
     assert [(each.backend, each.state, each.reason) for each in await side.view.backends()] == [
@@ -117,7 +117,7 @@ async def test_ipv6_pods_do_not_count_as_backends_and_say_why_they_are_unused(si
 
 
 async def test_a_service_of_ipv6_alone_says_that_it_is_not_served(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service(WEB, "[fd00::1]:80"), pods=[POD1, Address("fd00::2", 8080)]))
+    await side.apply(snapshot(service(WEB, "[fd00::1]:80"), pods=[POD1, Address("fd00::2", 8080)]))
     row = (await side.services())["default/web"]
     assert (row.listener, row.backends_up, row.backends) == (None, 0, 1)
     (problem,) = row.problems
@@ -130,7 +130,7 @@ async def test_a_service_of_ipv6_alone_says_that_it_is_not_served(side: ControlS
 
 async def test_connections_on_both_paths_add_up(side: ControlSide) -> None:
     to_pod = service(path=Path.REDIRECT_TO_POD)
-    await side.carry_out(snapshot(to_pod))
+    await side.apply(snapshot(to_pod))
     side.flows = [flow("10.3.0.1:80", POD1), flow("10.3.0.1:80", POD1, 2)]
     # One was relayed before the Service changed its path.
     side.workers.parts = [counts(WEB, count(POD1, 1, "removed")), totals(1)]
@@ -140,7 +140,7 @@ async def test_connections_on_both_paths_add_up(side: ControlSide) -> None:
 
 
 async def test_the_connections_of_both_paths_are_listed(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service(path=Path.REDIRECT_TO_POD)))
+    await side.apply(snapshot(service(path=Path.REDIRECT_TO_POD)))
     side.workers.rows = [connection(1)]
     side.flows = [flow("10.3.0.1:80", POD1, 7)]
     listed = [row.id async for chunk in side.view.connections(ConnectionFilter()) for row in chunk]
@@ -153,7 +153,7 @@ async def test_a_problem_stands_with_its_service_port_or_with_its_whole_service(
         Problem("shop/cart", "InvalidAnnotation", "of the Service"),
         Problem("shop/cart:http", "PortConflict", "of the port"),
     )
-    await side.carry_out(msgspec.structs.replace(snapshot(service(), cart), problems=told))
+    await side.apply(msgspec.structs.replace(snapshot(service(), cart), problems=told))
     rows = await side.services()
     assert rows["shop/cart:http"].problems == ("of the port", "of the Service")
     assert rows["default/web"].problems == ()
@@ -161,16 +161,16 @@ async def test_a_problem_stands_with_its_service_port_or_with_its_whole_service(
 
 
 async def test_a_service_that_is_not_carried_has_no_listener_and_says_why(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service(protocol=Protocol.UDP)))
+    await side.apply(snapshot(service(protocol=Protocol.UDP)))
     row = (await side.services())["default/web"]
     assert (row.protocol, row.listener) == ("UDP", None)
     assert "does not carry UDP" in row.problems[0]
 
 
 async def test_status_is_about_the_daemon(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service(), service(CART, "10.3.0.2:80")))
+    await side.apply(snapshot(service(), service(CART, "10.3.0.2:80")))
     side.workers.parts = [totals(5), totals(2)]
-    side.view.report("not everything could be carried out: busy")
+    side.view.report("not everything could be applied: busy")
     row = await side.view.status()
     assert (row.version, row.pid, row.node, row.mode) == (
         __version__,
@@ -179,26 +179,26 @@ async def test_status_is_about_the_daemon(side: ControlSide) -> None:
         "redirect-to-host",
     )
     assert (row.services, row.listeners, row.connections, row.source) == (2, 2, 7, SOURCE)
-    assert row.problems == ("not everything could be carried out: busy",)
+    assert row.problems == ("not everything could be applied: busy",)
     side.view.report("")
     assert (await side.view.status()).problems == ()
 
 
 async def test_the_problems_of_single_objects_do_not_make_the_daemon_fail(side: ControlSide) -> None:
     bad = Problem("default/web", "BadObject", "Service spec.ports: is empty")
-    await side.carry_out(msgspec.structs.replace(snapshot(service()), problems=(bad,)))
+    await side.apply(msgspec.structs.replace(snapshot(service()), problems=(bad,)))
     row = await side.view.status()
     assert (row.problems, row.failing) == ((str(bad),), False)
 
 
 async def test_its_own_problem_and_that_of_its_source_come_first_and_once(side: ControlSide) -> None:
     bad = Problem("default/web", "BadObject", "Service spec.ports: is empty")
-    away = Problem("kubernetes", "ApiServerTrouble", "https://api cannot be reached")
-    await side.carry_out(msgspec.structs.replace(snapshot(service()), problems=(bad, away)))
+    away = Problem("kubernetes", "ApiServerUnavailable", "https://api cannot be reached")
+    await side.apply(msgspec.structs.replace(snapshot(service()), problems=(bad, away)))
     side.source = msgspec.structs.replace(SOURCE, problem=str(away))
-    side.view.report("not everything could be carried out: busy")
+    side.view.report("not everything could be applied: busy")
     row = await side.view.status()
-    assert row.problems == ("not everything could be carried out: busy", str(away), str(bad))
+    assert row.problems == ("not everything could be applied: busy", str(away), str(bad))
     assert row.failing
 
 
@@ -210,8 +210,8 @@ async def test_a_source_that_cannot_be_followed_is_told_before_it_has_spoken(sid
 
 async def test_the_view_follows_a_reconcile_that_fails_in_part(side: ControlSide) -> None:
     side.workers.unopenable = {WEB: 24}
-    with pytest.raises(CarryOutError):
-        await side.carry_out(snapshot(service(), service(CART, "10.3.0.2:80")))
+    with pytest.raises(ApplyError):
+        await side.apply(snapshot(service(), service(CART, "10.3.0.2:80")))
     rows = await side.services()
     assert rows["default/web"].listener is None
     assert rows["shop/cart:http"].listener is not None
@@ -242,6 +242,6 @@ async def test_metrics_do_not_run_backwards_when_a_worker_dies(side: ControlSide
 
 
 async def test_metrics_have_the_number_of_problems_by_reason(side: ControlSide) -> None:
-    await side.carry_out(snapshot(service(WEB, "[fd00::1]:80", "[fd00::2]:80")))
+    await side.apply(snapshot(service(WEB, "[fd00::1]:80", "[fd00::2]:80")))
     figures = await side.view.figures()
     assert (figures.problems, figures.services, figures.listeners) == ({"AddressFamilyNotSupported": 2}, 1, 0)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 WEB = ServicePortName("default", "web", "http")
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
 POD = Address("10.0.1.2", 8080)
-AWAY = Problem("kubernetes", "ApiServerTrouble", "https://api cannot be reached")
+AWAY = Problem("kubernetes", "ApiServerUnavailable", "https://api cannot be reached")
 BAD = Problem("default/web", "BadObject", "Service spec.ports: is empty")
 
 
@@ -89,9 +89,9 @@ async def test_its_own_problem_and_that_of_its_source_come_first_and_once() -> N
     shown = Shown()
     shown.view.observe(EMPTY, NodeState(), (BAD, AWAY))
     shown.fail(AWAY)
-    shown.view.report("not everything could be carried out: no memory")
+    shown.view.report("not everything could be applied: no memory")
     row = await shown.view.status()
-    assert row.problems == ("not everything could be carried out: no memory", str(AWAY), str(BAD))
+    assert row.problems == ("not everything could be applied: no memory", str(AWAY), str(BAD))
     assert row.failing
 
 

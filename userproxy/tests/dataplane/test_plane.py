@@ -224,7 +224,7 @@ async def test_what_one_that_retires_has_seen_of_backends_counts_no_more(plane: 
     retiring = asyncio.ensure_future(plane.plane.drain(None))
     await asyncio.sleep(0)
     assert plane.told() == [(str(address_of(backend)), "up", 1)], "nobody here will learn that it is back"
-    plane.plane.hurry()
+    plane.plane.end_drain()
     await retiring
 
 
@@ -242,10 +242,10 @@ async def test_a_drain_in_a_hurry_waits_for_nobody(plane: Plane, early: bool) ->
     backend = plane.backend()
     client, _ = plane.pair(plane.serve(backend), backend)
     if early:
-        plane.plane.hurry()
+        plane.plane.end_drain()
     draining = asyncio.ensure_future(plane.plane.drain(3600))
     await asyncio.sleep(0)
-    plane.plane.hurry()
+    plane.plane.end_drain()
     assert await draining == 1
     assert plane.is_reset(client)
 

@@ -177,7 +177,7 @@ RELAYED = NodeState(captures=dict.fromkeys(OWNERS, ToListener(LISTENER)), guards
 
 
 def table(kernel: Kernel, *states: NodeState, clock: Clock | None = None) -> FlowTable:
-    """That has seen these states carried out, one after the other."""
+    """That has seen these states applied, one after the other."""
     made = FlowTable(kernel.read, clock or Clock())
     for state in states or (CARRIED,):
         made.observe(state)
@@ -257,9 +257,9 @@ async def test_a_kernel_that_cannot_be_asked_is_a_trouble_until_it_can() -> None
     kernel = Kernel(flow())
     made = table(kernel)
     kernel.refusal = "cannot read: load nf_conntrack_netlink"
-    assert (await rows(made), made.trouble) == ([], kernel.refusal)
+    assert (await rows(made), made.error) == ([], kernel.refusal)
     kernel.refusal = ""
-    assert (len(await rows(made)), made.trouble) == (1, "")
+    assert (len(await rows(made)), made.error) == (1, "")
 
 
 def test_without_timestamps_the_age_is_what_is_certain() -> None:
@@ -299,7 +299,7 @@ async def test_a_drain_waits_for_tcp_connections_alone() -> None:
 
 async def test_a_drain_can_be_hurried() -> None:
     made = table(Kernel(flow()))
-    made.hurry()
+    made.end_drain()
     assert await made.drain(60.0) == 1
 
 

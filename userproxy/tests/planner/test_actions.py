@@ -35,7 +35,7 @@ def web(*pods: Address, listener: Address = LISTENER) -> Serve:
 
 
 def apply(steps: Actions, state: NodeState) -> NodeState:
-    """Carry out a plan as the daemon does, and look at each state on the way."""
+    """Apply a plan as the daemon does, and look at each state on the way."""
     serves = dict(state.serves)
     captures = dict(state.captures)
     listening = {serve.listener for serve in serves.values()}

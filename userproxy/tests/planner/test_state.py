@@ -29,7 +29,7 @@ TO_POD = "annotate the Service with userproxy.dev/path: redirect-to-pod"
 
 
 class Daemon:
-    """A planner that is asked in rounds, each carried out in full before the next."""
+    """A planner that is asked in rounds, each applied in full before the next."""
 
     def __init__(self, ports: range = range(10400, 18400), mode: Path = Path.REDIRECT_TO_HOST) -> None:
         self.book = PortBook(ports)
@@ -38,7 +38,7 @@ class Daemon:
         self.problems: tuple[Problem, ...] = ()
 
     def round(self, snapshot: Snapshot, node: Node = HERE) -> NodeState:
-        """Plan for a snapshot, and carry the plan out."""
+        """Plan for a snapshot, and apply the plan."""
         self.wanted, self.problems = self.planner.wanted(snapshot, node, self.wanted)
         return self.wanted
 
@@ -195,7 +195,7 @@ def test_a_port_is_not_given_away_while_its_listener_is_open() -> None:
     before = daemon.round(snapshot([service(1)]))
     for _ in range(3):
         wanted, _ = daemon.planner.wanted(snapshot([service(2)]), HERE, before)
-        assert wanted.serves == {}, "the plan that closes it has not been carried out"
+        assert wanted.serves == {}, "the plan that closes it has not been applied"
 
 
 def test_a_service_that_moves_to_pods_gives_its_port_up_and_gets_it_back() -> None:

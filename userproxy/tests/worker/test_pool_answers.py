@@ -176,7 +176,7 @@ async def test_in_a_hurry_workers_are_told_to_give_connections_no_more_time(
         worker.silent = (Drain,)
     draining = asyncio.ensure_future(pool.drain(3600))
     await until(lambda: all(worker.told(Drain) for worker in site.started))
-    pool.hurry()
+    pool.end_drain()
     await until(lambda: all(len(worker.told(Drain)) == 2 for worker in site.started))
     assert [order.seconds for order in site.started[0].told(Drain)] == [3600, 0]  # type: ignore[attr-defined]
     for worker in site.started:

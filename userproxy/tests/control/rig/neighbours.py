@@ -147,9 +147,9 @@ class InMemoryWorkers:
         self._journal.append(f"drain for {seconds:g} s")
         return 0 if self.drained is None else await self.drained
 
-    def hurry(self) -> None:
+    def end_drain(self) -> None:
         """Of `Workers`."""
-        self._journal.append("hurry")
+        self._journal.append("end_drain")
         if self.drained is not None and not self.drained.done():
             self.drained.set_result(1)
 

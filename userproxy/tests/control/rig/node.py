@@ -153,7 +153,7 @@ class ControlSide:
         )
         self.reconciler = Reconciler(self.config, self.sides, self.ports, self.view, address)
 
-    async def carry_out(self, wanted: Snapshot) -> list[str]:
+    async def apply(self, wanted: Snapshot) -> list[str]:
         """Reconcile; returns what the neighbours were told."""
         self.reconciler.take(wanted)
         return await self.again()

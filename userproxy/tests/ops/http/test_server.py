@@ -107,7 +107,7 @@ async def test_probes() -> None:
 async def test_metrics_have_the_names_of_kube_proxy_and_our_own() -> None:
     daemon = Daemon()
     daemon.metrics.changed(EMPTY, SNAPSHOT)
-    daemon.metrics.carried_out(0.003)
+    daemon.metrics.applied(0.003)
     daemon.metrics.probed("healthz", 200)
     async with served(daemon.pages.metrics()) as url:
         status, text = await get(f"{url}/metrics")

@@ -70,7 +70,7 @@ async def test_what_concerns_no_author_of_a_service_is_not_told() -> None:
     desk = Desk()
     others = [
         Problem("/etc/services.yaml", "BadManifest", "is not YAML"),
-        Problem("https://api", "ApiServerTrouble", "cannot be reached"),
+        Problem("https://api", "ApiServerUnavailable", "cannot be reached"),
         Problem("default/unknown", "PortConflict", "no such Service"),
     ]
     assert await desk.tell(others) == []

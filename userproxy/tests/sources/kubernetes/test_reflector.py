@@ -86,13 +86,13 @@ class Conversation:
         self.time = VirtualTime()
         self.server = ScriptedServer(*script, time=self.time)
         self.store = RecordingStore()
-        self.troubles: list[str] = []
+        self.errors: list[str] = []
         self.reflector = Reflector(
             WIDGETS,
             self.server,
             self.store,
             Backoff(lambda: 1.0),
-            lambda reflector: self.troubles.append(reflector.trouble),
+            lambda reflector: self.errors.append(reflector.error),
             self.time.times,
         )
 
@@ -181,7 +181,7 @@ async def test_a_broken_watch_goes_on_where_it_was() -> None:
     talk = Conversation(page(7), [event("ADDED", item("a", 8)), broken], [event("ADDED", item("b", 9))])
     assert await talk.run() == "| +a | +b |"
     assert talk.versions == ["7", "8", "9"]
-    assert talk.troubles[:2] == ["hung up", ""]
+    assert talk.errors[:2] == ["hung up", ""]
 
 
 async def test_it_waits_longer_while_nobody_answers_and_says_so_once() -> None:
@@ -189,7 +189,7 @@ async def test_it_waits_longer_while_nobody_answers_and_says_so_once() -> None:
     talk = Conversation(refused, refused, refused, page(7), [])
     await talk.run()
     assert [round(pause, 2) for pause in talk.time.pauses[:3]] == [0.2, 0.3, 0.45]
-    assert talk.troubles[:2] == ["refused", ""]
+    assert talk.errors[:2] == ["refused", ""]
 
 
 async def test_staleness_is_counted_while_out_of_touch() -> None:
@@ -203,14 +203,14 @@ async def test_a_server_that_ends_each_watch_at_once_is_not_asked_without_a_paus
     talk = Conversation(page(7), [], [], [])
     await talk.run()
     assert [round(pause, 2) for pause in talk.time.pauses] == [0.2, 0.3, 0.45]
-    assert talk.troubles[0] == "the watch of widgets from https://api ends within 5 s"
+    assert talk.errors[0] == "the watch of widgets from https://api ends within 5 s"
 
 
 async def test_a_watch_that_is_short_time_and_again_is_one_trouble_until_one_lasts() -> None:
     talk = Conversation(page(7), [], [], [], [], [10.0, bookmark(8)])
     await talk.run()
     short = "the watch of widgets from https://api ends within 5 s"
-    assert talk.troubles == [short, "", short, ""]
+    assert talk.errors == [short, "", short, ""]
 
 
 @pytest.mark.parametrize("body", NO_PAGES)
@@ -218,7 +218,7 @@ async def test_a_list_that_is_none_takes_nothing_away_and_is_asked_for_again(bod
     gone = GoneError("too old")
     talk = Conversation(page(7, item("a")), gone, body, body)
     assert await talk.run() == "+a |"
-    assert talk.troubles[-1].startswith("the list of widgets from https://api is not understood: ")
+    assert talk.errors[-1].startswith("the list of widgets from https://api is not understood: ")
     assert [round(pause, 2) for pause in talk.time.pauses] == [0.2, 0.3, 0.45]
     assert talk.reflector.stale_seconds() == pytest.approx(0.95)
 
@@ -227,7 +227,7 @@ async def test_a_list_that_is_none_takes_nothing_away_and_is_asked_for_again(bod
 async def test_after_a_list_that_was_none_the_next_one_counts(body: bytes) -> None:
     talk = Conversation(body, page(8, item("a")), [])
     assert await talk.run() == "+a |"
-    assert talk.troubles[1] == ""
+    assert talk.errors[1] == ""
 
 
 async def test_a_list_without_items_is_an_empty_one() -> None:
@@ -239,7 +239,7 @@ async def test_a_list_without_items_is_an_empty_one() -> None:
 async def test_a_page_that_leads_to_itself_is_no_page() -> None:
     talk = Conversation(page(7, more="x"), page(7, more="x"))
     await talk.run()
-    assert "leads to the same page again" in talk.reflector.trouble
+    assert "leads to the same page again" in talk.reflector.error
 
 
 @pytest.mark.parametrize("nameless", NAMELESS)
@@ -265,7 +265,7 @@ async def test_an_object_of_which_only_the_name_makes_sense_is_told() -> None:
 async def test_a_watch_that_is_not_understood_lists_anew(line: bytes) -> None:
     talk = Conversation(page(7, item("a")), [line], page(8, item("a")))
     assert await talk.run() == "+a | |"
-    assert talk.troubles[0].startswith("the watch of widgets from https://api ")
+    assert talk.errors[0].startswith("the watch of widgets from https://api ")
     assert [round(pause, 2) for pause in talk.time.pauses[:1]] == [0.2]
 
 
@@ -273,11 +273,11 @@ async def test_a_line_without_an_end_is_not_kept_for_ever(monkeypatch: pytest.Mo
     monkeypatch.setattr(wire, "MAX_LINE", 1 << 20)
     talk = Conversation(page(7), [b"x" * 65536] * 17, page(8))
     await talk.run()
-    assert "a line of more than 1 MiB" in talk.troubles[0]
+    assert "a line of more than 1 MiB" in talk.errors[0]
 
 
 async def test_an_error_of_the_watch_is_told_and_it_goes_on() -> None:
     talk = Conversation(page(7), [status(500, "etcd is gone")], [])
     await talk.run()
-    assert "the watch of widgets from https://api failed: etcd is gone" in talk.troubles
+    assert "the watch of widgets from https://api failed: etcd is gone" in talk.errors
     assert talk.versions[:2] == ["7", "7"]

@@ -15,7 +15,7 @@ from userproxy.lab.story import Story
 
 
 def test_one_request_is_followed_hop_by_hop(able: None, lab_name: str) -> None:  # noqa: ARG001 - able is a condition
-    command = [str(Path(sys.executable).with_name("userproxy")), "lab", "run", "--name", lab_name]
+    command = [str(Path(sys.executable).with_name("userproxy")), "lab", "run", "--name", f"{lab_name}-story"]
     told = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90)
     assert (told.returncode, told.stderr) == (0, ""), told.stdout
     assert "✗" not in told.stdout
@@ -42,7 +42,7 @@ class LabWithoutServer2(Lab):
 
 def test_what_is_not_so_is_marked_and_fails_the_story(able: None, lab_name: str) -> None:  # noqa: ARG001 - likewise
     printed = io.StringIO()
-    story = Story(LabWithoutServer2(lab_name), Console(file=printed, width=120, highlight=False))
+    story = Story(LabWithoutServer2(f"{lab_name}-story"), Console(file=printed, width=120, highlight=False))
     story.tell()
     assert not story.held
     assert "✗ server1 and server2 both answered: no answer of server2" in printed.getvalue()

@@ -237,12 +237,19 @@ def interruptible() -> Generator[None]:
 
 @contextlib.contextmanager
 def undisturbed() -> Generator[None]:
-    """Within it, SIGINT, SIGTERM and SIGHUP are ignored."""
-    before = _handle(dict.fromkeys(_INTERRUPTS, signal.SIG_IGN))
+    """Within it, SIGINT, SIGTERM and SIGHUP wait: the first one that comes counts once it is over."""
+    waiting: list[int] = []
+
+    def defer(signum: int, _frame: FrameType | None) -> None:
+        waiting.append(signum)
+
+    before = _handle(dict.fromkeys(_INTERRUPTS, defer))
     try:
         yield
     finally:
         _handle(before)
+        if waiting:
+            signal.raise_signal(signal.Signals(waiting[0]))
 
 
 def _handle(handlers: dict[signal.Signals, Any]) -> dict[signal.Signals, Any]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from userproxy.model.snapshot import Problem, Snapshot
     from userproxy.tests.control.rig.node import ControlSide
 
+PATIENCE_SECONDS = 30.0
+
 
 class InMemorySource:
     """A source that says what a test has it say.
@@ -115,6 +117,11 @@ class Program:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until it is so; the test's own time limit says when that is too late."""
-    while not condition():  # noqa: ASYNC110 - it is no event of ours
-        await asyncio.sleep(0)
+    """Let the loop run until it is so.
+
+    Raises:
+        TimeoutError: it is not, however long one waits.
+    """
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - it is no event of ours
+            await asyncio.sleep(0)

@@ -63,19 +63,19 @@ def test_an_occupied_port_is_passed_over(lab: Lab) -> None:
 
 
 def test_a_crowd_of_occupied_ports_is_passed_over_while_others_are_served(lab: Lab) -> None:
-    daemon = lab.start_daemon("host1", "--port-range", "10400-10599")
+    daemon = lab.start_daemon("host1", "--port-range", "10400-10799")
     publish(lab, "before", "10.3.241.70", [BACKEND])
     with contextlib.ExitStack() as crowd:
-        for port in range(10402, 10530):
+        for port in range(10402, 10702):
             crowd.enter_context(listen(lab, "host1", port))
         newcomer = publish(lab, "newcomer", "10.3.241.71", [BACKEND])
         publish(lab, "before", "10.3.241.70", [BACKEND, Address(SERVER2.ip, 8080)])
         withdraw(lab, LAB_S_OWN)
         for frontend in (newcomer, Address("10.3.241.70", 80)):
             assert lab.exec("client", "curl", "-sS", "-m2", f"http://{frontend}").returncode == 0
-        assert (host_port(lab, "newcomer"), host_port(lab, "before")) == (10530, 10401)
+        assert (host_port(lab, "newcomer"), host_port(lab, "before")) == (10702, 10401)
         assert problems(lab) == ()
-    assert daemon.output().count("occupied") == 128
+    assert daemon.output().count("occupied") == 300
 
 
 def test_a_range_occupied_to_the_last_port_is_told_and_those_who_have_one_are_served(lab: Lab) -> None:

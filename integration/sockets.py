@@ -56,10 +56,10 @@ def connect(lab: Lab, member: str, address: Address, timeout: float = PATIENCE_S
     return connect_from(lab.namespace(member), address, timeout)
 
 
-def connect_from(namespace: str, address: Address, timeout: float) -> socket.socket:
-    """The same from a namespace that is not of a lab."""
+def connect_from(namespace: str, address: Address, timeout: float, source: str = "") -> socket.socket:
+    """The same from a namespace that is not of a lab, and from one of its addresses if it has several."""
     with inside_namespace(namespace):
-        return socket.create_connection((address.ip, address.port), timeout=timeout)
+        return socket.create_connection((address.ip, address.port), timeout, (source, 0))
 
 
 def udp_from(namespace: str, address: Address, timeout: float, source_port: int = 0) -> socket.socket:

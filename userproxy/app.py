@@ -11,12 +11,13 @@ import uvloop
 
 from userproxy.control import handover
 from userproxy.control.daemon import Daemon, Parts, StartError
-from userproxy.control.host_address import HostAddress
+from userproxy.control.health_ports import HealthPorts
+from userproxy.control.host_address import HostAddress, Surroundings
 from userproxy.control.node_lock import NodeLock
 from userproxy.control.operator import Operator
 from userproxy.control.pod_health import PodHealth
 from userproxy.control.port_file import HostPorts, PortFile
-from userproxy.control.reconcile import Reconciler
+from userproxy.control.reconcile import OnNode, Reconciler
 from userproxy.control.sides import Sides
 from userproxy.control.view import View
 from userproxy.logs import configure_logging
@@ -105,8 +106,13 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
     counters = Counters.total(inherited.past)
     view = View(config, sides, counters, lambda: status_of(source), time.time)
     ports = HostPorts.load(config.ports, PortFile(config.state_dir))
-    reconciler = Reconciler(config, sides, ports, view, HostAddress(config))
-    parts = Parts(config, source, sides, reconciler, view, Metrics(config.mode.value, counters))
+    host = kernel.host
+    address = HostAddress(config, surroundings=lambda: Surroundings(host.addresses(), host.uplinks()))
+    on_node = OnNode(ports, address, HealthPorts())
+    reconciler = Reconciler(config, sides, on_node, view)
+    parts = Parts(
+        config, source, sides, reconciler, on_node.health_ports, view, Metrics(config.mode.value, counters)
+    )
     daemon = Daemon(parts, inherited)
     pod_health.on_change = daemon.notify
     operator = Operator(reconciler, workers, view, daemon.notify)

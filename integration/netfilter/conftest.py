@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    """A host and two pods, deleted afterwards."""
+    """A host, two pods and somebody outside, deleted afterwards."""
     if os.geteuid() != 0:
         pytest.skip("making network namespaces needs root")
     made = Node(f"nf{os.getpid()}")

@@ -1,8 +1,10 @@
-"""A node by itself, to see what the kernel does with our rules: a host and two pods in namespaces.
+"""A node by itself, to see what the kernel does with our rules: a host, two pods, and somebody outside.
 
 ```
 server1 10.0.1.2 --- 10.0.1.1 host 10.0.2.1 --- 10.0.2.2 server2
                             10.100.0.2 (eth0)
+                                |
+                            10.100.0.9 outside, which is also 10.0.9.9, a pod of another node
 ```
 
 A socket belongs to the namespace of the thread that makes it, for life: so a test enters a namespace, makes
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 from integration.echo import PATIENCE_SECONDS, echo_server
 from integration.sockets import connect_from, inside_namespace, udp_from
 from userproxy.model.address import Address
+from userproxy.model.state import Perimeter
 
 if TYPE_CHECKING:
     import socket
@@ -27,15 +30,20 @@ HOST_IP = "10.100.0.2"
 LISTENER = Address(HOST_IP, 10400)
 VIP = Address("10.3.241.152", 80)
 SERVER1, SERVER2 = Address("10.0.1.2", 8080), Address("10.0.2.2", 8080)
+OUTSIDE_IP, POD_ELSEWHERE_IP = "10.100.0.9", "10.0.9.9"
+NODE_PORT = Address(HOST_IP, 30080)
+EXTERNAL = Address("203.0.113.9", 80)
+LOAD_BALANCER = Address("198.51.100.7", 80)
+PERIMETER = Perimeter(uplinks=("eth0",), inside=("10.0.0.0/14",))
 REFUSED = (ConnectionRefusedError, PermissionError)
 """A host's own datagram that is refused in output fails in `send` already, and there the errno is EPERM."""
 
 
 class Node:
-    """The three namespaces; `host` has a default route only if asked for."""
+    """The four namespaces; `host` has a default route only if asked for."""
 
     def __init__(self, name: str) -> None:
-        self.names = {member: f"{name}-{member}" for member in ("host", "server1", "server2")}
+        self.names = {member: f"{name}-{member}" for member in ("host", "server1", "server2", "outside")}
 
     def up(self) -> None:
         """Make namespaces, links, addresses and routes."""
@@ -43,10 +51,7 @@ class Node:
             _ip("netns", "add", name)
             _ip("-n", name, "link", "set", "lo", "up")
         host = self.names["host"]
-        _ip("-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", "outside")
-        _ip("-n", host, "address", "add", f"{HOST_IP}/24", "dev", "eth0")
-        for device in ("eth0", "outside"):
-            _link_up(host, device)
+        self._connect_outside(host, self.names["outside"])
         for number, member in enumerate(("server1", "server2"), start=1):
             pod = self.names[member]
             _ip("-n", host, "link", "add", member, "type", "veth", "peer", "name", "eth0", "netns", pod)
@@ -57,6 +62,16 @@ class Node:
             _ip("-n", pod, "route", "add", "default", "via", f"10.0.{number}.1")
         with self.inside("host"):
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
+
+    def _connect_outside(self, host: str, outside: str) -> None:
+        _ip("-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", outside)
+        for name, ip in ((host, HOST_IP), (outside, OUTSIDE_IP)):
+            _ip("-n", name, "address", "add", f"{ip}/24", "dev", "eth0")
+            _link_up(name, "eth0")
+        _ip("-n", outside, "address", "add", f"{POD_ELSEWHERE_IP}/32", "dev", "lo")
+        _ip("-n", host, "route", "add", f"{POD_ELSEWHERE_IP}/32", "via", OUTSIDE_IP)
+        for network in ("10.3.240.0/20", f"{EXTERNAL.ip}/32", f"{LOAD_BALANCER.ip}/32"):
+            _ip("-n", outside, "route", "add", network, "via", HOST_IP)
 
     def down(self) -> None:
         """Delete the namespaces, as far as they exist."""
@@ -80,13 +95,17 @@ class Node:
         """A server that tells each client its own name and the client's address, and echoes from then on."""
         return echo_server(self.names[member], (address.ip, address.port), name)
 
-    def connect(self, member: str, address: Address = VIP) -> socket.socket:
-        """A TCP connection from there."""
-        return connect_from(self.names[member], address, PATIENCE_SECONDS)
+    def connect(
+        self, member: str, address: Address = VIP, source: str = "", patience: float = PATIENCE_SECONDS
+    ) -> socket.socket:
+        """A TCP connection from there, and from one of its addresses if it has several."""
+        return connect_from(self.names[member], address, patience, source)
 
-    def ask(self, member: str, address: Address = VIP) -> str:
+    def ask(
+        self, member: str, address: Address = VIP, source: str = "", patience: float = PATIENCE_SECONDS
+    ) -> str:
         """Who answers a new TCP connection from there, and what it sees: `server1 10.0.1.1`."""
-        with self.connect(member, address) as connection:
+        with self.connect(member, address, source, patience) as connection:
             return connection.recv(100).decode()
 
     def ask_udp(self, member: str, address: Address = VIP, source_port: int = 0) -> str:

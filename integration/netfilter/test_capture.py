@@ -90,7 +90,7 @@ def test_the_kernel_notes_which_services_it_sends_to_pods(node: Node, nftables: 
     assert nftables.used() == {TCP}
     assert nftables.verify() == (), "what the kernel notes is no tampering"
     with node.inside("host"), Nftables() as successor:
-        assert successor.ensure().keys() == {TCP, UDP, unused}
+        assert successor.ensure().captures.keys() == {TCP, UDP, unused}
         assert successor.used() == {TCP}, "and a new daemon finds it there"
 
 

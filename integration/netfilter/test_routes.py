@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
-from integration.netfilter.node import HOST_IP, LISTENER, REFUSED, SERVER1, VIP
+from integration.netfilter.node import (
+    EXTERNAL,
+    HOST_IP,
+    LISTENER,
+    LOAD_BALANCER,
+    NODE_PORT,
+    REFUSED,
+    SERVER1,
+    VIP,
+)
 from userproxy.model.actions import CaptureChange
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend, Refuse, Target, ToListener, ToPods
+from userproxy.netfilter.kernel import Kernel
 from userproxy.netfilter.routes import Routes
 
 if TYPE_CHECKING:
@@ -60,6 +72,54 @@ def test_the_host_is_refused_at_once_without_a_default_route(
     for ask in (node.ask, node.ask_udp):
         with pytest.raises(REFUSED):
             ask("host")
+
+
+def test_an_address_of_the_node_itself_gets_no_route(node: Node, routes: Routes) -> None:
+    node.run("host", "ip", "address", "add", f"{EXTERNAL.ip}/32", "dev", "lo")
+    node.run("host", "ip", "route", "add", "local", "192.0.2.0/28", "dev", "lo")
+    own = [NODE_PORT.ip, "10.0.1.1", "127.0.0.1", "127.3.4.5", EXTERNAL.ip, "192.0.2.15"]
+    elsewhere = ["192.0.2.16", LOAD_BALANCER.ip, VIP.ip]
+    wanted = [f"{ip} dev lo table 10110 scope link src {HOST_IP} " for ip in sorted(elsewhere)]
+    routes.ensure([*own, *elsewhere], HOST_IP)
+    assert sorted(ours(node)) == sorted(wanted)
+    routes.ensure([], HOST_IP)
+    routes.add(own, HOST_IP)
+    assert ours(node) == []
+    assert "10110" not in node.run("host", "ip", "rule")
+    routes.add([*own, *elsewhere], HOST_IP)
+    assert sorted(ours(node)) == sorted(wanted)
+    routes.discard([*own, *elsewhere], HOST_IP)
+    assert ours(node) == []
+
+
+def test_an_address_that_the_node_loses_gets_its_route_with_the_next_look(node: Node, routes: Routes) -> None:
+    node.run("host", "ip", "address", "add", f"{EXTERNAL.ip}/32", "dev", "lo")
+    routes.ensure([EXTERNAL.ip], HOST_IP)
+    assert ours(node) == []
+    node.run("host", "ip", "address", "delete", f"{EXTERNAL.ip}/32", "dev", "lo")
+    routes.ensure([EXTERNAL.ip], HOST_IP)
+    assert len(ours(node)) == 1
+    node.run("host", "ip", "address", "add", f"{EXTERNAL.ip}/32", "dev", "lo")
+    routes.ensure([EXTERNAL.ip], HOST_IP)
+    assert ours(node) == []
+
+
+@pytest.mark.parametrize("address", [EXTERNAL, LOAD_BALANCER, NODE_PORT], ids=str)
+@pytest.mark.parametrize("target", [ToListener(LISTENER), ToPods((SERVER1,))], ids=["listener", "pod"])
+def test_the_host_connects_to_every_entry_without_a_default_route(
+    node: Node, address: Address, target: Target
+) -> None:
+    entry = Frontend(Protocol.TCP, address)
+    with node.inside("host"), Kernel(HOST_IP) as kernel:
+        asyncio.run(kernel.start())
+        asyncio.run(kernel.apply(CaptureChange(put={entry: target, replace(entry, outside=True): target})))
+        with node.serving("host", LISTENER, "answered"), node.serving("server1", SERVER1, "answered"):
+            assert node.ask("host", address) == f"answered {HOST_IP}"
+        assert len(ours(node)) == (address != NODE_PORT)
+        asyncio.run(kernel.apply(CaptureChange(remove=frozenset({entry}))))
+        assert len(ours(node)) == (address != NODE_PORT), "one frontend of the address is still there"
+        asyncio.run(kernel.apply(CaptureChange(remove=frozenset({replace(entry, outside=True)}))))
+        assert ours(node) == []
 
 
 def test_an_existing_route_is_taken_as_before(node: Node, routes: Routes) -> None:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from integration.netfilter.node import HOST_IP, LISTENER, SERVER1, SERVER2, VIP, Node
 from userproxy.model.actions import CaptureChange
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
-from userproxy.model.state import Drop, Frontend, Refuse, Target, ToListener, ToPods
+from userproxy.model.state import (
+    Drop,
+    Frontend,
+    NodeState,
+    Perimeter,
+    Refuse,
+    Target,
+    ToListener,
+    ToPods,
+)
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.cleanup import cleanup
+from userproxy.netfilter.kernel import Kernel
 from userproxy.netfilter.nftables import NETLINK_NETFILTER, Nftables
 from userproxy.netfilter.routes import Routes
 from userproxy.netfilter.wire import read_back
@@ -33,19 +45,49 @@ table inet kube-proxy {
 	set cluster-ips { type ipv4_addr; elements = { 10.3.0.1 }; }
 }
 """
+OLDER = """
+table inet userproxy {
+	set protocols { type inet_proto; elements = { tcp, udp }; }
+	map listeners4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; elements = { 10.3.241.152 . tcp . 80 : 10.100.0.2 . 10400 }; }
+	chain pick-2 { }
+	map sizes4 { type ipv4_addr . inet_proto . inet_service : verdict; elements = { 10.3.0.2 . tcp . 80 : jump pick-2 }; }
+	map pods4 { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service; elements = { 10.3.0.2 . tcp . 80 . 0x0 : 10.0.1.2 . 8080, 10.3.0.2 . tcp . 80 . 0x1 : 10.0.2.2 . 8080 }; }
+	set guarded4 { type ipv4_addr . inet_proto . inet_service; elements = { 10.100.0.2 . tcp . 10400 }; }
+}
+"""  # noqa: E501 - as nft reads it
 
 
 def frontend(number: int, protocol: Protocol = Protocol.TCP) -> Frontend:
     return Frontend(protocol, Address(f"10.3.{number // 250}.{number % 250 + 1}", 80))
 
 
+OUTSIDE = replace(frontend(5), outside=True)
 CAPTURES: dict[Frontend, Target] = {
     TCP: ToListener(LISTENER),
     frontend(1): ToPods((SERVER1, SERVER2)),
     frontend(2): Refuse(),
     frontend(3): Drop(),
     frontend(3, Protocol.UDP): ToListener(LISTENER),
+    frontend(5): ToPods((SERVER1, SERVER2), masquerade=True, affinity=10_800.0),
+    OUTSIDE: ToPods((SERVER1,), affinity=10_800.0),
 }
+
+
+GUARDS = frozenset({Frontend(Protocol.TCP, LISTENER), Frontend(Protocol.TCP, Address(HOST_IP, 10401))})
+STATE = NodeState(
+    captures=CAPTURES,
+    guards=dict.fromkeys(GUARDS),
+    cluster_ips={VIP.ip: None, "10.3.0.2": None},
+    ranges={frontend(3): ("10.0.0.0/14", "192.0.2.0/24"), TCP: ("0.0.0.0/0",)},
+    perimeter=Perimeter(uplinks=("eth0", "wlan0"), inside=("10.0.0.0/14", "10.4.0.0/16"), closed=False),
+)
+EVERYTHING = CaptureChange(
+    put=CAPTURES,
+    guard=GUARDS,
+    claim=frozenset(STATE.cluster_ips),
+    ranges=dict(STATE.ranges),
+    perimeter=STATE.perimeter,
+)
 
 
 def state_of(node: Node) -> str:
@@ -70,14 +112,12 @@ def again(node: Node) -> Nftables:
 
 
 def test_a_new_daemon_adopts_the_table_untouched(node: Node, nftables: Nftables) -> None:
-    guards = frozenset({Frontend(Protocol.TCP, LISTENER), Frontend(Protocol.TCP, Address(HOST_IP, 10401))})
-    nftables.apply(CaptureChange(put=CAPTURES, guard=guards))
+    nftables.apply(EVERYTHING)
     with node.serving("host", LISTENER, "proxy"), node.connect("server1") as connection:
         assert connection.recv(100)
         before = node.run("host", "nft", "-a", "list", "ruleset")
         with again(node) as successor:
-            assert successor.ensure() == CAPTURES
-            assert successor.guards == guards
+            assert successor.ensure() == STATE
             assert node.run("host", "nft", "-a", "list", "ruleset") == before, "not one handle changed"
             connection.sendall(b"still there?")
             assert connection.recv(100) == b"still there?"
@@ -93,6 +133,16 @@ TAMPERING = {
     "a rule put in elsewhere": "add chain inet userproxy foreign",
     "a map emptied": "flush map inet userproxy listeners4",
     "an element added": "add element inet userproxy refused4 { 10.9.9.9 . tcp . 80 }",
+    "a client let in": "add element inet userproxy ranges4 { 10.3.0.4 . tcp . 80 . 10.9.0.0/16 }",
+    "everybody let in": "flush set inet userproxy ranged4",
+    "a network put inside": "add element inet userproxy inside4 { 10.8.0.0/16 }",
+    "an uplink added": "add element inet userproxy uplinks { wlan1 }",
+    "cluster IPs closed": "add element inet userproxy closed { ipv4 }",
+    "a cluster IP forgotten": "delete element inet userproxy cluster-ips4 { 10.3.0.2 }",
+    "a frontend masqueraded": "add element inet userproxy masquerade4 { 10.3.0.2 . tcp . 80 }",
+    "no affinity for the outside": "flush map inet userproxy outside-members4",
+    "a frontend's own outside taken away": "flush set inet userproxy outside4",
+    "a rule of affinity taken away": "flush chain inet userproxy pin-for-10800",
     "a pod exchanged": (
         "delete element inet userproxy pods4 { 10.3.0.2 . tcp . 80 . 1 };"
         "add element inet userproxy pods4 { 10.3.0.2 . tcp . 80 . 1 : 10.0.9.9 . 80 }"
@@ -102,13 +152,13 @@ TAMPERING = {
 
 @pytest.mark.parametrize("command", TAMPERING.values(), ids=TAMPERING)
 def test_tampering_is_noticed_and_undone(node: Node, nftables: Nftables, command: str) -> None:
-    nftables.apply(CaptureChange(put=CAPTURES))
+    nftables.apply(EVERYTHING)
     intact = node.run("host", "nft", "list", "ruleset")
     assert nftables.verify() == ()
     node.run("host", "nft", command)
     assert nftables.verify(), "noticed"
     assert nftables.verify(), "and not forgotten until it is undone"
-    assert nftables.ensure() == CAPTURES
+    assert nftables.ensure() == STATE
     assert nftables.verify() == ()
     assert sorted(node.run("host", "nft", "list", "ruleset").split()) == sorted(intact.split())
 
@@ -128,8 +178,60 @@ def test_a_successor_keeps_what_it_can_read_of_a_tampered_table(node: Node, nfta
     nftables.apply(CaptureChange(put=CAPTURES))
     node.run("host", "nft", "flush chain inet userproxy capture")
     with again(node) as successor:
-        assert successor.ensure() == CAPTURES
+        assert successor.ensure().captures == CAPTURES
         assert successor.verify() == ()
+
+
+def test_a_table_of_an_older_version_is_replaced_with_its_captures(node: Node, nftables: Nftables) -> None:
+    nftables.remove()
+    node.run("host", "nft", OLDER)
+    generation_before = generation(node)
+    with again(node) as successor:
+        state = successor.ensure()
+        assert state.captures == {TCP: ToListener(LISTENER), frontend(1): ToPods((SERVER1, SERVER2))}
+        assert state.guards.keys() == {Frontend(Protocol.TCP, LISTENER)}
+        assert generation(node) == generation_before + 1, "in one transaction"
+        assert successor.verify() == ()
+        with node.serving("host", LISTENER, "proxy"):
+            assert node.ask("server1").startswith("proxy ")
+
+
+def test_the_kernel_starts_with_all_that_an_earlier_daemon_left(node: Node, nftables: Nftables) -> None:
+    nftables.apply(EVERYTHING)
+    before = generation(node)
+    with node.inside("host"), Kernel(HOST_IP) as kernel:
+        assert asyncio.run(kernel.start()) == STATE
+        assert asyncio.run(kernel.repair()) == ()
+        assert generation(node) == before, "untouched"
+        asyncio.run(kernel.apply(CaptureChange(perimeter=Perimeter(uplinks=("eth0",)))))
+        assert generation(node) == before + 1, "a change is one transaction"
+        assert asyncio.run(kernel.repair()) == ()
+
+
+def test_a_change_of_everything_is_one_transaction(node: Node, nftables: Nftables) -> None:
+    before = generation(node)
+    nftables.apply(EVERYTHING)
+    assert generation(node) == before + 1
+    nftables.apply(
+        CaptureChange(
+            remove=frozenset(CAPTURES),
+            unguard=GUARDS,
+            disclaim=frozenset(STATE.cluster_ips),
+            ranges=dict.fromkeys(STATE.ranges, ()),
+            perimeter=Perimeter(),
+        )
+    )
+    assert generation(node) == before + 2
+    assert nftables.ensure() == NodeState()
+    assert nftables.verify() == ()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["as text", "as JSON"])
+def test_nft_can_list_all_that_is_ours(node: Node, nftables: Nftables, form: list[str]) -> None:
+    nftables.apply(EVERYTHING)
+    listed = node.run("host", "nft", *form, "list", "ruleset")
+    for part in ("wlan0", "10.4.0.0", "sticky-pick-2", "outside-pin-for-10800", "outside-members4"):
+        assert part in listed
 
 
 def test_a_change_restores_a_deleted_table_on_its_way(node: Node, nftables: Nftables) -> None:
@@ -137,7 +239,7 @@ def test_a_change_restores_a_deleted_table_on_its_way(node: Node, nftables: Nfta
     node.run("host", "nft", "delete table inet userproxy")
     nftables.apply(CaptureChange(put={TCP: Refuse()}))
     with again(node) as successor:
-        assert successor.ensure() == {**CAPTURES, TCP: Refuse()}
+        assert successor.ensure().captures == {**CAPTURES, TCP: Refuse()}
 
 
 def test_other_peoples_tables_are_untouched(node: Node) -> None:
@@ -200,7 +302,7 @@ def test_an_impossible_change_changes_nothing(node: Node, nftables: Nftables) ->
         )
     assert nftables.verify() == ()
     with again(node) as successor:
-        assert successor.ensure() == CAPTURES
+        assert successor.ensure().captures == CAPTURES
 
 
 def test_no_permission_is_an_error_with_a_remedy(node: Node, nftables: Nftables) -> None:
@@ -221,7 +323,7 @@ def test_a_change_of_any_size_is_one_transaction(node: Node, nftables: Nftables,
     nftables.apply(CaptureChange(put=dict.fromkeys(captures, Refuse())))
     nftables.apply(CaptureChange(remove=frozenset(captures)))
     assert generation(node) == before + 3
-    assert nftables.ensure() == {}
+    assert nftables.ensure().captures == {}
 
 
 @pytest.mark.parametrize(
@@ -244,7 +346,7 @@ def test_ten_thousand_services(node: Node, nftables: Nftables, target: Callable[
     timed("verified in full", nftables.verify)
     with again(node) as successor:
         timed("adopted", successor.ensure)
-        assert successor.ensure() == captures
+        assert successor.ensure().captures == captures
     node.run("host", "nft", "delete table inet userproxy")
     timed("restored", nftables.ensure)
     assert nftables.verify() == ()

@@ -63,5 +63,5 @@ async def test_many_listeners_are_handed_over_in_a_moment() -> None:
             seconds = time.monotonic() - began
             print(f"a worker is killed: its successor serves the last of them after {seconds:.2f} s")
         (heir,) = pids(second)
-        await second.close([each.service for each in wanted])
+        await second.close([each.name for each in wanted])
         assert abs(open_files(heir) - files) <= 2

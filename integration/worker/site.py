@@ -152,7 +152,6 @@ def serve(name: str, *backends: Address, listener: Address | None = None) -> Ser
     return Serve(
         service=ServicePortName("default", name),
         listener=listener or free_port(),
-        frontends=(Address("10.3.241.152", 80),),
         backends=tuple(Backend(backend) for backend in backends),
     )
 

@@ -35,14 +35,14 @@ async def test_a_served_port_leads_to_its_backend_and_a_closed_one_refuses(site:
     pool = await site.pool()
     wanted = serve("web", server.address)
     assert await pool.serve([wanted]) == {}
-    assert pool.serves == {wanted.service: wanted}
+    assert pool.serves == {wanted.name: wanted}
     client = await Client.connect(wanted.listener)
     assert client.server == "server1"
     (row,) = await rows(pool)
     assert (row.service, row.backend, row.state) == ("default/web", str(server.address), "established")
     assert row.id == f"{pids(pool)[0]}-1"
     assert await live(pool) == [1]
-    await pool.close([wanted.service])
+    await pool.close([wanted.name])
     assert pool.serves == {}
     assert await client.is_served()
     with pytest.raises(ConnectionRefusedError):
@@ -56,7 +56,7 @@ async def test_a_port_that_somebody_else_has_is_a_failure_and_the_others_are_ser
     taken, fine = serve("taken", server.address, listener=server.address), serve("fine", server.address)
     failures = await pool.serve([taken, fine])
     assert [str(name) for name in failures] == ["default/taken"]
-    assert list(pool.serves) == [fine.service]
+    assert list(pool.serves) == [fine.name]
     await (await Client.connect(fine.listener)).close()
 
 
@@ -125,7 +125,7 @@ async def test_an_order_that_fails_is_told_and_the_worker_goes_on(site: Site) ->
     pool, wanted = await site.serving()
     (handle,) = pool._everybody()
     with pytest.raises(OrderFailedError, match="Apply"):
-        await handle.ask(messages.Apply(serves=(wanted,), opens=(wanted.service,)))  # the socket is missing
+        await handle.ask(messages.Apply(serves=(wanted,), opens=(wanted.name,)))  # the socket is missing
     assert (await Client.connect(wanted.listener)).server == "server1"
 
 
@@ -169,7 +169,7 @@ async def test_nothing_is_left_open_after_many_ports_came_and_went(site: Site) -
     for number in range(100):
         wanted = serve(f"web{number}", server.address)
         await pool.serve([wanted])
-        await pool.close([wanted.service])
+        await pool.close([wanted.name])
     assert open_fds() <= before[0]
     assert [open_files(pid) for pid in workers] == before[1]
 

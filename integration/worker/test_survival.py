@@ -72,7 +72,7 @@ async def test_the_next_control_side_takes_over_while_connections_live(site: Sit
     assert [await client.is_served() for client in clients] == [True] * 5
     clients.append(await Client.connect(wanted.listener))
     second = await site.pool()
-    assert second.serves == {wanted.service: wanted}
+    assert second.serves == {wanted.name: wanted}
     assert known < {row.id for row in await rows(second)}
     fresh = await Client.connect(wanted.listener)
     (row,) = (row for row in await rows(second) if row.id.startswith(f"{pids(second)[0]}-"))
@@ -98,7 +98,7 @@ async def test_a_control_side_may_come_before_the_worker_has_noticed_that_the_ot
     await first.count()  # it has seen the visitor, and still listens to the first one
     first.leave()
     second = await taking_over
-    assert second.serves == {wanted.service: wanted}
+    assert second.serves == {wanted.name: wanted}
     for visit in visits:
         visit.close()
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from userproxy.backends.backend import LiveBackend
     from userproxy.backends.service import LiveService
     from userproxy.model.counters import Counters
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import PoolName
     from userproxy.net.poller import Poller
 
 CHECKS_A_SECOND = 200
@@ -67,7 +67,7 @@ class Checker:
         self,
         loop: asyncio.AbstractEventLoop,
         poller: Poller,
-        services: Mapping[ServicePortName, LiveService],
+        services: Mapping[PoolName, LiveService],
         counters: Counters,
         share: float = 1.0,
         draw: Callable[[], float] = random.random,
@@ -136,7 +136,7 @@ class Checker:
         service, live = turn.service, turn.live
         check = service.pool.settings.check
         if (
-            self._services.get(service.pool.service) is not service
+            self._services.get(service.pool.name) is not service
             or service.find(live.address) is not live
             or not is_due_at_all(check, now, service.used)
         ):

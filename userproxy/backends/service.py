@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from userproxy.backends.affinity import Affinity
 from userproxy.backends.backend import LiveBackend
 from userproxy.backends.balancer import Balancer, make_balancer, warmth
 from userproxy.backends.rotation import Rotation, may_eject, rotate
 from userproxy.model import messages
 from userproxy.model.counters import Counters
-from userproxy.model.settings import HealthCheck
+from userproxy.model.settings import Balance, HealthCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -61,6 +62,7 @@ class LiveService:
         retired: it is served no longer; there may still be connections.
         used: when a backend was picked last, in monotonic time.
         counters: of this process.
+        affinity: where clients are pinned to.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class LiveService:
         self.connections = 0
         self.used = -math.inf
         self.counters = Counters() if counters is None else counters
+        self.affinity = Affinity()
         self._clients: dict[str, int] = {}
         self.retired = False
         self.on_failure: Callable[[LiveService, LiveBackend], object] | None = None
@@ -88,7 +91,7 @@ class LiveService:
         self._warm = -math.inf
         self._next_probe = math.inf
         self._supposed: tuple[LiveBackend, ...] = ()
-        self.balancer: Balancer[LiveBackend] = make_balancer(pool.settings.balance, draw)
+        self.balancer: Balancer[LiveBackend] = make_balancer(self._balance_of(pool), draw)
         self.rotation: Rotation[LiveBackend] = rotate((), ())
         self._take_over(pool, -math.inf)
 
@@ -142,16 +145,23 @@ class LiveService:
         now = self._clock()
         known = (*self.backends, *self._departed.values())
         return messages.ServiceCount(
-            service=self.pool.service,
+            pool=self.pool.name,
             connections=self.connections,
             backends=tuple(live.report(now, judged=judged) for live in known if live.is_known),
         )
 
     def update(self, pool: Pool) -> None:
         """Take over new backends and settings; backends that stay keep what is known of them."""
-        if pool.settings.balance is not self.pool.settings.balance:
-            self.balancer = make_balancer(pool.settings.balance, self._draw)
+        if self._balance_of(pool) is not self._balance_of(self.pool):
+            self.balancer = make_balancer(self._balance_of(pool), self._draw)
+        if pool.affinity is None:
+            self.affinity.clear()
         self._take_over(pool, self._clock())
+
+    def _balance_of(self, pool: Pool) -> Balance:
+        """Who takes the next connection. Workers must agree on whom a client is pinned to at its first."""
+        several_workers = self._place[1] > 1
+        return Balance.SOURCE_HASH if pool.affinity is not None and several_workers else pool.settings.balance
 
     def begin_with(self, addresses: Collection[Address]) -> None:
         """Only the backends at these addresses are known to be well: the others are down until checked."""
@@ -175,6 +185,18 @@ class LiveService:
             tried: those that this connection has failed to reach.
         """
         self.used = now = self._clock()
+        timeout = self.pool.affinity
+        if timeout is None:
+            return self._pick(client, tried, now)
+        pinned = self.affinity.backend_of(client, now, timeout) if not tried else None
+        found = next((live for live in self.rotation.first if live.address == pinned), None)
+        if found is None:
+            found = self._pick(client, tried, now)
+        if found is not None:
+            self.affinity.pin(client, found.address, now, timeout)
+        return found
+
+    def _pick(self, client: str, tried: tuple[LiveBackend, ...], now: float) -> LiveBackend | None:
         found = None
         if now >= self._next_probe and not tried:
             found = self._probe(client, now)

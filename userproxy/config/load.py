@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from userproxy.config.settings import Config, Settings, parse_bind_address, parse_port_range
+from userproxy.config.settings import Config, Settings, parse_bind_address, parse_networks, parse_port_range
 from userproxy.model.address import Address, canonical_ip
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -83,6 +83,7 @@ def _complete(settings: Settings) -> Config:
     if settings.workers != "auto" and settings.workers < 1:
         raise ValueError(f"workers: {settings.workers} is not `auto` or a number from 1 on")
     _check_addresses(settings)
+    _check_networks(settings)
     _check_source(settings)
     host_ip = _host_ip(settings.host_ip) if settings.host_ip else primary_address()
     if not host_ip:
@@ -105,6 +106,19 @@ def _check_addresses(settings: Settings) -> None:
                 parse_bind_address(address)
             except ValueError as error:
                 raise ValueError(f"{name.replace('_', '-')}: {error}") from None
+
+
+def _check_networks(settings: Settings) -> None:
+    if settings.nodeport_addresses != "primary" and not settings.nodeport_addresses.strip():
+        raise ValueError("nodeport-addresses: is empty: `primary`, or networks such as 10.100.0.0/24")
+    chosen = {"cluster-cidr": settings.cluster_cidr}
+    if settings.nodeport_addresses != "primary":
+        chosen["nodeport-addresses"] = settings.nodeport_addresses
+    for name, text in chosen.items():
+        try:
+            parse_networks(text)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
 
 
 def _check_source(settings: Settings) -> None:

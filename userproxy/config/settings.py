@@ -6,7 +6,9 @@ The flags of `userproxy run`, the keys of the configuration file and the referen
 from __future__ import annotations
 
 import enum
+import ipaddress
 import os
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
@@ -78,6 +80,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
             "The address of the listeners.", metavar="IP", default="the node's primary address, as it changes"
         ),
     ] = ""
+    nodeport_addresses: Annotated[
+        str,
+        _help(
+            "The node's addresses at which node ports answer: `primary`, or networks.",
+            metavar="primary|CIDR,...",
+        ),
+    ] = "primary"
+    cluster_cidr: Annotated[
+        str,
+        _help(
+            "The networks of pods: what comes from there is not from outside the cluster.",
+            metavar="CIDR,...",
+            default="the Node's podCIDRs",
+        ),
+    ] = ""
+    cluster_ips_from_outside: Annotated[
+        bool,
+        _help(
+            "Whether cluster IPs can be reached from outside the node and its pods.",
+            metavar="true|false",
+            default="false",
+        ),
+    ] = False
     mode: Annotated[TrafficPath, _help("The path of Services that choose none.")] = (
         TrafficPath.REDIRECT_TO_HOST
     )
@@ -136,6 +161,16 @@ class Config(Settings, frozen=True, kw_only=True):
     def ports(self) -> range:
         """The port range as numbers."""
         return parse_port_range(self.port_range)
+
+    @property
+    def node_port_networks(self) -> tuple[IPv4Network, ...]:
+        """The networks in which the node's addresses answer node ports; none: its primary address alone."""
+        return () if self.nodeport_addresses == "primary" else parse_networks(self.nodeport_addresses)
+
+    @property
+    def pod_networks(self) -> tuple[IPv4Network, ...]:
+        """The networks of pods, as far as they are set."""
+        return parse_networks(self.cluster_cidr)
 
     @property
     def healthz_address(self) -> Address | None:
@@ -205,6 +240,23 @@ def parse_port_range(text: str) -> range:
     if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) <= MAX_PORT):
         raise ValueError(f"port-range: {text!r} is not FIRST-LAST, such as {DEFAULT_PORT_RANGE}")
     return range(int(first), int(last) + 1)
+
+
+def parse_networks(text: str) -> tuple[IPv4Network, ...]:
+    """Read `10.0.0.0/14,192.0.2.0/24`; IPv6 networks may stand beside them, and are left out.
+
+    Raises:
+        ValueError: one of them is no network.
+    """
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            network = ipaddress.ip_network(part, strict=False)
+        except ValueError:
+            raise ValueError(f"{part!r} is not a network such as 10.0.0.0/14") from None
+        if isinstance(network, IPv4Network):
+            found.append(network)
+    return tuple(found)
 
 
 def parse_bind_address(text: str) -> Address:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from userproxy.model.condition import Condition
+from userproxy.model.service import PoolName, TrafficPolicy
 from userproxy.model.snapshot import EMPTY, Snapshot
-from userproxy.model.state import Frontend, NodeState, ToPods
+from userproxy.model.state import NodeState, ToPods
 from userproxy.model.versioned import dropped, touched
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from userproxy.model.address import Address
     from userproxy.model.endpoint import Endpoint
     from userproxy.model.service import ServicePort, ServicePortName
-    from userproxy.model.state import Target
 
 
 class Conditions:
@@ -48,13 +48,18 @@ class Conditions:
             if name in snapshot.services:
                 self._conditions[name] = self._judge(name, snapshot.endpoints.get(name, ()))
 
+    def eligible(self, name: PoolName) -> set[Address]:
+        """The endpoints that may take the traffic of a pool."""
+        pool = self._state.serves.get(name) or self._state.checked.get(name)
+        found = {backend.address for backend in pool.backends} if pool else set()
+        for frontend in self._state.frontends.get(name, ()):
+            target = self._state.captures.get(frontend)
+            found.update(target.pods if isinstance(target, ToPods) else ())
+        return found
+
     def _judge(self, name: ServicePortName, endpoints: tuple[Endpoint, ...]) -> dict[Address, Condition]:
         service = self._snapshot.services[name]
-        pool = self._state.serves.get(name) or self._state.checked.get(name)
-        picked = {backend.address for backend in pool.backends} if pool else set()
-        target = _target_of(service, self._state)
-        if isinstance(target, ToPods):
-            picked.update(target.pods)
+        picked = set().union(*(self.eligible(PoolName.of(name, policy)) for policy in TrafficPolicy))
         known = self._conditions.get(name, {})
         now = self._clock()
         judged = {}
@@ -79,29 +84,15 @@ def _to_judge(
         *touched(snapshot.services, before.services),
         *touched(snapshot.endpoints, before.endpoints),
         *dropped(snapshot.endpoints, before.endpoints),
+    ]
+    pools = [
         *touched(state.serves, last.serves),
         *dropped(state.serves, last.serves),
         *touched(state.checked, last.checked),
         *dropped(state.checked, last.checked),
+        *(state.pools[key] for key in touched(state.captures, last.captures) if key in state.pools),
     ]
-    moved = {key.address for key in touched(state.captures, last.captures)}
-    for name in names:
-        if name in snapshot.services:
-            moved.difference_update(snapshot.services[name].frontends)
-    if moved:  # for another reason than what the source says
-        services = snapshot.services.items()
-        names += [name for name, service in services if not moved.isdisjoint(service.frontends)]
-    return dict.fromkeys(names)
-
-
-def _target_of(service: ServicePort, state: NodeState) -> Target | None:
-    """Where the kernel sends its packets; the same for all of its frontends."""
-    found = (
-        state.captures.get(Frontend(service.protocol, frontend))
-        for frontend in service.frontends
-        if not frontend.is_ipv6
-    )
-    return next(found, None)
+    return dict.fromkeys([*names, *(pool.service_port for pool in pools)])
 
 
 def _state_of(endpoint: Endpoint, service: ServicePort, *, picked: bool) -> tuple[str, str]:
@@ -119,6 +110,6 @@ def _state_of(endpoint: Endpoint, service: ServicePort, *, picked: bool) -> tupl
 def _why_unused(endpoint: Endpoint, service: ServicePort) -> str:
     if not is_served(endpoint):
         return "IPv6 is not served"
-    if all(frontend.is_ipv6 for frontend in service.frontends):
+    if all(entry.address.is_ipv6 for entry in service.entries):
         return "the Service has no IPv4 address"
     return "other endpoints are nearer, or the traffic policy excludes it"

@@ -15,6 +15,7 @@ from userproxy import __version__
 from userproxy.config import ConfigError
 from userproxy.control import handover
 from userproxy.control.handover import NOTHING, Handover
+from userproxy.control.health_ports import FLAG
 from userproxy.control.loop import ReconcileLoop
 from userproxy.model.actions import CaptureChange
 from userproxy.model.state import Refuse
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from userproxy.config import Config
+    from userproxy.control.health_ports import HealthPorts
     from userproxy.control.reconcile import Reconciler
     from userproxy.control.sides import Sides
     from userproxy.control.view import View
@@ -69,6 +71,7 @@ class Parts(NamedTuple):
         source: of the Services.
         sides: that carry connections.
         reconciler: applies the desired state.
+        health_ports: on which load balancers ask for the node's endpoints.
         view: what it shows of itself.
         metrics: what it counts and measures.
     """
@@ -77,6 +80,7 @@ class Parts(NamedTuple):
     source: Source
     sides: Sides
     reconciler: Reconciler
+    health_ports: HealthPorts
     view: View
     metrics: Metrics
 
@@ -97,6 +101,7 @@ class Daemon:
         self._flows = parts.sides.flows
         self._pod_health = parts.sides.pod_health
         self._reconciler = parts.reconciler
+        self._health_ports = parts.health_ports
         self._view = parts.view
         self._metrics = parts.metrics
         self._inherited = inherited
@@ -129,7 +134,7 @@ class Daemon:
             HEALTHZ_FLAG: self._config.healthz_address,
             METRICS_FLAG: self._config.metrics_address,
         }
-        self._listeners = handover.adopt(self._inherited, addresses)
+        self._listeners = handover.adopt(self._inherited, addresses, kept=FLAG)
         await self._start()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in self._everything()]
@@ -176,6 +181,7 @@ class Daemon:
         yield self._notice_use()
         yield self._watch_addresses()
         yield self._workers.mind(self.notify)
+        yield self._health_ports.run(lambda: self._health().healthy, self._listeners, self.notify)
         yield serve_http(self._config.healthz_address, pages.probes(), HEALTHZ_FLAG, self._listeners)
         yield serve_http(self._config.metrics_address, pages.metrics(), METRICS_FLAG, self._listeners)
 

@@ -90,12 +90,15 @@ def take() -> Handover:
     return NOTHING
 
 
-def adopt(handover: Handover, wanted: Mapping[str, Address | None]) -> dict[str, socket.socket]:
+def adopt(
+    handover: Handover, wanted: Mapping[str, Address | None], kept: str = ""
+) -> dict[str, socket.socket]:
     """The listening sockets that are still wanted, by flag; the others are closed.
 
     Args:
         handover: what was left.
         wanted: by flag, the address to listen on now.
+        kept: those whose name begins so are kept: whether they are wanted shows later.
     """
     adopted: dict[str, socket.socket] = {}
     for name, fd in handover.listeners.items():
@@ -105,7 +108,8 @@ def adopt(handover: Handover, wanted: Mapping[str, Address | None]) -> dict[str,
             continue
         os.set_inheritable(fd, False)  # noqa: FBT003 - likewise
         with contextlib.suppress(OSError):
-            if Address(*sock.getsockname()[:2]) == wanted.get(name):
+            own = Address(*sock.getsockname()[:2])
+            if own == wanted.get(name) or (kept and name.startswith(kept)):
                 adopted[name] = sock
                 continue
         sock.close()

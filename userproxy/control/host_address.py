@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, NamedTuple
 
 from userproxy.config import is_own_address, primary_address
+from userproxy.model.network import NodeNetwork
 from userproxy.model.snapshot import Problem
+from userproxy.netfilter import NetfilterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from userproxy.config import Config
+    from userproxy.model.snapshot import Node
+
+
+class Surroundings(NamedTuple):
+    """What else the node has of the network.
+
+    Attributes:
+        addresses: of the node, without loopback; sorted.
+        uplinks: names of the interfaces by which packets come from outside; sorted.
+    """
+
+    addresses: tuple[str, ...] = ()
+    uplinks: tuple[str, ...] = ()
 
 
 class HostAddress:
-    """The host IP. Lives as long as the daemon.
+    """The host IP, and what is around it. Lives as long as the daemon.
 
     An address that nobody has named is kept for as long as the node has it, whatever else it gets: what
     listens there goes on. Only when it is gone does the node's primary address of then take its place.
@@ -23,6 +40,7 @@ class HostAddress:
         config: of the daemon.
         primary: tells the node's primary address; empty while there is none.
         is_own: tells whether an address is the node's.
+        surroundings: tells what else the node has.
 
     Attributes:
         ip: of the listeners.
@@ -34,6 +52,7 @@ class HostAddress:
         config: Config,
         primary: Callable[[], str] = primary_address,
         is_own: Callable[[str], bool] = is_own_address,
+        surroundings: Callable[[], Surroundings] = Surroundings,
     ) -> None:
         self.ip = config.host_ip
         self.is_there = True
@@ -41,6 +60,10 @@ class HostAddress:
         self._follows = config.host_ip_follows
         self._primary = primary
         self._is_own = is_own
+        self._read = surroundings
+        self._node_port_networks = config.node_port_networks
+        self._pod_networks = config.pod_networks
+        self._around = surroundings()
 
     @property
     def problems(self) -> frozenset[Problem]:
@@ -56,12 +79,29 @@ class HostAddress:
         )
         return frozenset({Problem(self._node, "HostAddressMissing", message)})
 
+    def network(self, node: Node) -> NodeNetwork:
+        """What Services on this node are planned with.
+
+        Args:
+            node: as the source knows it; its networks of pods count unless some are set.
+        """
+        addresses: tuple[str, ...] = (self.ip,)
+        if self._node_port_networks:
+            addresses = tuple(ip for ip in self._around.addresses if self._answers_node_ports(ip))
+        pods = tuple(map(str, self._pod_networks)) or node.pod_networks
+        return NodeNetwork(self.ip, addresses, self._around.uplinks, tuple(sorted(pods)))
+
+    def _answers_node_ports(self, ip: str) -> bool:
+        return any(IPv4Address(ip) in network for network in self._node_port_networks)
+
     def look(self) -> bool:
         """See what the node has now; returns whether anything is different from before."""
-        before = (self.ip, self.is_there)
+        before = (self.ip, self.is_there, self._around)
+        with contextlib.suppress(NetfilterError):  # what was last known stays
+            self._around = self._read()
         self.is_there = self._is_own(self.ip)
         if not self.is_there and self._follows:
             primary = self._primary()
             if primary:
                 self.ip, self.is_there = primary, True
-        return before != (self.ip, self.is_there)
+        return before != (self.ip, self.is_there, self._around)

@@ -16,17 +16,16 @@ from userproxy.backends.checker import Checker
 from userproxy.backends.service import LiveService
 from userproxy.model import messages
 from userproxy.model.counters import Counters
-from userproxy.model.service import Protocol
 from userproxy.model.settings import HealthCheck
 from userproxy.model.state import Frontend, NodeState, Pool, ToPods
 from userproxy.model.versioned import dropped, patched, touched
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from userproxy.model.address import Address
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import PoolName
     from userproxy.model.state import Target
     from userproxy.net.poller import Poller
 
@@ -60,14 +59,16 @@ class PodHealth:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, poller: Poller) -> None:
-        self.services: dict[ServicePortName, LiveService] = {}
+        self.services: dict[PoolName, LiveService] = {}
         self.counters = Counters()
         self.on_change: Callable[[], object] | None = None
         self.checker = Checker(loop, poller, self.services, self.counters)
         self._clock = poller.clock
-        self._owners: dict[Frontend, ServicePortName] = {}  # of those that are checked while in use
-        self._pools: Mapping[ServicePortName, Pool] = {}
-        self._restricted: dict[ServicePortName, dict[Frontend, ToPods]] = {}
+        self._owners: dict[Frontend, PoolName] = {}  # of those that are checked while in use
+        self._wanted = NodeState()
+        self._pools: Mapping[PoolName, Pool] = {}
+        self._frontends: dict[PoolName, tuple[Frontend, ...]] = {}  # of these
+        self._restricted: dict[PoolName, tuple[Address, ...]] = {}  # where they lead instead
         self._last = _Restricted({}, {}, {})
 
     def restrict(self, wanted: NodeState, actual: NodeState) -> NodeState:
@@ -79,11 +80,15 @@ class PodHealth:
                 that it had taken them out or that they came later, stay out until they have passed their
                 checks.
         """
-        self._follow(wanted.checked, actual)
+        self._follow(wanted, actual)
         if not self._restricted:
             return wanted
-        restricted = {key: target for targets in self._restricted.values() for key, target in targets.items()}
         captures, last = wanted.captures, self._last
+        restricted = {
+            key: _leading_to(captures.get(key), pods)
+            for name, pods in self._restricted.items()
+            for key in self._frontends[name]
+        }
         # Made of what was given the last time, so that few captures differ from those.
         looked_at = (*touched(captures, last.captures), *last.restricted, *restricted)
         put = {key: restricted.get(key, captures[key]) for key in looked_at if key in captures}
@@ -117,28 +122,31 @@ class PodHealth:
         """Check nothing more."""
         self.checker.stop()
 
-    def _follow(self, pools: Mapping[ServicePortName, Pool], actual: NodeState) -> None:
+    def _follow(self, wanted: NodeState, actual: NodeState) -> None:
+        pools = wanted.checked
         gone, new = dropped(pools, self._pools), touched(pools, self._pools)
+        new += [name for name in touched(wanted.frontends, self._wanted.frontends) if name in pools]
         for name in (*gone, *new):
-            for frontend in _frontends(self._pools.get(name)):
+            for frontend in self._frontends.pop(name, ()):
                 self._owners.pop(frontend, None)
         for name in gone:
             self.services.pop(name, None)
             self._restricted.pop(name, None)
-        for name in new:
+        for name in dict.fromkeys(new):
+            self._frontends[name] = wanted.frontends.get(name, ())
             self._take(pools[name], actual)
-        self._pools = pools
+        self._pools, self._wanted = pools, wanted
 
     def _take(self, pool: Pool, actual: NodeState) -> None:
-        name = pool.service
+        name = pool.name
         on_use = pool.settings.check.kind is HealthCheck.AUTO
         if on_use:
-            self._owners.update(dict.fromkeys(_frontends(pool), name))
+            self._owners.update(dict.fromkeys(map(_noted, self._frontends[name]), name))
         service = self.services.get(name)
         if service is not None:
             service.update(pool)
         else:
-            known = set() if name in self._pools else _redirected_to(pool, actual)
+            known = set() if name in self._pools else _redirected_to(self._frontends[name], actual)
             out = bool(known) and any(backend.address not in known for backend in pool.backends)
             if on_use and not out:
                 return
@@ -151,11 +159,11 @@ class PodHealth:
         service = LiveService(pool, clock=self._clock, counters=self.counters)
         service.used = self._clock()
         service.on_change = self._changed
-        self.services[pool.service] = service
+        self.services[pool.name] = service
         return service
 
     def _changed(self, service: LiveService) -> None:
-        if self.services.get(service.pool.service) is not service:
+        if self.services.get(service.pool.name) is not service:
             return  # a check had been under way when it was given up
         self._weigh(service)
         if self.on_change is not None:
@@ -166,16 +174,21 @@ class PodHealth:
         pool = service.pool
         pods = tuple(live.address for live in service.rotation.first)
         if pods == tuple(backend.address for backend in pool.backends):
-            self._restricted.pop(pool.service, None)
+            self._restricted.pop(pool.name, None)
         else:
-            self._restricted[pool.service] = dict.fromkeys(_frontends(pool), ToPods(pods))
+            self._restricted[pool.name] = pods
 
 
-def _frontends(pool: Pool | None) -> list[Frontend]:
-    return [Frontend(Protocol.TCP, address) for address in pool.frontends] if pool else []
+def _noted(frontend: Frontend) -> Frontend:
+    """As the kernel notes it: the key alone, wherever the packet came from."""
+    return Frontend(frontend.protocol, frontend.address)
 
 
-def _redirected_to(pool: Pool, actual: NodeState) -> set[Address]:
-    """The pods that an earlier daemon has its packets sent to; none if there was no such daemon."""
-    targets = {actual.captures.get(frontend) for frontend in _frontends(pool)}
+def _leading_to(target: Target | None, pods: tuple[Address, ...]) -> Target:
+    return msgspec.structs.replace(target, pods=pods) if isinstance(target, ToPods) else ToPods(pods)
+
+
+def _redirected_to(frontends: Iterable[Frontend], actual: NodeState) -> set[Address]:
+    """The pods that an earlier daemon has their packets sent to; none if there was no such daemon."""
+    targets = {actual.captures.get(frontend) for frontend in frontends}
     return {pod for target in targets if isinstance(target, ToPods) for pod in target.pods}

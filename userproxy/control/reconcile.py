@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from userproxy.model.snapshot import Node, Problem, Snapshot
 from userproxy.model.state import NodeState
 from userproxy.planner.actions import actions_for
+from userproxy.planner.context import PlanContext
 from userproxy.planner.drained import Drained
 from userproxy.planner.state import Planner
 from userproxy.planner.unopened import without_listeners
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from userproxy.config import Config
+    from userproxy.control.health_ports import HealthPorts
     from userproxy.control.host_address import HostAddress
     from userproxy.control.port_file import HostPorts
     from userproxy.control.sides import Sides
     from userproxy.control.view import View
     from userproxy.model.actions import Actions
     from userproxy.model.address import Address
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import PoolName
 
 log = structlog.get_logger("userproxy.control")
 
@@ -37,31 +39,45 @@ class ApplyError(Exception):
     """A part of the plan could not be applied. The rest was; trying again later may help."""
 
 
+class OnNode(NamedTuple):
+    """What the daemon has of the node.
+
+    Attributes:
+        ports: the host ports.
+        address: of the listeners.
+        health_ports: on which load balancers ask for the node's endpoints.
+    """
+
+    ports: HostPorts
+    address: HostAddress
+    health_ports: HealthPorts
+
+
 class Reconciler:
     """Applies one Snapshot after another. Lives as long as the daemon.
 
     Args:
         config: of the daemon.
         sides: that carry connections.
-        ports: the host ports.
+        on_node: what the daemon has of the node.
         view: is shown what was done.
-        address: of the listeners.
     """
 
-    def __init__(
-        self, config: Config, sides: Sides, ports: HostPorts, view: View, address: HostAddress
-    ) -> None:
+    def __init__(self, config: Config, sides: Sides, on_node: OnNode, view: View) -> None:
         self._workers = sides.workers
         self._kernel = sides.kernel
         self._pod_health = sides.pod_health
         self._flows = sides.flows
-        self._ports = ports
+        self._ports = on_node.ports
+        self._address = on_node.address
+        self._health_ports = on_node.health_ports
         self._view = view
         self._node = Node(config.node_name)
-        self._address = address
         self._moved = False
         self._left: set[Address] = set()
-        self._planner = Planner(ports.book, address.ip, config.mode)
+        self._planner = Planner(on_node.ports.book)
+        self._mode = config.mode
+        self._closed = not config.cluster_ips_from_outside
         self._snapshot: Snapshot | None = None
         self._actual = NodeState()
         self._problems: frozenset[Problem] = frozenset()
@@ -129,10 +145,17 @@ class Reconciler:
             return
         snapshot = self._drained.mark(self._snapshot)
         node = snapshot.node or self._node
+        context = PlanContext(
+            node=node,
+            network=self._address.network(node),
+            mode=self._mode,
+            ports=self._ports.book.range,
+            closed=self._closed,
+        )
         behind = self._workers.behind
         attempt = _Attempt()
         while True:
-            wanted, problems = self._planner.wanted(snapshot, node, self._actual)
+            wanted, problems = self._planner.wanted(snapshot, context, self._actual)
             wanted = self._possible(wanted, attempt.failures)
             steps = actions_for(wanted, self._actual)
             again = tuple(wanted.serves[name] for name in behind if name in wanted.serves)
@@ -149,14 +172,23 @@ class Reconciler:
             if steps:
                 await self._apply(steps, wanted)
         await self._forget_left()
-        idle = self._drained.idle(snapshot)
+        self._health_ports.observe(snapshot, node, context.network.addresses)
         self._report(
-            frozenset({*snapshot.problems, *problems, *idle, *self._bypasses, *self._address.problems})
+            frozenset(
+                {
+                    *snapshot.problems,
+                    *problems,
+                    *self._drained.idle(snapshot),
+                    *self._bypasses,
+                    *self._address.problems,
+                    *self._health_ports.problems,
+                }
+            )
         )
         self._view.observe(snapshot, self._actual, tuple(sorted(self._problems)))
         attempt.raise_failures(self._workers.behind)
 
-    def _possible(self, wanted: NodeState, unopened: Collection[ServicePortName]) -> NodeState:
+    def _possible(self, wanted: NodeState, unopened: Collection[PoolName]) -> NodeState:
         wanted = without_listeners(wanted, self._actual, unopened)
         return self._pod_health.restrict(wanted, self._actual)
 
@@ -169,11 +201,11 @@ class Reconciler:
         changes = await self._kernel.repair()
         if changes:
             log.warning("the kernel's rules were changed by somebody else, and are put back", changes=changes)
-        owners = self._actual.owners
+        pools = self._actual.pools
         found = frozenset(
-            Problem(str(owners[frontend]), "Bypassed", taker.message(frontend))
+            Problem(str(pools[frontend].service_port), "Bypassed", taker.message(frontend))
             for frontend, taker in (await self._kernel.bypassed()).items()
-            if frontend in owners
+            if frontend in pools
         )
         changed = found != self._bypasses
         self._bypasses = found
@@ -193,7 +225,6 @@ class Reconciler:
         if self._address.ip != before:
             self._left |= {serve.listener for serve in self._actual.serves.values()}
             log.warning("the node's address has changed", before=before, now=self._address.ip)
-            self._planner.host_ip = self._address.ip
         self._moved |= moved or changed
         return self._moved
 
@@ -245,7 +276,7 @@ class Reconciler:
             log.info("a problem is over", about=problem.about, reason=problem.reason)
         self._problems = problems
 
-    def _note_failures(self, failed: Mapping[ServicePortName, OSError], attempt: _Attempt) -> None:
+    def _note_failures(self, failed: Mapping[PoolName, OSError], attempt: _Attempt) -> None:
         """Have other host ports given in the place of occupied ones; whoever failed otherwise must wait."""
         for name, error in failed.items():
             port = self._ports.book.live[name]
@@ -268,10 +299,10 @@ class _Attempt:
     """
 
     def __init__(self) -> None:
-        self.failures: dict[ServicePortName, OSError] = {}
-        self.tried: set[tuple[ServicePortName, int]] = set()
+        self.failures: dict[PoolName, OSError] = {}
+        self.tried: set[tuple[PoolName, int]] = set()
 
-    def raise_failures(self, behind: Collection[ServicePortName]) -> None:
+    def raise_failures(self, behind: Collection[PoolName]) -> None:
         """Say what could not be done, if anything.
 
         Raises:
@@ -279,6 +310,6 @@ class _Attempt:
         """
         for name, error in self.failures.items():
             count = len(self.failures)
-            raise ApplyError(f"cannot listen for {name}: {error.strerror} ({count} Service ports)")
+            raise ApplyError(f"cannot listen for {name}: {error.strerror} ({count} listeners)")
         for name in sorted(behind):
-            raise ApplyError(f"a worker did not take over a change of {name} ({len(behind)} Service ports)")
+            raise ApplyError(f"a worker did not take over a change of {name} ({len(behind)} pools)")

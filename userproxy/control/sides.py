@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from userproxy.model.filter import ConnectionFilter
     from userproxy.model.messages import Parts
     from userproxy.model.rows import ConnectionRow
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import PoolName
     from userproxy.model.state import Frontend, NodeState, Serve
     from userproxy.netfilter.bypass.claims import Taker
     from userproxy.netfilter.conntrack.table import FlowTable
@@ -24,11 +24,11 @@ class Workers(Protocol):
     """The data side: `userproxy.worker.pool.WorkerPool`, whose docstrings say what each call does."""
 
     @property
-    def serves(self) -> dict[ServicePortName, Serve]:
+    def serves(self) -> dict[PoolName, Serve]:
         """What the workers serve."""
 
     @property
-    def behind(self) -> frozenset[ServicePortName]:
+    def behind(self) -> frozenset[PoolName]:
         """The Service ports that a worker failed to take over as they are wanted."""
 
     @property
@@ -45,10 +45,10 @@ class Workers(Protocol):
     async def mind(self, fell_behind: Callable[[], object], /) -> None:
         """Replace workers that die, until cancelled."""
 
-    async def serve(self, serves: Iterable[Serve], /) -> dict[ServicePortName, OSError]:
+    async def serve(self, serves: Iterable[Serve], /) -> dict[PoolName, OSError]:
         """Open listeners, and take over new backends on open ones."""
 
-    async def close(self, names: Sequence[ServicePortName], /) -> None:
+    async def close(self, names: Sequence[PoolName], /) -> None:
         """Stop accepting for these Service ports."""
 
     def connections(self, wanted: ConnectionFilter, /) -> AsyncIterator[list[ConnectionRow]]:

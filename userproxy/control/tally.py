@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from userproxy.model.address import Address
     from userproxy.model.messages import Parts
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import PoolName, ServicePortName
 
 
 class Tally:
@@ -23,14 +23,14 @@ class Tally:
 
     Attributes:
         live: connections, of all Service ports.
-        services: connections by Service port.
+        pools: connections by pool.
         paused: why accepting waits, a line for each worker where it does.
         backends: what is known of them, by Service port and address.
     """
 
     def __init__(self, parts: Iterable[Parts]) -> None:
         self.live = 0
-        self.services: Counter[ServicePortName] = Counter()
+        self.pools: Counter[PoolName] = Counter()
         self.paused: list[str] = []
         self.backends: dict[tuple[ServicePortName, Address], BackendCount] = {}
         for part in parts:
@@ -54,9 +54,9 @@ class Tally:
 
     def _add_services(self, part: ServiceCounts) -> None:
         for service in part.services:
-            self.services[service.service] += service.connections
+            self.pools[service.pool] += service.connections
             for count in service.backends:
-                key = service.service, count.address
+                key = service.pool.service_port, count.address
                 known = self.backends.get(key)
                 self.backends[key] = _together(known, count) if known else count
 

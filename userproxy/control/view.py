@@ -14,7 +14,7 @@ from userproxy.control.tally import Tally
 from userproxy.model.condition import REMOVED, Condition
 from userproxy.model.counters import Counters
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
-from userproxy.model.service import Path, Protocol
+from userproxy.model.service import Path, PoolName, Protocol, TrafficPolicy
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
 from userproxy.model.state import NodeState
 from userproxy.ops.http.metrics import Figures
@@ -88,15 +88,14 @@ class View:
         return sum(chosen is None or one in chosen for one in found)
 
     async def services(self) -> list[ServiceRow]:
-        """The Service ports, sorted by name; those too that are gone and have live connections."""
+        """The Service ports, a row for each pool, sorted; gone ones too while connections of theirs live."""
         await self._count()
         problems = self._problems_by_subject()
         services = self._snapshot.services
-        deleted = (name for name, count in self._tally.services.items() if count and name not in services)
-        return [
-            self._service_row(services[name], problems) if name in services else self._deleted_row(name)
-            for name in sorted({*services, *deleted})
-        ]
+        rows = {pool: row for name in services for pool, row in self._service_rows(services[name], problems)}
+        deleted = (pool for pool, count in self._tally.pools.items() if count and pool not in rows)
+        rows |= {pool: self._deleted_row(pool) for pool in deleted}
+        return [rows[pool] for pool in sorted(rows)]
 
     async def backends(self) -> list[BackendRow]:
         """The backends, sorted by Service port and address; removed ones while connections on them live."""
@@ -162,36 +161,60 @@ class View:
             problems[problem.about].append(problem.message)
         return problems
 
-    def _service_row(self, service: ServicePort, problems: dict[str, list[str]]) -> ServiceRow:
+    def _service_rows(
+        self, service: ServicePort, problems: dict[str, list[str]]
+    ) -> Iterator[tuple[PoolName, ServiceRow]]:
+        """A row for each of its pools; one without any entry that is served has one all the same."""
         name = service.name
-        serve = self._state.serves.get(name)
+        pools = [
+            pool for policy in TrafficPolicy if (pool := PoolName.of(name, policy)) in self._state.frontends
+        ]
         mine = [*problems.get(str(name), ())]
         if name.port:
             mine += problems.get(f"{name.namespace}/{name.service}", ())
-        endpoints = [each for each in self._snapshot.endpoints.get(name, ()) if is_served(each)]
+        flows = self._sides.flows.services[name]
+        for pool in pools or [PoolName.of(name)]:
+            yield pool, self._service_row(service, pool, tuple(mine), flows)
+            flows, mine = 0, []  # they are told once
+
+    def _service_row(
+        self, service: ServicePort, pool: PoolName, problems: tuple[str, ...], flows: int
+    ) -> ServiceRow:
+        serve = self._state.serves.get(pool)
+        endpoints = [each for each in self._snapshot.endpoints.get(service.name, ()) if is_served(each)]
+        eligible = self._conditions.eligible(pool)
+        frontends = self._state.frontends.get(pool)
+        shown = (
+            service.cluster_ips if frontends is None else dict.fromkeys(each.address for each in frontends)
+        )
         return ServiceRow(
-            service=str(name),
+            service=str(service.name),
             protocol=service.protocol.value,
             path=path_of(service, self._config.mode).value,
-            frontends=tuple(str(frontend) for frontend in service.frontends),
+            frontends=tuple(map(str, dict.fromkeys(shown))),
             listener=str(serve.listener) if serve else None,
-            backends_up=sum(self._condition(name, each).state == "up" for each in endpoints),
+            backends_up=sum(
+                each.address in eligible and self._condition(service.name, each).state == "up"
+                for each in endpoints
+            ),
             backends=len(endpoints),
-            connections=self._tally.services[name] + self._sides.flows.services[name],
-            problems=tuple(mine),
+            connections=self._tally.pools[pool] + flows,
+            problems=problems,
+            policy=pool.policy.value,
         )
 
-    def _deleted_row(self, name: ServicePortName) -> ServiceRow:
+    def _deleted_row(self, pool: PoolName) -> ServiceRow:
         return ServiceRow(
-            service=str(name),
+            service=str(pool.service_port),
             protocol=Protocol.TCP.value,
             path=Path.REDIRECT_TO_HOST.value,
             frontends=(),
             listener=None,
             backends_up=0,
             backends=0,
-            connections=self._tally.services[name],
+            connections=self._tally.pools[pool],
             problems=(_DELETED,),
+            policy=pool.policy.value,
         )
 
     def _condition(self, name: ServicePortName, endpoint: Endpoint) -> Condition:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from userproxy.dataplane.tcp.dial import Dialler
     from userproxy.model.address import Address
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import PoolName
 
 log = structlog.get_logger(__name__)
 
@@ -87,13 +87,13 @@ class DataPlane:
     ) -> None:
         self.counters = Counters()
         self.connections = ConnectionTable(self.counters, trace=trace)
-        self.services: dict[ServicePortName, LiveService] = {}
-        self._retired: dict[ServicePortName, set[LiveService]] = {}  # those that have connections
+        self.services: dict[PoolName, LiveService] = {}
+        self._retired: dict[PoolName, set[LiveService]] = {}  # those that have connections
         self._loop = loop
         self._max_connections = max_connections
         self._place = place
-        self._listeners: dict[ServicePortName, Listener] = {}
-        self._former: dict[Listener, tuple[ServicePortName, asyncio.TimerHandle]] = {}
+        self._listeners: dict[PoolName, Listener] = {}
+        self._former: dict[Listener, tuple[PoolName, asyncio.TimerHandle]] = {}
         self._poller = Poller()
         self._acceptors = Poller()
         self._poller.nest(self._acceptors)
@@ -138,6 +138,28 @@ class DataPlane:
             counters=self.counters,
         )
 
+    def pins(self) -> list[messages.Pins]:
+        """Where clients are pinned to, of all pools that have affinity, those included that are retired."""
+        now = self._context.poller.clock()
+        services = (*self.services.values(), *chain.from_iterable(self._retired.values()))
+        return [messages.Pins(pool=each.pool.name, pins=tuple(each.affinity.all(now))) for each in services]
+
+    def fresh_pins(self) -> list[messages.Pins]:
+        """The pins that nobody has been told of."""
+        now = self._context.poller.clock()
+        told = (
+            messages.Pins(pool=name, pins=tuple(service.affinity.news(now)))
+            for name, service in self.services.items()
+            if service.pool.affinity is not None
+        )
+        return [part for part in told if part.pins]
+
+    def learn(self, name: PoolName, pins: Iterable[messages.Pin]) -> None:
+        """Take over pins of other workers."""
+        service = self.services.get(name)
+        if service is not None and service.pool.affinity is not None:
+            service.affinity.learn(pins, self._context.poller.clock())
+
     @property
     def serves(self) -> list[Serve]:
         """What is served by the open listeners, in their order."""
@@ -145,11 +167,11 @@ class DataPlane:
         return [pool for pool in pools if isinstance(pool, Serve)]
 
     @property
-    def listeners(self) -> Mapping[ServicePortName, Listener]:
+    def listeners(self) -> Mapping[PoolName, Listener]:
         """By Service port, the open listeners."""
         return self._listeners
 
-    def serve(self, serves: Iterable[Serve], opened: Mapping[ServicePortName, socket]) -> None:
+    def serve(self, serves: Iterable[Serve], opened: Mapping[PoolName, socket]) -> None:
         """Accept on new listeners, and take over new backends on all, those of former listeners included.
 
         Args:
@@ -158,21 +180,21 @@ class DataPlane:
                 they belong to the data plane.
         """
         for serve in serves:
-            for former in self._retired.get(serve.service, ()):
+            for former in self._retired.get(serve.name, ()):
                 former.update(serve)  # its connections are to end with their pods all the same
                 self._lifetimes.watch(former)
-            service = self.services.get(serve.service)
-            if service is None and serve.service not in opened:
+            service = self.services.get(serve.name)
+            if service is None and serve.name not in opened:
                 continue  # this plane accepts no more
             if service is None:
                 service = LiveService(serve, self._place, counters=self.counters)
-                self.services[serve.service] = service
+                self.services[serve.name] = service
                 service.on_failure = self.checker.hasten
                 for _ in range(self._place[0]):
                     service.balancer.pick()
             else:
                 service.update(serve)
-            sock = opened.get(serve.service)
+            sock = opened.get(serve.name)
             if sock is not None:
                 self._open(service, serve.listener, sock)
             self._lifetimes.watch(service)
@@ -182,7 +204,7 @@ class DataPlane:
         def admit(client: socket, peer: tuple[str, int]) -> bool:
             return self._admit(service, client, peer)
 
-        name = service.pool.service
+        name = service.pool.name
         former = self._listeners.pop(name, None)
         if former is not None:
             timer = self._loop.call_later(_FORMER_SECONDS, self._close_former, former)
@@ -194,10 +216,10 @@ class DataPlane:
         timer.cancel()
         listener.close()
 
-    def _former_of(self, name: ServicePortName) -> list[Listener]:
+    def _former_of(self, name: PoolName) -> list[Listener]:
         return [listener for listener, (owner, _) in self._former.items() if owner == name]
 
-    def close(self, names: Iterable[ServicePortName]) -> None:
+    def close(self, names: Iterable[PoolName]) -> None:
         """Stop accepting for these Service ports. Their connections live on."""
         for name in names:
             service = self.services.get(name)
@@ -205,7 +227,7 @@ class DataPlane:
             for former in {service, *self._retired.get(name, ())} - {None}:
                 former.retire()
 
-    def _stop_accepting(self, name: ServicePortName) -> None:
+    def _stop_accepting(self, name: PoolName) -> None:
         for former in self._former_of(name):
             self._close_former(former)
         listener = self._listeners.pop(name, None)
@@ -275,7 +297,7 @@ class DataPlane:
 
     def _heed_limit(self, service: LiveService) -> None:
         """Have clients wait while a Service port has as many connections as it may. Others notice nothing."""
-        name = service.pool.service
+        name = service.pool.name
         listener = self._listeners.get(name)
         if listener is not None and self.services.get(name) is service:  # or else it is a former one's end
             for each in (listener, *self._former_of(name)):
@@ -293,7 +315,7 @@ class DataPlane:
             self._drained.set()
 
     def _forget_retired(self, service: LiveService) -> None:
-        name = service.pool.service
+        name = service.pool.name
         former = self._retired.get(name, set())
         former.discard(service)
         if not former:

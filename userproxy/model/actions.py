@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from userproxy.model.address import Address
-from userproxy.model.service import ServicePortName
-from userproxy.model.state import Frontend, Serve, Target
+from userproxy.model.service import PoolName
+from userproxy.model.state import Frontend, Perimeter, Serve, Target
 
 
 class CaptureChange(msgspec.Struct, frozen=True):
@@ -17,15 +17,27 @@ class CaptureChange(msgspec.Struct, frozen=True):
         remove: frontends to forget. Disjoint from `put`.
         guard: listeners to refuse to whoever was not redirected to them.
         unguard: listeners that are no longer ours. Disjoint from `guard`.
+        claim: cluster IPs of whose ports those that are not captured are to be refused.
+        disclaim: cluster IPs that are no longer ours. Disjoint from `claim`.
+        ranges: frontends and the networks, in CIDR notation, whose clients alone may reach them; no networks:
+            anybody may.
+        perimeter: where the outside begins, if that is new.
     """
 
     put: dict[Frontend, Target] = {}
     remove: frozenset[Frontend] = frozenset()
     guard: frozenset[Frontend] = frozenset()
     unguard: frozenset[Frontend] = frozenset()
+    claim: frozenset[str] = frozenset()
+    disclaim: frozenset[str] = frozenset()
+    ranges: dict[Frontend, tuple[str, ...]] = {}
+    perimeter: Perimeter | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.put or self.remove or self.guard or self.unguard)
+        return self != _NO_CHANGE
+
+
+_NO_CHANGE = CaptureChange()
 
 
 class Actions(msgspec.Struct, frozen=True):
@@ -36,13 +48,13 @@ class Actions(msgspec.Struct, frozen=True):
         capture: one atomic batch for the kernel.
         forget: UDP frontends whose conntrack entries must go, or old flows would keep an old target; under
             each the addresses where flows may lead: those are spared.
-        close: Service ports to stop accepting for; their established connections live on.
+        close: pools to stop accepting for; their established connections live on.
     """
 
     serve: tuple[Serve, ...] = ()
     capture: CaptureChange = CaptureChange()
     forget: dict[Frontend, tuple[Address, ...]] = {}
-    close: tuple[ServicePortName, ...] = ()
+    close: tuple[PoolName, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.serve or self.capture or self.forget or self.close)

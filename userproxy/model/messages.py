@@ -12,7 +12,7 @@ from userproxy.model.address import Address
 from userproxy.model.counters import Counters
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.rows import ConnectionRow
-from userproxy.model.service import ServicePortName
+from userproxy.model.service import PoolName
 from userproxy.model.state import Serve
 
 
@@ -60,8 +60,8 @@ class Apply(Order, frozen=True, kw_only=True):
     """
 
     serves: tuple[Serve, ...] = ()
-    opens: tuple[ServicePortName, ...] = ()
-    closes: tuple[ServicePortName, ...] = ()
+    opens: tuple[PoolName, ...] = ()
+    closes: tuple[PoolName, ...] = ()
 
 
 class ListConnections(Order, frozen=True, kw_only=True):
@@ -94,6 +94,31 @@ class Drain(Order, frozen=True, kw_only=True):
     """Accept no more, give connections this time, reset the others, and exit. Answered by `Drained`."""
 
     seconds: float
+
+
+class Pin(msgspec.Struct, frozen=True, array_like=True):
+    """Where a client IP goes.
+
+    Attributes:
+        client: its IP.
+        backend: the address that it is pinned to.
+        idle: seconds since its last new connection.
+    """
+
+    client: str
+    backend: Address
+    idle: float
+
+
+class LearnPins(Order, frozen=True, kw_only=True):
+    """Take over where clients of a pool are pinned to, as other workers have it."""
+
+    pool: PoolName
+    pins: tuple[Pin, ...]
+
+
+class ListPins(Order, frozen=True, kw_only=True):
+    """Answered by `Pins`."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -130,6 +155,13 @@ class ConnectionListing(Part, frozen=True, kw_only=True):
     rows: tuple[ConnectionRow, ...]
 
 
+class Pins(Part, frozen=True, kw_only=True):
+    """Where some clients of a pool are pinned to. Also told unasked, for the other workers to learn."""
+
+    pool: PoolName
+    pins: tuple[Pin, ...]
+
+
 class BackendCount(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker knows of one backend.
 
@@ -159,12 +191,12 @@ class ServiceCount(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker knows of one Service port; only those that ever had a connection or a check are told.
 
     Attributes:
-        service: its name.
+        pool: its name.
         connections: live ones.
         backends: of which there is something to tell.
     """
 
-    service: ServicePortName
+    pool: PoolName
     connections: int
     backends: tuple[BackendCount, ...]
 
@@ -211,5 +243,5 @@ class Done(Part, frozen=True, kw_only=True):
     error: str = ""
 
 
-Orders = Begin | Apply | ListConnections | Kill | Count | Retire | Drain
-Parts = Hello | Holds | Leaving | ConnectionListing | ServiceCounts | Totals | Drained | Killed | Done
+Orders = Begin | Apply | ListConnections | Kill | Count | Retire | Drain | LearnPins | ListPins
+Parts = Hello | Holds | Leaving | Pins | ConnectionListing | ServiceCounts | Totals | Drained | Killed | Done

@@ -54,7 +54,11 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One Service port; `backends_up` of `backends` may be picked."""
+    """One Service port, or the entries of it that share a policy; `backends_up` of `backends` may be picked.
+
+    Attributes:
+        policy: `Cluster`, or `Local`: only backends on this node are picked.
+    """
 
     service: str
     protocol: str
@@ -65,6 +69,7 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
     backends: int
     connections: int
     problems: tuple[str, ...]
+    policy: str = "Cluster"
 
 
 class BackendRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ import msgspec
 from userproxy.model.address import Address
 from userproxy.model.settings import Settings
 
+_LOCAL_SUFFIX = "/local"
+
 
 class Protocol(enum.StrEnum):
     """What a Service port speaks. The values are those of the Kubernetes API."""
@@ -65,23 +67,98 @@ class ServicePortName(msgspec.Struct, frozen=True, order=True, array_like=True, 
         return cls(namespace, service, port)
 
 
+class PoolName(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
+    """The name of a pool: a Service port, and the policy that says which of its endpoints are meant.
+
+    Attributes:
+        namespace: of the Service.
+        service: its name.
+        port: the port's name, empty where the only port of a Service has none.
+        policy: that the traffic comes under.
+    """
+
+    namespace: str
+    service: str
+    port: str = ""
+    policy: TrafficPolicy = TrafficPolicy.CLUSTER
+
+    def __str__(self) -> str:
+        local = "" if self.policy is TrafficPolicy.CLUSTER else _LOCAL_SUFFIX
+        return f"{self.service_port}{local}"
+
+    @property
+    def service_port(self) -> ServicePortName:
+        """The Service port that it belongs to."""
+        return ServicePortName(self.namespace, self.service, self.port)
+
+    @classmethod
+    def of(cls, name: ServicePortName, policy: TrafficPolicy = TrafficPolicy.CLUSTER) -> PoolName:
+        """The pool of a Service port under a policy."""
+        return cls(name.namespace, name.service, name.port, policy)
+
+    @classmethod
+    def parse(cls, text: str) -> PoolName:
+        """Read what `str` gives.
+
+        Raises:
+            ValueError: text is of no such form; the message quotes it.
+        """
+        name = text.removesuffix(_LOCAL_SUFFIX)
+        policy = TrafficPolicy.CLUSTER if name == text else TrafficPolicy.LOCAL
+        return cls.of(ServicePortName.parse(name), policy)
+
+
+class EntryKind(enum.StrEnum):
+    """The ways to reach a Service port."""
+
+    CLUSTER_IP = "cluster-ip"
+    NODE_PORT = "node-port"
+    EXTERNAL_IP = "external-ip"
+    LOAD_BALANCER_IP = "load-balancer-ip"
+
+
+class Entry(msgspec.Struct, frozen=True, order=True):
+    """One way to reach a Service port.
+
+    Attributes:
+        kind: which way.
+        address: where; of a node port, the unspecified address (`0.0.0.0`, `::`) with the port.
+    """
+
+    kind: EntryKind
+    address: Address
+
+
 class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
     """One port of a Service, as its author wants it served.
 
     Attributes:
         name: its stable name.
         protocol: what it speaks.
-        frontends: the addresses that reach it: each cluster IP with the Service's port.
+        entries: the ways to reach it.
         internal_traffic_policy: for traffic to the cluster IPs.
-        external_traffic_policy: for traffic from outside the cluster.
+        external_traffic_policy: for traffic that comes to the other entries from outside.
+        source_ranges: the networks, in CIDR notation, whose clients alone may reach the load balancer IPs;
+            none: anybody may.
+        health_check_port: where load balancers ask whether this node has local endpoints; None: nowhere.
+        affinity: seconds for which a client IP keeps its backend after its last new connection; None: not at
+            all.
         path: how its bytes travel; None leaves the choice to the daemon's mode.
         settings: what its author chose for it.
     """
 
     name: ServicePortName
     protocol: Protocol
-    frontends: tuple[Address, ...]
+    entries: tuple[Entry, ...]
     internal_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
     external_traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    source_ranges: tuple[str, ...] = ()
+    health_check_port: int | None = None
+    affinity: float | None = None
     path: Path | None = None
     settings: Settings = Settings()
+
+    @property
+    def cluster_ips(self) -> tuple[Address, ...]:
+        """The cluster IPs, each with the Service's port."""
+        return tuple(entry.address for entry in self.entries if entry.kind is EntryKind.CLUSTER_IP)

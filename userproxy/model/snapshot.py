@@ -34,11 +34,13 @@ class Node(msgspec.Struct, frozen=True):
         name: of the Node object.
         zone: its zone, or empty.
         eligible: load balancers may choose it: it exists, and is not about to be deleted.
+        pod_networks: the networks of its pods in CIDR notation, as far as the cluster assigns any.
     """
 
     name: str
     zone: str = ""
     eligible: bool = True
+    pod_networks: tuple[str, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True):

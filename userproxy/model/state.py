@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from userproxy.model.address import Address
-from userproxy.model.service import Protocol, ServicePortName
+from userproxy.model.service import PoolName, Protocol, ServicePortName, TrafficPolicy
 from userproxy.model.settings import Settings
 
 
@@ -20,25 +20,33 @@ class Backend(msgspec.Struct, frozen=True, order=True):
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """The backends of one Service port, and how they are chosen.
+    """The backends of one Service port for traffic under one policy, and how they are chosen.
 
     Attributes:
         service: whose traffic it is.
-        frontends: the original destinations of that traffic.
+        policy: which endpoints that traffic may reach.
         backends: in the order of picking; empty while there are none.
         far: that may take over while most of the backends cannot be reached: those of other zones, where
             hints prefer the near ones.
         leaving: pods that exist and take no new connections, told only if `settings.close_on_removal` asks
             for it: whoever is neither here nor among the others has been removed.
         settings: what the author of the Service chose.
+        affinity: seconds for which a client IP keeps its backend after its last new connection; None: not
+            at all.
     """
 
     service: ServicePortName
-    frontends: tuple[Address, ...]
+    policy: TrafficPolicy = TrafficPolicy.CLUSTER
     backends: tuple[Backend, ...] = ()
     far: tuple[Backend, ...] = ()
     leaving: tuple[Address, ...] = ()
     settings: Settings = Settings()
+    affinity: float | None = None
+
+    @property
+    def name(self) -> PoolName:
+        """What tells it from every other pool."""
+        return PoolName.of(self.service, self.policy)
 
 
 class Serve(Pool, frozen=True, kw_only=True):
@@ -52,10 +60,18 @@ class Serve(Pool, frozen=True, kw_only=True):
 
 
 class Frontend(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
-    """The key of a capture: what a packet must be addressed to."""
+    """The key of a capture: what a packet must be addressed to.
+
+    Attributes:
+        protocol: of the packet.
+        address: its destination.
+        outside: only for packets that come from outside the node and its pods (`Perimeter`). For these, it
+            goes before the same frontend without this.
+    """
 
     protocol: Protocol
     address: Address
+    outside: bool = False
 
 
 class ToListener(msgspec.Struct, frozen=True, tag="to-listener"):
@@ -65,9 +81,18 @@ class ToListener(msgspec.Struct, frozen=True, tag="to-listener"):
 
 
 class ToPods(msgspec.Struct, frozen=True, tag="to-pods"):
-    """Rewrite the destination to one of these pods, chosen evenly. Never empty."""
+    """Rewrite the destination to one of these pods, chosen evenly.
+
+    Attributes:
+        pods: never empty.
+        masquerade: packets that come from outside the node and its pods get the node's address as their
+            source too, so that the answers of a pod elsewhere come back this way.
+        affinity: seconds for which a client IP keeps its pod after its last new connection; None: not at all.
+    """
 
     pods: tuple[Address, ...]
+    masquerade: bool = False
+    affinity: float | None = None
 
 
 class Refuse(msgspec.Struct, frozen=True, tag="refuse"):
@@ -81,22 +106,45 @@ class Drop(msgspec.Struct, frozen=True, tag="drop"):
 Target = ToListener | ToPods | Refuse | Drop
 
 
+class Perimeter(msgspec.Struct, frozen=True):
+    """Where the outside begins: packets that come in by an uplink, but for those from networks of pods.
+
+    Attributes:
+        uplinks: names of interfaces, sorted.
+        inside: networks of pods in CIDR notation, sorted.
+        closed: cluster IPs cannot be reached from outside.
+    """
+
+    uplinks: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+    closed: bool = True
+
+
 class NodeState(msgspec.Struct, frozen=True):
     """The state that the data side and the kernel should be in.
 
     Attributes:
-        serves: by Service port: those that have a listener.
+        serves: by pool: those that have a listener.
         captures: by frontend: every frontend of every Service port that is ours.
         guards: every listener of `serves`, with its protocol; a set, in the form in which changes are found.
         flows: by UDP frontend in `captures`: where its flows may lead. Those that began before may stay with
             pods that serve and get no new ones.
-        checked: by Service port: those whose packets netfilter sends to pods that are to be checked.
-        owners: by frontend in `captures`: the Service port whose it is.
+        checked: by pool: those whose packets netfilter sends to pods that are to be checked.
+        cluster_ips: those of Services that are ours, a set likewise: a port of theirs that is not captured is
+            refused.
+        ranges: by frontend in `captures`: the networks, in CIDR notation, whose clients alone may reach it.
+        perimeter: of this node.
+        pools: by frontend in `captures`: the pool that it leads to.
+        frontends: by pool, those frontends.
     """
 
-    serves: Mapping[ServicePortName, Serve] = {}
+    serves: Mapping[PoolName, Serve] = {}
     captures: Mapping[Frontend, Target] = {}
     guards: Mapping[Frontend, None] = {}
     flows: Mapping[Frontend, tuple[Address, ...]] = {}
-    checked: Mapping[ServicePortName, Pool] = {}
-    owners: Mapping[Frontend, ServicePortName] = {}
+    checked: Mapping[PoolName, Pool] = {}
+    cluster_ips: Mapping[str, None] = {}
+    ranges: Mapping[Frontend, tuple[str, ...]] = {}
+    perimeter: Perimeter = Perimeter()
+    pools: Mapping[Frontend, PoolName] = {}
+    frontends: Mapping[PoolName, tuple[Frontend, ...]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from userproxy.netfilter.nftables import Nftables
 from userproxy.netfilter.routes import ROUTE_TABLE, RULE_PRIORITY, Routes
-from userproxy.netfilter.ruleset import TABLE
+from userproxy.netfilter.ruleset.language import TABLE
 
 
 def cleanup() -> tuple[str, ...]:

@@ -9,11 +9,14 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
-from userproxy.model.state import NodeState
+import msgspec
+
+from userproxy.model.state import ToListener, ToPods
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.bypass.look import BypassWatch
 from userproxy.netfilter.conntrack.flows import Flow, flows
 from userproxy.netfilter.conntrack.stale import forget, forget_redirected
+from userproxy.netfilter.host import Host
 from userproxy.netfilter.nftables import Nftables
 from userproxy.netfilter.routes import Routes
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     from userproxy.model.actions import CaptureChange
     from userproxy.model.address import Address
-    from userproxy.model.state import Frontend
+    from userproxy.model.state import Frontend, NodeState, Target
     from userproxy.netfilter.bypass.claims import Taker
 
 # Nobody tells when a route is taken away, so all are read at every so many repairs.
@@ -46,6 +49,7 @@ class Kernel:
         self._nftables = Nftables()
         self._routes = Routes()
         self._watch = BypassWatch()
+        self._host = Host()
         self._lock = asyncio.Lock()
         self._uses: Counter[str] = Counter()  # by Service IP, of how many frontends
         self._repairs = 0
@@ -59,27 +63,33 @@ class Kernel:
         self._nftables.close()
         self._routes.close()
         self._watch.close()
+        self._host.close()
+
+    @property
+    def host(self) -> Host:
+        """What the node has of the network. It is read at once, and in no time."""
+        return self._host
 
     def missing_features(self) -> tuple[str, ...]:
         """What the kernel or our privileges lack, each a line with its remedy. Nothing is changed."""
         return self._nftables.missing_kernel_features()
 
     async def start(self) -> NodeState:
-        """Adopt what an earlier daemon left, or begin with nothing; returns its captures and guards.
+        """Adopt what an earlier daemon left, or begin with nothing; returns what that is.
 
         Where that fails, nothing of ours is there that was not before.
         """
         async with self._lock:
-            captures = await asyncio.to_thread(self._nftables.ensure)
-            self._uses = Counter(frontend.address.ip for frontend in captures)
+            state = await asyncio.to_thread(self._nftables.ensure)
+            self._uses = Counter(frontend.address.ip for frontend in state.captures)
             try:
                 await self._ensure_routes()
             except NetfilterError:
-                if not captures:
+                if not state.captures:
                     await asyncio.to_thread(self._nftables.remove)
                 raise
-            await asyncio.to_thread(self._watch.look, tuple(captures))  # to know who was there before
-            return NodeState(captures=captures, guards=dict.fromkeys(self._nftables.guards))
+            await asyncio.to_thread(self._watch.look, tuple(state.captures))  # to know who was there before
+            return state
 
     async def apply(self, change: CaptureChange) -> None:
         """Change captures, atomically. A route is there before its capture, and goes after it."""
@@ -108,9 +118,20 @@ class Kernel:
             await self._ensure_routes()
 
     async def forget(self, frontends: Mapping[Frontend, Collection[Address]]) -> None:
-        """Forget the UDP flows to these frontends, but for those that lead to the addresses under each."""
+        """Forget the UDP flows to these frontends, but for those that lead to the addresses under each.
+
+        Conntrack does not know which flows came from outside: so those are spared too that lead where the
+        other one leads of a frontend and the same for packets from outside.
+        """
         async with self._lock:
-            await asyncio.to_thread(forget, frontends)
+            captures = self._nftables.captures
+            others = {
+                other: destinations(captures.get(other))
+                for frontend in frontends
+                for other in (msgspec.structs.replace(frontend, outside=not frontend.outside),)
+                if other not in frontends
+            }
+            await asyncio.to_thread(forget, {**others, **frontends})
 
     async def forget_redirected(self, listeners: Collection[Address]) -> None:
         """Forget the flows to these listeners, which are no more: their clients are reset, if they speak."""
@@ -151,3 +172,14 @@ class Kernel:
 
     async def _ensure_routes(self) -> None:
         await asyncio.to_thread(self._routes.ensure, tuple(self._uses), self._host_ip)
+
+
+def destinations(target: Target | None) -> tuple[Address, ...]:
+    """Where the flows of a target lead."""
+    match target:
+        case ToListener(listener):
+            return (listener,)
+        case ToPods(pods):
+            return pods
+        case _:
+            return ()

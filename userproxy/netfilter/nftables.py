@@ -9,18 +9,24 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from userproxy.netfilter import NetfilterError
-from userproxy.netfilter import elements as packed
-from userproxy.netfilter.elements import Element, Elements
-from userproxy.netfilter.ruleset import TABLE, USED, pick_chain, pick_size, ruleset
-from userproxy.netfilter.wire import encode, read_back
+from userproxy.netfilter.elements.access import USED, constant_elements, used_by
+from userproxy.netfilter.elements.pins import PINS, pin_changes, retimed, sorted_out
+from userproxy.netfilter.elements.table import Elements, chains_of, state_of
+from userproxy.netfilter.ruleset.chains import ruleset
+from userproxy.netfilter.ruleset.language import TABLE
+from userproxy.netfilter.ruleset.made import Pick, Pin, made_among
+from userproxy.netfilter.wire import encode, packing, read_back
 from userproxy.netfilter.wire.netlink import RefusedError, Socket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
 
     from userproxy.model.actions import CaptureChange
-    from userproxy.model.state import Frontend, Target
+    from userproxy.model.state import Frontend, NodeState, Target
+    from userproxy.netfilter.elements.element import ClientPin, Element
+    from userproxy.netfilter.elements.pins import PinChanges
+    from userproxy.netfilter.ruleset.made import Made
     from userproxy.netfilter.wire.netlink import Message
 
 NETLINK_NETFILTER = 12
@@ -33,6 +39,8 @@ _REMEDIES = {
     errno.ETIMEDOUT: "the kernel did not answer; is another program holding the nf_tables lock?",
 }
 _CHANGED_BY_OTHERS = (errno.ENOENT, errno.EEXIST)
+_SETTLE_ATTEMPTS = 3
+_EXAMPLES: frozenset[Made] = frozenset({Pick(2), Pick(2, sticky=True), Pin(1)})
 
 
 class Nftables:
@@ -55,7 +63,7 @@ class Nftables:
             raise _with_remedy("cannot speak to netfilter", error) from error
         self._lock = threading.Lock()
         self._elements: Elements | None = None  # until the kernel's side is known
-        self._sizes: frozenset[int] = frozenset()
+        self._made: frozenset[Made] = frozenset()
         self._generation = -1  # of the namespace's ruleset, when our table was last known to be as it should
 
     def __enter__(self) -> Self:
@@ -75,17 +83,12 @@ class Nftables:
         """What the kernel captures, as far as it is known; it changes with each `apply`."""
         return self._elements.captures if self._elements else {}
 
-    @property
-    def guards(self) -> frozenset[Frontend]:
-        """The listeners that the kernel guards, as far as they are known."""
-        return frozenset(self._elements.guards) if self._elements else frozenset()
-
-    def ensure(self) -> dict[Frontend, Target]:
-        """See that our table is there and intact; returns the captures that the kernel holds now.
+    def ensure(self) -> NodeState:
+        """See that our table is there and intact; returns what the kernel holds now.
 
         A new object adopts an intact table without touching it. A table that is missing, tampered with or
-        of another version is replaced in one transaction, with the captures that this object knows, or that
-        could be read.
+        of another version is replaced in one transaction, with what this object knows, or what could be read,
+        and with the pods that clients keep.
 
         Raises:
             NetfilterError: what was there before still is.
@@ -137,7 +140,7 @@ class Nftables:
             NetfilterError: they cannot be read.
         """
         with self._lock, _explained("cannot read which Services are in use"):
-            return packed.frontends_of(read_back.read_elements(self._socket, [USED.name]))
+            return used_by(read_back.read_elements(self._socket, USED))
 
     def remove(self) -> bool:
         """Remove the table, and forget the captures; returns whether it was there.
@@ -151,7 +154,7 @@ class Nftables:
         with self._lock, _explained("cannot remove the nftables table"):
             there = bool(read_back.read_static(self._socket))
             self._socket.batch([encode.table(), encode.delete_table()])
-            self._elements, self._sizes, self._generation = None, frozenset(), -1
+            self._elements, self._made, self._generation = None, frozenset(), -1
             return there
 
     def missing_kernel_features(self) -> tuple[str, ...]:
@@ -161,25 +164,29 @@ class Nftables:
         """
         with self._lock:
             try:
-                self._socket.batch(_replacement(frozenset({1, 2}), Elements()), commit=False)
+                self._socket.batch(_replacement(_EXAMPLES, Elements(), []), commit=False)
             except (RefusedError, OSError) as error:
                 return (str(_with_remedy("the nftables ruleset cannot be loaded", error)),)
             return ()
 
-    def _ensure(self) -> dict[Frontend, Target]:
+    def _ensure(self) -> NodeState:
         now = read_back.generation(self._socket)  # first, so that a change during the reading is not missed
         static = read_back.read_static(self._socket)
         seen = self._read_elements(static)
-        elements = self._elements or Elements(packed.captures_of(seen), packed.guards_of(seen))
+        elements = self._elements or Elements(state_of(seen) if static else None)
+        intact = read_back.intact_sets(_expected(frozenset()), static, fading=True)
+        pins = read_back.read_pins(self._socket, PINS.keys() & set(intact))
+        valid, stale = sorted_out(pins, elements)
         if self._differences(elements, static, seen):
-            self._sizes = elements.sizes()
-            self._socket.batch(_replacement(self._sizes, elements))
+            self._made = elements.made()
+            self._socket.batch(_replacement(self._made, elements, valid))
             # If anybody else's change came between, the next verify sees another number and reads the table.
             now += 1
         else:
-            self._sizes = frozenset(filter(None, map(pick_size, static.chains)))
+            self._made = made_among(static.chains)
         self._elements, self._generation = elements, now
-        return dict(elements.captures)
+        self._settle(stale)
+        return elements.state
 
     def _read_elements(self, static: read_back.Static) -> set[Element]:
         """The elements of those sets that are as we make them; none of a set that is missing or changed."""
@@ -189,9 +196,8 @@ class Nftables:
     def _differences(self, elements: Elements, static: read_back.Static, seen: set[Element]) -> list[str]:
         if not static:
             return [f"table {TABLE} is missing"]
-        sizes = elements.sizes() | frozenset(filter(None, map(pick_size, static.chains)))
-        found = read_back.differences(_expected(sizes), static)
-        wanted = {*elements, *packed.protocol_elements()}
+        found = read_back.differences(_expected(elements.made() | made_among(static.chains)), static)
+        wanted = {*elements, *constant_elements()}
         found += [f"{name} lacks elements" for name in sorted({each.set for each in wanted - seen})]
         found += [
             f"{name} has elements that are not ours" for name in sorted({each.set for each in seen - wanted})
@@ -203,39 +209,54 @@ class Nftables:
         if elements is None:
             raise RuntimeError("apply before ensure")
         gone, new = elements.difference(change)
-        sizes = packed.sizes_of(new) - self._sizes
-        messages = [
-            *_pick_chains(sizes),
-            *encode.delete_elements(gone),
-            *encode.add_elements(new),
-        ]
-        self._socket.batch(messages)
+        made = chains_of(new) - self._made
+        self._commit([*_chains(made), *packing.delete_elements(gone), *packing.add_elements(new)])
         elements.apply(change)
-        self._sizes |= sizes
+        self._made |= made
+        self._settle(pin_changes(gone, new))
+
+    def _settle(self, changes: PinChanges) -> None:
+        """Have pins end that hold no more, and others when they should now.
+
+        Done after the change, from when on rules pin nobody to a pod that has gone: in one transaction with
+        it, a pin that is over between the reading and the deleting would take the whole change down. If it
+        cannot be done, the captures have changed all the same.
+        """
+        for _ in range(_SETTLE_ATTEMPTS if changes else 0):
+            with contextlib.suppress(RefusedError, OSError):  # one was over meanwhile
+                pins = read_back.read_pins(self._socket, {name for name, _ in changes})
+                gone, new = retimed(pins, changes)
+                self._commit([*packing.delete_pins(gone), *packing.add_pins(new)])
+                return
+
+    def _commit(self, messages: list[Message]) -> None:
+        self._socket.batch(messages)
         if messages and read_back.generation(self._socket) == self._generation + 1:
             self._generation += 1  # nobody else's change came between
 
 
-@functools.lru_cache(maxsize=4)  # encoding the rules is what a verification would spend its time on
-def _expected(sizes: frozenset[int]) -> read_back.Static:
-    return read_back.created_by(encode.creation(ruleset(sizes)))
+@functools.lru_cache(maxsize=4)
+def _expected(made: frozenset[Made]) -> read_back.Static:
+    return read_back.created_by(encode.creation(ruleset(made)))
 
 
-def _pick_chains(sizes: frozenset[int]) -> Iterator[Message]:
-    for size in sorted(sizes):
-        spec = pick_chain(size)
+def _chains(made: Iterable[Made]) -> Iterator[Message]:
+    for spec in (each.chain for each in made):
         yield encode.chain(spec)
         for rule in spec.rules:
             yield encode.rule(spec.name, rule)
 
 
-def _replacement(sizes: frozenset[int], elements: Elements) -> list[Message]:
+def _replacement(
+    made: frozenset[Made], elements: Iterable[Element], pins: Iterable[ClientPin]
+) -> list[Message]:
     """Create, delete and create again: deleting a table that is not there would be an error."""
     return [
         encode.table(),
         encode.delete_table(),
-        *encode.creation(ruleset(sizes)),
-        *encode.add_elements(list(elements)),
+        *encode.creation(ruleset(made)),
+        *packing.add_elements(elements),
+        *packing.add_pins(pins),
     ]
 
 

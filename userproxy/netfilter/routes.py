@@ -5,6 +5,9 @@ Service IP fails before our rules see a packet. So each Service IP gets a route 
 our own that is asked after all others (`ip rule`, priority 32800, behind `main` and `default`): where any
 other route exists, it is taken as before. The route leads to the loopback device; dstnat in output then
 sends the packet where it belongs.
+
+An address of the node itself (that of a node port, or an external IP that the node has) needs none: the
+kernel's table of local addresses, which is asked first, tells which those are.
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ ROUTES_A_REQUEST = 500
 _HOST_PREFIX = 32
 _SCOPE_LINK = 253
 _TO_TABLE = 1  # FR_ACT_TO_TBL
-_UNICAST = 1  # RTN_UNICAST
+_UNICAST, _LOCAL = 1, 2  # RTN_...
+_TABLE_LOCAL = 255  # RT_TABLE_LOCAL
 _RTM = struct.Struct("=BBBBBBBBI")  # struct rtmsg, and struct fib_rule_hdr alike
 _RTA_DST, _RTA_OIF, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 7, 15
 _FRA_PRIORITY, _FRA_TABLE, _FRA_PROTOCOL = 6, 15, 21
@@ -85,16 +89,14 @@ class Routes:
 
         Without one (empty), the kernel chooses the source.
 
-        Reads what is there and changes only what differs. IPv6 addresses are left out.
+        Reads what is there and changes only what differs. IPv6 addresses are left out, and those of the node.
 
         Raises:
             NetfilterError: part of it may be done; call again.
         """
         source = _source(host_ip)
-        wanted = {
-            (ipaddress.IPv4Address(address).packed, source) for address in addresses if ":" not in address
-        }
         with self._lock:
+            wanted = {(address, source) for address in self._elsewhere(addresses)}
             held = set(self._routes())
             self._request([self._route(rtnl.RTM_DELROUTE, *each) for each in sorted(held - wanted)], _GONE)
             new = [self._route(rtnl.RTM_NEWROUTE, *each) for each in sorted(wanted - held)]
@@ -105,14 +107,18 @@ class Routes:
                 self._remove_rules()
 
     def add(self, addresses: Collection[str], host_ip: str) -> None:
-        """Let the host connect to these Service IPs too, beside those of `ensure`; reads nothing.
+        """Let the host connect to these Service IPs too, beside those of `ensure`.
+
+        Reads which addresses are the node's own, and nothing else.
 
         Raises:
             NetfilterError: part of it may be done; call again.
         """
+        source = _source(host_ip)
         with self._lock:
-            self._request(self._messages(rtnl.RTM_NEWROUTE, addresses, host_ip), (errno.EEXIST,))
-            if addresses:
+            new = [self._route(rtnl.RTM_NEWROUTE, address, source) for address in self._elsewhere(addresses)]
+            self._request(new, (errno.EEXIST,))
+            if new:
                 self._request([_rule(rtnl.RTM_NEWRULE)], (errno.EEXIST,))
 
     def discard(self, addresses: Collection[str], host_ip: str) -> None:
@@ -121,8 +127,10 @@ class Routes:
         Raises:
             NetfilterError: part of it may be done; call again.
         """
+        source = _source(host_ip)
         with self._lock:
-            self._request(self._messages(rtnl.RTM_DELROUTE, addresses, host_ip), _GONE)
+            gone = [self._route(rtnl.RTM_DELROUTE, address, source) for address in _packed(addresses)]
+            self._request(gone, _GONE)
 
     def remove(self) -> tuple[int, int]:
         """Remove our routes and our rule, whoever made them; returns how many routes and rules there were.
@@ -140,12 +148,24 @@ class Routes:
         self._request([_rule(rtnl.RTM_DELRULE)] * rules, _GONE)
         return rules
 
-    def _messages(self, kind: int, addresses: Iterable[str], host_ip: str) -> list[Message]:
-        source = _source(host_ip)
+    def _elsewhere(self, addresses: Iterable[str]) -> list[bytes]:
+        """The addresses that are not the node's own."""
+        header = _RTM.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, _LOCAL, 0)
+        table = attribute(_RTA_TABLE, struct.pack("=I", _TABLE_LOCAL))
+        single, networks = set(), []
+        for body in self._dump(Message(rtnl.RTM_GETROUTE, 0, header + table, "local addresses")):
+            fields = dict(attributes(body, _RTM.size))
+            prefix, kind, address = body[1], body[7], fields.get(_RTA_DST, bytes(4))
+            if kind == _LOCAL and prefix == _HOST_PREFIX:
+                single.add(address)
+            elif kind == _LOCAL:
+                shift = _HOST_PREFIX - prefix
+                networks.append((shift, int.from_bytes(address, "big") >> shift))
         return [
-            self._route(kind, ipaddress.IPv4Address(address).packed, source)
-            for address in addresses
-            if ":" not in address
+            address
+            for address in _packed(addresses)
+            if address not in single
+            and not any(int.from_bytes(address, "big") >> shift == network for shift, network in networks)
         ]
 
     def _routes(self) -> list[tuple[bytes, bytes]]:
@@ -209,6 +229,10 @@ class Routes:
 
 def _source(host_ip: str) -> bytes:
     return ipaddress.IPv4Address(host_ip).packed if host_ip else b""
+
+
+def _packed(addresses: Iterable[str]) -> list[bytes]:
+    return [ipaddress.IPv4Address(address).packed for address in addresses if ":" not in address]
 
 
 def _rule(kind: int) -> Message:

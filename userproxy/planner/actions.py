@@ -38,9 +38,20 @@ def actions_for(wanted: NodeState, actual: NodeState) -> Actions:
     serves, closed = _difference(wanted.serves, actual.serves)
     put, removed = _difference(wanted.captures, actual.captures)
     guard, unguard = _difference(wanted.guards, actual.guards)
+    claim, disclaim = _difference(wanted.cluster_ips, actual.cluster_ips)
+    ranges, unranged = _difference(wanted.ranges, actual.ranges)
     return Actions(
         serve=tuple(serves.values()),
-        capture=CaptureChange(put, frozenset(removed), frozenset(guard), frozenset(unguard)),
+        capture=CaptureChange(
+            put=put,
+            remove=frozenset(removed),
+            guard=frozenset(guard),
+            unguard=frozenset(unguard),
+            claim=frozenset(claim),
+            disclaim=frozenset(disclaim),
+            ranges=ranges | dict.fromkeys(unranged, ()),
+            perimeter=wanted.perimeter if wanted.perimeter != actual.perimeter else None,
+        ),
         forget=_outdated(wanted.flows, actual.flows)
         | {frontend: () for frontend in removed if frontend.protocol is Protocol.UDP},
         close=tuple(closed),

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from userproxy.model.network import NodeNetwork
 from userproxy.model.service import Path, ServicePort
 from userproxy.model.snapshot import Node
+from userproxy.model.state import Perimeter
+
+LOOPBACK = "127.0.0.1"
 
 
 class PlanContext(msgspec.Struct, frozen=True):
@@ -13,15 +17,22 @@ class PlanContext(msgspec.Struct, frozen=True):
 
     Attributes:
         node: that the daemon runs on.
-        host_ip: of its listeners.
+        network: its addresses.
         mode: the path of Services that do not choose one.
         ports: the range of its host ports.
+        closed: cluster IPs cannot be reached from outside.
     """
 
     node: Node
-    host_ip: str
+    network: NodeNetwork
     mode: Path
     ports: range
+    closed: bool = True
+
+    @property
+    def perimeter(self) -> Perimeter:
+        """Where the outside begins."""
+        return Perimeter(self.network.uplinks, self.network.pod_networks, self.closed)
 
 
 def path_of(service: ServicePort, mode: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What one Service port comes to on this node: its listener, its captures, and what its owner must know.
+"""What one Service port comes to on this node: its listeners, its captures, and what its owner must know.
 
 How it comes to that is a matter of its path (`userproxy.planner.paths`).
 """
@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from userproxy.model.address import Address
-from userproxy.model.service import ServicePortName
+from userproxy.model.service import EntryKind, PoolName, ServicePortName
 from userproxy.model.snapshot import Problem
 from userproxy.model.state import Drop, Frontend, Pool, Refuse, Serve, Target
+from userproxy.planner.entries import frontends_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from userproxy.model.endpoint import Endpoint
     from userproxy.model.service import ServicePort
     from userproxy.planner.context import PlanContext
+    from userproxy.planner.entries import EntryFrontend
     from userproxy.planner.topology import Choice
 
 
@@ -27,20 +31,19 @@ class Traffic(NamedTuple):
     Attributes:
         service: as its author wants it served.
         endpoints: all of its endpoints.
-        port: its host port; None if it needs none, or if none is left.
+        ports: by pool, its host ports; a pool that needs none, or for which none is left, is missing.
         context: of this node.
     """
 
     service: ServicePort
     endpoints: tuple[Endpoint, ...]
-    port: int | None
+    ports: Mapping[PoolName, int]
     context: PlanContext
 
     @property
-    def frontends(self) -> list[Frontend]:
+    def entries(self) -> list[EntryFrontend]:
         """Those that can be captured."""
-        service = self.service
-        return [Frontend(service.protocol, address) for address in service.frontends if not address.is_ipv6]
+        return frontends_of(self.service, self.context)
 
     @property
     def same_family(self) -> list[Endpoint]:
@@ -53,21 +56,27 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
 
     Attributes:
         name: of the Service port.
-        serve: its listener, if it has one.
+        serves: by pool, its listeners.
         captures: a target for each of its frontends that are served.
+        pools: by frontend in `captures`, the pool that it leads to.
         problems: in any order.
-        guard: its listener, to be refused to whoever was not redirected to it.
+        guards: its listeners, to be refused to whoever was not redirected to them.
         flows: if it is UDP, where the flows of each of its captured frontends may lead.
-        checked: the pods that netfilter sends its packets to, if they are to be checked.
+        checked: by pool, the pods that netfilter sends its packets to, if they are to be checked.
+        cluster_ips: that it has.
+        ranges: by frontend, the networks whose clients alone may reach it.
     """
 
     name: ServicePortName
-    serve: Serve | None = None
+    serves: dict[PoolName, Serve] = {}
     captures: dict[Frontend, Target] = {}
+    pools: dict[Frontend, PoolName] = {}
     problems: tuple[Problem, ...] = ()
-    guard: Frontend | None = None
+    guards: tuple[Frontend, ...] = ()
     flows: dict[Frontend, tuple[Address, ...]] = {}
-    checked: Pool | None = None
+    checked: dict[PoolName, Pool] = {}
+    cluster_ips: tuple[str, ...] = ()
+    ranges: dict[Frontend, tuple[str, ...]] = {}
 
 
 def target_of(choice: Choice, target: Target) -> Target:
@@ -79,7 +88,25 @@ def target_of(choice: Choice, target: Target) -> Target:
 
 def unserved_addresses(service: ServicePort) -> tuple[Problem, ...]:
     """A problem for each address that is not captured."""
-    return tuple(_ipv6_problem(service.name, address) for address in service.frontends if address.is_ipv6)
+    return tuple(
+        _ipv6_problem(service.name, entry.address) for entry in service.entries if entry.address.is_ipv6
+    )
+
+
+def cluster_ips_of(service: ServicePort) -> tuple[str, ...]:
+    """The cluster IPs of which every port that is not captured is refused."""
+    return tuple(address.ip for address in service.cluster_ips if not address.is_ipv6)
+
+
+def ranges_of(service: ServicePort, entries: list[EntryFrontend]) -> dict[Frontend, tuple[str, ...]]:
+    """By frontend of a load balancer IP, the networks whose clients alone may reach it."""
+    if not service.source_ranges:
+        return {}
+    return {
+        entry.frontend: service.source_ranges
+        for entry in entries
+        if entry.kind is EntryKind.LOAD_BALANCER_IP and not entry.frontend.outside
+    }
 
 
 def without_conflicts(outcomes: list[Outcome]) -> list[Outcome]:
@@ -90,7 +117,7 @@ def without_conflicts(outcomes: list[Outcome]) -> list[Outcome]:
     owners: dict[Frontend, ServicePortName] = {}
     settled: list[Outcome] = []
     for outcome in outcomes:
-        kept = {key: target for key, target in outcome.captures.items() if key not in owners}
+        kept = {key for key in outcome.captures if key not in owners}
         lost = [key for key in outcome.captures if key in owners]
         settled.append(_without(outcome, kept, lost, owners) if lost else outcome)
         owners.update(dict.fromkeys(kept, outcome.name))
@@ -99,24 +126,23 @@ def without_conflicts(outcomes: list[Outcome]) -> list[Outcome]:
 
 def _without(
     outcome: Outcome,
-    kept: dict[Frontend, Target],
+    kept: set[Frontend],
     lost: list[Frontend],
     owners: dict[Frontend, ServicePortName],
 ) -> Outcome:
-    addresses = tuple(key.address for key in kept)
-    replace = msgspec.structs.replace
-    return replace(
+    conflicts = (_conflict_problem(outcome.name, key, owners[key]) for key in lost)
+    return msgspec.structs.replace(
         outcome,
-        serve=outcome.serve and replace(outcome.serve, frontends=addresses),
-        captures=kept,
-        problems=(*outcome.problems, *(_conflict_problem(outcome.name, key, owners[key]) for key in lost)),
+        captures={key: target for key, target in outcome.captures.items() if key in kept},
+        pools={key: pool for key, pool in outcome.pools.items() if key in kept},
+        problems=(*outcome.problems, *conflicts),
         flows={key: pods for key, pods in outcome.flows.items() if key in kept},
-        checked=outcome.checked and replace(outcome.checked, frontends=addresses),
+        ranges={key: ranges for key, ranges in outcome.ranges.items() if key in kept},
     )
 
 
-def _ipv6_problem(name: ServicePortName, frontend: Address) -> Problem:
-    message = f"{frontend} is not served, only IPv4 is: give the Service an IPv4 cluster IP (ipFamilies)"
+def _ipv6_problem(name: ServicePortName, address: Address) -> Problem:
+    message = f"{address} is not served, only IPv4 is: give the Service an IPv4 cluster IP (ipFamilies)"
     return Problem(str(name), "AddressFamilyNotSupported", message)
 
 

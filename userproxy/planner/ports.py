@@ -1,7 +1,7 @@
 """Host ports that stick to their Service ports.
 
 A rule that points to a listener, a UDP flow that conntrack remembers and an operator's firewall all name a
-host port. So a Service port keeps its own for life: over every update, over deletion and re-creation, and
+host port. So a pool keeps its own for life: over every update, over deletion and re-creation, and
 over a restart of the daemon, as long as the range is large enough to remember it.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from userproxy.model.service import ServicePortName
+from userproxy.model.service import PoolName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,8 +24,8 @@ class PortBook:
     Every port of the range is in one of four states:
 
     - fresh: nobody ever had it;
-    - live: a Service port has it now;
-    - idle: free, but remembered for the Service port that had it, or found occupied before;
+    - live: a pool has it now;
+    - idle: free, but remembered for the pool that had it, or found occupied before;
     - occupied: something else on the host has it.
 
     A new name gets the lowest fresh port, else the port that has been idle for the longest. A name is
@@ -38,9 +38,9 @@ class PortBook:
     def __init__(self, ports: range) -> None:
         self._range = ports
         self._fresh = sorted(ports, reverse=True)
-        self._live: dict[ServicePortName, int] = {}
-        self._idle: OrderedDict[int, ServicePortName | None] = OrderedDict()
-        self._remembered: dict[ServicePortName, int] = {}
+        self._live: dict[PoolName, int] = {}
+        self._idle: OrderedDict[int, PoolName | None] = OrderedDict()
+        self._remembered: dict[PoolName, int] = {}
         self._occupied: dict[int, None] = {}
         self._live_by_text: dict[str, int] = {}  # to write out 10,000 names takes milliseconds
         self.revision = 0
@@ -78,11 +78,11 @@ class PortBook:
         return self._range
 
     @property
-    def live(self) -> Mapping[ServicePortName, int]:
+    def live(self) -> Mapping[PoolName, int]:
         """The port of each name that has one now; a view that follows the book."""
         return MappingProxyType(self._live)
 
-    def assign(self, names: Iterable[ServicePortName]) -> dict[ServicePortName, int]:
+    def assign(self, names: Iterable[PoolName]) -> dict[PoolName, int]:
         """Give each name its port.
 
         Names that are remembered get theirs first, then new ones get a port in the order of the names.
@@ -96,7 +96,7 @@ class PortBook:
                 port = self._remembered.pop(name)
                 del self._idle[port]
                 self._give(name, port)
-        assigned: dict[ServicePortName, int] = {}
+        assigned: dict[PoolName, int] = {}
         for name in names:
             if name not in self._live:
                 free = self._take()
@@ -106,7 +106,7 @@ class PortBook:
             assigned[name] = self._live[name]
         return assigned
 
-    def release(self, names: Iterable[ServicePortName]) -> None:
+    def release(self, names: Iterable[PoolName]) -> None:
         """Let other names have the ports of these, if no other is left; these come back to theirs till then.
 
         Only for names whose listener is closed. Names without a port are ignored.
@@ -149,11 +149,11 @@ class PortBook:
             del self._remembered[owner]
         return port
 
-    def _give(self, name: ServicePortName, port: int) -> None:
+    def _give(self, name: PoolName, port: int) -> None:
         self._live[name] = self._live_by_text[str(name)] = port
         self.revision += 1
 
-    def _take_back(self, name: ServicePortName) -> int:
+    def _take_back(self, name: PoolName) -> int:
         self.revision += 1
         del self._live_by_text[str(name)]
         return self._live.pop(name)
@@ -161,7 +161,7 @@ class PortBook:
     def _remember(self, text: object, port: object) -> str:
         """Take over one saved entry, or say why not."""
         try:
-            name = ServicePortName.parse(text) if isinstance(text, str) else None
+            name = PoolName.parse(text) if isinstance(text, str) else None
         except ValueError:
             name = None
         if name is None:

@@ -6,25 +6,28 @@ as it is made of the same values, and whatever did not change keeps its identity
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from userproxy.model.endpoint import Endpoint
-from userproxy.model.service import Path, ServicePort, ServicePortName
-from userproxy.model.state import Frontend, NodeState, Pool, Serve, Target
+from userproxy.model.service import PoolName, ServicePort, ServicePortName
+from userproxy.model.state import Frontend, NodeState
 from userproxy.model.versioned import dropped, patched, touched
 from userproxy.planner.context import PlanContext, path_of
 from userproxy.planner.outcome import Outcome, Traffic, without_conflicts
 from userproxy.planner.paths import PATHS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from userproxy.model.address import Address
-    from userproxy.model.snapshot import Node, Problem, Snapshot
+    from userproxy.model.snapshot import Problem, Snapshot
     from userproxy.planner.ports import PortBook
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class _Made(msgspec.Struct, frozen=True, eq=False):
@@ -32,59 +35,53 @@ class _Made(msgspec.Struct, frozen=True, eq=False):
 
     service: ServicePort
     endpoints: tuple[Endpoint, ...]
-    needs_port: bool
-    port: int | None
+    listeners: tuple[PoolName, ...]
+    ports: dict[PoolName, int]
     outcome: Outcome
 
 
 class Planner:
     """Makes the wanted state of one snapshot after another. Lives as long as the daemon."""
 
-    def __init__(self, book: PortBook, host_ip: str, mode: Path) -> None:
-        """Plan for listeners on a host IP.
+    def __init__(self, book: PortBook) -> None:
+        """Plan.
 
         Args:
             book: gives the host ports; each call of `wanted` changes it.
-            host_ip: of the listeners; may be set anew, and is then that of the next plan.
-            mode: the path of Services that do not choose one.
         """
         self._book = book
-        self.host_ip = host_ip
-        self._mode = mode
         self._context: PlanContext | None = None
         self._made: dict[ServicePortName, _Made] = {}
-        self._ports: dict[ServicePortName, int] = {}  # of `_made`, those that have one
-        self._problems_of: dict[ServicePortName, tuple[Problem, ...]] = {}  # likewise, problems
+        self._ports: dict[PoolName, int] = {}  # of `_made`, those that have one
+        self._problems_of: dict[ServicePortName, tuple[Problem, ...]] = {}  # likewise, where there are any
+        self._cluster_ips: Counter[str] = Counter()  # likewise, of how many Service ports
         self._claims = 0  # on frontends, in all of `_made`
         self._seen: Snapshot | None = None  # None while all must be looked at
         self._wanted = NodeState()
         self._problems: tuple[Problem, ...] = ()
 
     def wanted(
-        self, snapshot: Snapshot, node: Node, actual: NodeState
+        self, snapshot: Snapshot, context: PlanContext, actual: NodeState
     ) -> tuple[NodeState, tuple[Problem, ...]]:
         """The state that a snapshot asks for.
 
         Args:
             snapshot: the desired state.
-            node: that this daemon runs on.
-            actual: the state that was applied so far. A Service port that is no longer wanted keeps its
-                host port until its listener is closed there; only then may another one have it.
+            context: of this node.
+            actual: the state that was applied so far. A pool that is no longer wanted keeps its host port
+                until its listener is closed there; only then may another one have it.
 
         Returns:
             The state, and what users must know of it, sorted; the same objects as before if nothing changed.
-            A Service port that waits for the host port of a listener that is yet to be closed gets it in the
-            next round: go on until the plan is empty.
+            A pool that waits for the host port of a listener that is yet to be closed gets it in the next
+            round: go on until the plan is empty.
         """
         self._release_closed(actual)
-        context = PlanContext(node, self.host_ip, self._mode, self._book.range)
         if context != self._context:
-            self._context = context
-            self._made, self._ports, self._problems_of, self._claims, self._seen = {}, {}, {}, 0, None
-            self._wanted = NodeState()
+            self._forget_all(context)
         stale, without_port = self._changed(snapshot, self._candidates(snapshot), context)
         assigned = self._book.assign(sorted(without_port))
-        stale.update(dict.fromkeys(assigned))
+        stale.update(dict.fromkeys(pool.service_port for pool in assigned))
         new = {name: self._make(name, snapshot, context) for name in stale}
         old = [self._made[name].outcome for name in stale if name in self._made]
         self._keep(new)
@@ -98,21 +95,29 @@ class Planner:
         self._seen = snapshot if len(assigned) == len(without_port) else None
         return self._wanted, self._problems
 
+    def _forget_all(self, context: PlanContext) -> None:
+        self._context = context
+        self._made, self._ports, self._problems_of = {}, {}, {}
+        self._cluster_ips, self._claims, self._seen = Counter(), 0, None
+        self._wanted = NodeState(perimeter=context.perimeter)
+
     def _keep(self, new: dict[ServicePortName, _Made]) -> None:
-        self._made.update(new)
         for name, made in new.items():
-            self._ports.pop(name, None)
-            self._problems_of.pop(name, None)
-            if made.port is not None:
-                self._ports[name] = made.port
+            self._forget(name)
+            self._made[name] = made
+            self._ports |= made.ports
             if made.outcome.problems:
                 self._problems_of[name] = made.outcome.problems
 
+    def _forget(self, name: ServicePortName) -> None:
+        former = self._made.pop(name, None)
+        for pool in former.ports if former else ():
+            self._ports.pop(pool, None)
+        self._problems_of.pop(name, None)
+
     def _drop(self, gone: Iterable[ServicePortName]) -> None:
         for name in gone:
-            del self._made[name]
-            self._ports.pop(name, None)
-            self._problems_of.pop(name, None)
+            self._forget(name)
 
     def _release_closed(self, actual: NodeState) -> None:
         """Give up the host ports that were not wanted in the last round, once their listeners are closed."""
@@ -133,34 +138,35 @@ class Planner:
 
     def _changed(
         self, snapshot: Snapshot, names: Iterable[ServicePortName], context: PlanContext
-    ) -> tuple[dict[ServicePortName, None], list[ServicePortName]]:
-        """Whose outcome is to be made (anew), and who lacks a host port."""
+    ) -> tuple[dict[ServicePortName, None], list[PoolName]]:
+        """Whose outcome is to be made (anew), and which pools lack a host port."""
         stale: dict[ServicePortName, None] = {}
-        without_port: list[ServicePortName] = []
-        live = self._book.live
+        without_port: list[PoolName] = []
         for name in names:
             service = snapshot.services[name]
             made = self._made.get(name)
-            if made is None or made.service is not service:
-                made = None
-                needs_port = _needs_host_port(service, context)
+            if made is not None and made.service is service:
+                listeners = made.listeners
             else:
-                needs_port = made.needs_port
-            port = live.get(name) if needs_port else None
-            if needs_port and port is None:
-                without_port.append(name)
-            if made is None or made.port != port or made.endpoints is not snapshot.endpoints.get(name, ()):
+                made, listeners = None, _listeners_of(service, context)
+            ports = self._ports_of(listeners)
+            without_port += (pool for pool in listeners if pool not in ports)
+            if made is None or made.ports != ports or made.endpoints is not snapshot.endpoints.get(name, ()):
                 stale[name] = None
         return stale, without_port
+
+    def _ports_of(self, listeners: tuple[PoolName, ...]) -> dict[PoolName, int]:
+        live = self._book.live
+        return {pool: live[pool] for pool in listeners if pool in live}
 
     def _make(self, name: ServicePortName, snapshot: Snapshot, context: PlanContext) -> _Made:
         service = snapshot.services[name]
         endpoints = snapshot.endpoints.get(name, ())
-        needs_port = _needs_host_port(service, context)
-        port = self._book.live.get(name) if needs_port else None
+        listeners = _listeners_of(service, context)
+        ports = self._ports_of(listeners)
         path = PATHS[path_of(service, context.mode)]
-        outcome = path.outcome_of(Traffic(service, endpoints, port, context))
-        return _Made(service, endpoints, needs_port, port, outcome)
+        outcome = path.outcome_of(Traffic(service, endpoints, ports, context))
+        return _Made(service, endpoints, listeners, ports, outcome)
 
     def _merge(self, snapshot: Snapshot, old: list[Outcome], new: list[Outcome]) -> None:
         """Put new outcomes in the place of old ones; start from nothing while a frontend is claimed twice."""
@@ -169,46 +175,49 @@ class Planner:
         problems: Iterable[tuple[Problem, ...]] = self._problems_of.values()
         if len(wanted.captures) != self._claims:
             outcomes = without_conflicts([self._made[name].outcome for name in snapshot.services])
-            wanted = _replaced(NodeState(), [], outcomes)
+            wanted = _replaced(NodeState(perimeter=wanted.perimeter), [], outcomes)
             problems = [outcome.problems for outcome in outcomes]
-        self._wanted = wanted
+        cluster_ips = self._count_cluster_ips(old, new)
+        self._wanted = msgspec.structs.replace(wanted, cluster_ips=cluster_ips)
         self._problems = tuple(sorted(chain.from_iterable(problems)))
+
+    def _count_cluster_ips(self, old: list[Outcome], new: list[Outcome]) -> Mapping[str, None]:
+        """Several Service ports have the same cluster IP: it is given up with the last of them."""
+        uses = self._cluster_ips
+        before = Counter(chain.from_iterable(outcome.cluster_ips for outcome in old))
+        after = Counter(chain.from_iterable(outcome.cluster_ips for outcome in new))
+        uses.update(after)
+        uses.subtract(before)
+        gone = [ip for ip in before if not uses[ip]]
+        for ip in gone:
+            del uses[ip]
+        return patched(self._wanted.cluster_ips, dict.fromkeys(ip for ip in after if uses[ip]), drop=gone)
 
 
 def _replaced(wanted: NodeState, old: list[Outcome], new: list[Outcome]) -> NodeState:
-    return NodeState(
-        serves=patched(wanted.serves, _serves(new), drop=_serves(old)),
-        captures=patched(wanted.captures, _captures(new), drop=_captures(old)),
-        guards=patched(wanted.guards, _guards(new), drop=_guards(old)),
-        flows=patched(wanted.flows, _flows(new), drop=_flows(old)),
-        checked=patched(wanted.checked, _checked(new), drop=_checked(old)),
-        owners=patched(wanted.owners, _owners(new), drop=_owners(old)),
+    def merged(part: Callable[[Outcome], Mapping[K, V]], before: Mapping[K, V]) -> Mapping[K, V]:
+        put = dict(chain.from_iterable(part(outcome).items() for outcome in new))
+        return patched(before, put, drop=chain.from_iterable(part(outcome) for outcome in old))
+
+    return msgspec.structs.replace(
+        wanted,
+        serves=merged(lambda outcome: outcome.serves, wanted.serves),
+        captures=merged(lambda outcome: outcome.captures, wanted.captures),
+        guards=merged(lambda outcome: dict.fromkeys(outcome.guards), wanted.guards),
+        flows=merged(lambda outcome: outcome.flows, wanted.flows),
+        checked=merged(lambda outcome: outcome.checked, wanted.checked),
+        ranges=merged(lambda outcome: outcome.ranges, wanted.ranges),
+        pools=merged(lambda outcome: outcome.pools, wanted.pools),
+        frontends=merged(_frontends, wanted.frontends),
     )
 
 
-def _serves(outcomes: list[Outcome]) -> dict[ServicePortName, Serve]:
-    return {outcome.name: outcome.serve for outcome in outcomes if outcome.serve is not None}
+def _frontends(outcome: Outcome) -> dict[PoolName, tuple[Frontend, ...]]:
+    by_pool: dict[PoolName, list[Frontend]] = {}
+    for frontend, pool in outcome.pools.items():
+        by_pool.setdefault(pool, []).append(frontend)
+    return {pool: tuple(frontends) for pool, frontends in by_pool.items()}
 
 
-def _captures(outcomes: list[Outcome]) -> dict[Frontend, Target]:
-    return dict(chain.from_iterable(outcome.captures.items() for outcome in outcomes))
-
-
-def _guards(outcomes: list[Outcome]) -> dict[Frontend, None]:
-    return dict.fromkeys(outcome.guard for outcome in outcomes if outcome.guard is not None)
-
-
-def _flows(outcomes: list[Outcome]) -> dict[Frontend, tuple[Address, ...]]:
-    return dict(chain.from_iterable(outcome.flows.items() for outcome in outcomes))
-
-
-def _checked(outcomes: list[Outcome]) -> dict[ServicePortName, Pool]:
-    return {outcome.name: outcome.checked for outcome in outcomes if outcome.checked is not None}
-
-
-def _needs_host_port(service: ServicePort, context: PlanContext) -> bool:
-    return PATHS[path_of(service, context.mode)].needs_host_port(service)
-
-
-def _owners(outcomes: list[Outcome]) -> dict[Frontend, ServicePortName]:
-    return {frontend: outcome.name for outcome in outcomes for frontend in outcome.captures}
+def _listeners_of(service: ServicePort, context: PlanContext) -> tuple[PoolName, ...]:
+    return PATHS[path_of(service, context.mode)].listeners_of(service, context)

@@ -11,13 +11,13 @@ from userproxy.model.state import Frontend, NodeState, Refuse, Serve, Target, To
 from userproxy.model.versioned import patched
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import PoolName
 
 
-def without_listeners(wanted: NodeState, actual: NodeState, names: Collection[ServicePortName]) -> NodeState:
-    """The wanted state but for the listeners of these Service ports, which cannot be opened.
+def without_listeners(wanted: NodeState, actual: NodeState, names: Collection[PoolName]) -> NodeState:
+    """The wanted state but for the listeners of these pools, which cannot be opened.
 
     One that is served by an earlier listener stays so. Nobody is sent to where nobody listens: the packets of
     the others are refused.
@@ -28,30 +28,29 @@ def without_listeners(wanted: NodeState, actual: NodeState, names: Collection[Se
         names: whose listeners cannot be opened.
     """
     unopened = [wanted.serves[name] for name in names if name in wanted.serves]
-    unopened = [serve for serve in unopened if actual.serves.get(serve.service) != serve]
+    unopened = [serve for serve in unopened if actual.serves.get(serve.name) != serve]
     if not unopened:
         return wanted
-    kept = {serve.service: former for serve in unopened if (former := actual.serves.get(serve.service))}
+    kept = {serve.name: former for serve in unopened if (former := actual.serves.get(serve.name))}
     captures: dict[Frontend, Target] = {}
     closed: set[Frontend] = set()
     for serve in unopened:
-        for key in _captured(wanted.captures, serve):
+        for key in _captured(wanted, serve):
             captured = actual.captures.get(key)
-            is_served = serve.service in kept and isinstance(captured, ToListener)
+            is_served = serve.name in kept and isinstance(captured, ToListener)
             captures[key] = captured if captured is not None and is_served else Refuse()
         closed.update(Frontend(protocol, serve.listener) for protocol in Protocol)
     open_still = {Frontend(protocol, former.listener) for protocol in Protocol for former in kept.values()}
     guards = dict.fromkeys(guard for guard in actual.guards if guard in open_still)
     return msgspec.structs.replace(
         wanted,
-        serves=patched(wanted.serves, kept, drop=(serve.service for serve in unopened)),
+        serves=patched(wanted.serves, kept, drop=(serve.name for serve in unopened)),
         captures=patched(wanted.captures, captures),
         guards=patched(wanted.guards, guards, drop=closed),
     )
 
 
-def _captured(captures: Mapping[Frontend, Target], serve: Serve) -> list[Frontend]:
+def _captured(wanted: NodeState, serve: Serve) -> list[Frontend]:
     """The frontends whose packets would go to a listener."""
     target = ToListener(serve.listener)
-    keys = (Frontend(protocol, address) for protocol in Protocol for address in serve.frontends)
-    return [key for key in keys if captures.get(key) == target]
+    return [key for key in wanted.frontends.get(serve.name, ()) if wanted.captures.get(key) == target]

@@ -99,6 +99,18 @@ class ServicePortSpec(msgspec.Struct, frozen=True, gc=False):
     node_port: int | None = msgspec.field(default=None, name="nodePort")
 
 
+class ClientIP(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """`spec.sessionAffinityConfig.clientIP` of a Service."""
+
+    timeout_seconds: int | None = None
+
+
+class SessionAffinityConfig(msgspec.Struct, frozen=True, gc=False):
+    """`spec.sessionAffinityConfig` of a Service."""
+
+    client_ip: ClientIP | None = msgspec.field(default=None, name="clientIP")
+
+
 class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """`spec` of a Service."""
 
@@ -110,6 +122,9 @@ class ServiceSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     external_traffic_policy: str | None = None
     external_ips: list[str] | None = msgspec.field(default=None, name="externalIPs")
     session_affinity: str | None = None
+    session_affinity_config: SessionAffinityConfig | None = None
+    load_balancer_source_ranges: list[str] | None = None
+    health_check_node_port: int | None = None
 
 
 class Ingress(msgspec.Struct, frozen=True, gc=False, rename="camel"):

@@ -12,26 +12,22 @@ from __future__ import annotations
 import enum
 import re
 import sys
-from datetime import UTC
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from userproxy.model.address import MAX_PORT, Address, canonical_ip
 from userproxy.model.endpoint import Endpoint
-from userproxy.model.service import Protocol, ServicePort, ServicePortName, TrafficPolicy
+from userproxy.model.service import ServicePort, ServicePortName
 from userproxy.model.snapshot import Problem
 from userproxy.sources import api
-from userproxy.sources.annotations import read_path, read_settings
 from userproxy.sources.api import DecodeError
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Iterable, Iterator
 
-_E = TypeVar("_E", bound=enum.StrEnum)
 
-_PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _CANONICAL_IPV4 = re.compile(
     rf"{_OCTET}(?:\.{_OCTET}){{3}}"
@@ -106,66 +102,6 @@ def object_key(kind: Kind, metadata: api.ObjectMeta | None) -> ObjectKey:
     return ObjectKey(kind, sys.intern(namespace), sys.intern(metadata.name))
 
 
-def decode_service(service: api.Service, service_proxy_name: str | None = None) -> ServiceObject:
-    """Decode a Service.
-
-    Args:
-        service: the API object.
-        service_proxy_name: serve the Services labelled for this proxy; None: those labelled for no proxy.
-
-    Raises:
-        DecodeError: it cannot be served as it stands.
-    """
-    key = object_key(Kind.SERVICE, service.metadata)
-    metadata, spec = service.metadata or api.ObjectMeta(), service.spec or api.ServiceSpec()
-    ips = _cluster_ips(spec)
-    if spec.type == "ExternalName" or not ips or not _is_ours(metadata.labels, service_proxy_name):
-        return ServiceObject(key)
-    problems: list[Problem] = []
-    about, chosen = f"{key.namespace}/{key.name}", metadata.annotations or {}
-    problems += _unserved(about, spec, service.status)
-    path = read_path(chosen, about, problems)
-    settings = read_settings(chosen, about, problems)
-    internal = _choice(TrafficPolicy, "spec.internalTrafficPolicy", spec.internal_traffic_policy)
-    external = _choice(TrafficPolicy, "spec.externalTrafficPolicy", spec.external_traffic_policy)
-    ports = tuple(
-        ServicePort(
-            name=name,
-            protocol=protocol,
-            frontends=tuple(Address(ip, port) for ip in ips),
-            internal_traffic_policy=internal or TrafficPolicy.CLUSTER,
-            external_traffic_policy=external or TrafficPolicy.CLUSTER,
-            path=path,
-            settings=settings,
-        )
-        for name, protocol, port in _service_ports(key, spec.ports, problems)
-    )
-    return ServiceObject(key, ports, _timestamp(metadata.creation_timestamp), tuple(problems))
-
-
-def _unserved(about: str, spec: api.ServiceSpec, status: api.ServiceStatus | None) -> Iterator[Problem]:
-    """A problem for each thing that a Service asks for and does not get."""
-    node_ports = [str(port.node_port) for port in spec.ports or () if port.node_port]
-    balancer = (status and status.load_balancer) or api.LoadBalancerStatus()
-    ingress = [one.ip for one in balancer.ingress or () if one.ip and one.ip_mode != "Proxy"]
-    for reason, what in (
-        ("NodePortNotServed", f"node port {', '.join(node_ports)}" if node_ports else ""),
-        (
-            "ExternalIPNotServed",
-            f"external IP {', '.join(spec.external_ips or ())}" if spec.external_ips else "",
-        ),
-        ("LoadBalancerIPNotServed", f"load balancer IP {', '.join(ingress)}" if ingress else ""),
-    ):
-        if what:
-            yield Problem(about, reason, f"{what} is not served yet: reach the Service by its cluster IP")
-    if spec.session_affinity not in (None, "", "None"):
-        message = (
-            f"session affinity {spec.session_affinity} is not kept yet: annotate the Service with "
-            "userproxy.dev/balance: source-hash"
-        )
-        yield Problem(about, "SessionAffinityNotServed", message)
-
-
 def decode_slice(endpoint_slice: api.EndpointSlice, service_proxy_name: str | None = None) -> SliceObject:
     """Decode an EndpointSlice; its conditions get the API's nil-defaults.
 
@@ -220,77 +156,13 @@ def _fitness(endpoint: Endpoint) -> tuple[bool, bool, bool]:
     return endpoint.ready, endpoint.serving, not endpoint.terminating
 
 
-def _is_ours(labels: api.Labels | None, service_proxy_name: str | None) -> bool:
+def is_ours(labels: api.Labels | None, service_proxy_name: str | None) -> bool:
+    """Whether an object with these labels is for this proxy to serve."""
     return labels is None or (labels.headless is None and labels.proxy_name == service_proxy_name)
 
 
 def _said(value: str | None) -> str:
     return "is missing" if value is None else f"is {value!r}"
-
-
-def _timestamp(moment: dt.datetime | None) -> float | None:
-    if moment is None:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _choice(choices: type[_E], field: str, value: str | None) -> _E | None:
-    if not value:
-        return None
-    try:
-        return choices(value)
-    except ValueError:
-        raise DecodeError(field, f"{value!r} is not one of {', '.join(choices)}") from None
-
-
-def _cluster_ips(spec: api.ServiceSpec) -> tuple[str, ...]:
-    """The cluster IPs of every family in canonical form, none for a headless Service."""
-    given = [("spec.clusterIP", spec.cluster_ip or "")]
-    given += [(f"spec.clusterIPs[{n}]", ip) for n, ip in enumerate(spec.cluster_ips or ())]
-    ips: dict[str, None] = {}
-    for field, ip in given:
-        if ip == "None":
-            return ()
-        if ip:
-            ips[_ip(field, ip)] = None
-    return tuple(ips)
-
-
-def _ip(field: str, text: str) -> str:
-    try:
-        return canonical_ip(text)
-    except ValueError as failure:
-        raise DecodeError(field, str(failure)) from None
-
-
-def _service_ports(
-    key: ObjectKey, ports: list[api.ServicePortSpec] | None, problems: list[Problem]
-) -> Iterator[tuple[ServicePortName, Protocol, int]]:
-    if not ports:
-        raise DecodeError("spec.ports", "is empty: a Service needs at least one port")
-    names: set[str] = set()
-    numbers: set[tuple[str, int]] = set()
-    for index, spec in enumerate(ports):
-        field = f"spec.ports[{index}]"
-        name, number, protocol = spec.name or "", spec.port, spec.protocol or Protocol.TCP
-        if not name and len(ports) > 1:
-            raise DecodeError(f"{field}.name", "is missing: each of several ports needs a name")
-        if name and not _PORT_NAME.fullmatch(name):
-            raise DecodeError(f"{field}.name", f"{name!r} is not lower-case letters, digits and '-'")
-        if number is None or not 0 < number <= MAX_PORT:
-            raise DecodeError(
-                f"{field}.port", "is missing" if number is None else f"{number} is not 1 to {MAX_PORT}"
-            )
-        if name in names or (protocol, number) in numbers:
-            raise DecodeError(field, f"repeats the name {name!r} or {protocol} port {number}")
-        names.add(name)
-        numbers.add((protocol, number))
-        full_name = ServicePortName(key.namespace, key.name, name)
-        if protocol == "SCTP":
-            message = f"port {number}/SCTP is not served: only TCP and UDP are"
-            problems.append(Problem(str(full_name), "ProtocolNotSupported", message))
-            continue
-        yield full_name, _choice(Protocol, f"{field}.protocol", protocol) or Protocol.TCP, number
 
 
 def _slice_ports(
@@ -299,7 +171,7 @@ def _slice_ports(
     names: set[str] = set()
     for index, port in enumerate(ports or ()):
         name, number = port.name or "", port.port
-        if name in names or (name and not _PORT_NAME.fullmatch(name)):
+        if name in names or (name and not PORT_NAME.fullmatch(name)):
             fault = "repeats" if name in names else "is not lower-case letters, digits and '-':"
             raise DecodeError(f"ports[{index}].name", f"{fault} {name!r}")
         names.add(name)

@@ -22,9 +22,9 @@ from userproxy.sources.decode import (
     DecodedObject,
     Kind,
     ObjectKey,
-    decode_service,
     decode_slice,
 )
+from userproxy.sources.services import decode_service
 from userproxy.sources.yaml_stream import YamlError, yaml_documents
 
 if TYPE_CHECKING:

@@ -23,8 +23,7 @@ from userproxy.sources.decode import DecodedObject, Kind, ObjectKey, ServiceObje
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from userproxy.model.address import Address
-    from userproxy.model.service import ServicePort, ServicePortName
+    from userproxy.model.service import Entry, ServicePort, ServicePortName
 
 _Rank = tuple[str, int]
 _Value = TypeVar("_Value")
@@ -152,7 +151,7 @@ class ObjectIndex:
             ports, problems = self._resolve(key)
             self._set_problems(str(key), problems)
             wanted |= dict.fromkeys(names - ports.keys())
-            wanted |= {name: port if port.frontends else None for name, port in ports.items()}
+            wanted |= {name: port if port.entries else None for name, port in ports.items()}
         self._stale_services.clear()
         return _current(previous, wanted)
 
@@ -164,14 +163,16 @@ class ObjectIndex:
         ports, problems = {}, list(service.problems)
         for port in service.ports:
             kept = []
-            for address in port.frontends:
-                winner = min(self._claims[Frontend(port.protocol, address)], key=self._seniority)
+            for entry in port.entries:
+                winner = min(self._claims[Frontend(port.protocol, entry.address)], key=self._seniority)
                 if winner == key:
-                    kept.append(address)
+                    kept.append(entry)
                     continue
-                message = f"{address}/{port.protocol} belongs to {winner}: give {key} another address or port"
+                message = (
+                    f"{entry.address}/{port.protocol} belongs to {winner}: give {key} another address or port"
+                )
                 problems.append(Problem(str(port.name), "PortConflict", message))
-            ports[port.name] = port if len(kept) == len(port.frontends) else _with_frontends(port, kept)
+            ports[port.name] = port if len(kept) == len(port.entries) else _with_entries(port, kept)
         return ports, tuple(problems)
 
     def _seniority(self, key: ObjectKey) -> tuple[float, _Rank, ObjectKey]:
@@ -187,11 +188,11 @@ class ObjectIndex:
 
 
 def _frontends(service: ServiceObject) -> Iterable[Frontend]:
-    return (Frontend(port.protocol, address) for port in service.ports for address in port.frontends)
+    return (Frontend(port.protocol, entry.address) for port in service.ports for entry in port.entries)
 
 
-def _with_frontends(port: ServicePort, frontends: Iterable[Address]) -> ServicePort:
-    return msgspec.structs.replace(port, frontends=tuple(frontends))
+def _with_entries(port: ServicePort, entries: Iterable[Entry]) -> ServicePort:
+    return msgspec.structs.replace(port, entries=tuple(entries))
 
 
 def _merge_slices(slices: _Slices) -> tuple[Endpoint, ...] | None:

@@ -46,10 +46,12 @@ class Callbacks(NamedTuple):
     Attributes:
         gone: called once when the worker has ended.
         leaving: called when the worker has been asked to end by somebody else.
+        pinned: called with pins that the worker tells of unasked.
     """
 
     gone: Callable[[WorkerHandle], None]
     leaving: Callable[[WorkerHandle], None]
+    pinned: Callable[[WorkerHandle, messages.Pins], None] = lambda _handle, _pins: None
 
 
 class WorkerHandle:
@@ -206,6 +208,8 @@ class WorkerHandle:
             self.counters = part.counters
         if part.serial in self._waiting:
             self._waiting[part.serial][0].append(part)
+        elif isinstance(part, messages.Pins):
+            self._callbacks.pinned(self, part)
 
     def _on_closed(self) -> None:
         gone = WorkerGoneError(f"worker {self.pid} has ended")

@@ -14,7 +14,7 @@ from userproxy.dataplane.tcp.listener import listen
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import PoolName
     from userproxy.model.state import Serve
 
 
@@ -29,9 +29,9 @@ class Opened(NamedTuple):
     """
 
     accepted: list[Serve]
-    names: frozenset[ServicePortName]
+    names: frozenset[PoolName]
     former: list[socket.socket]
-    failures: dict[ServicePortName, OSError]
+    failures: dict[PoolName, OSError]
 
 
 class Listeners:
@@ -43,38 +43,38 @@ class Listeners:
     """
 
     def __init__(self) -> None:
-        self.serves: dict[ServicePortName, Serve] = {}
-        self.sockets: dict[ServicePortName, socket.socket] = {}
+        self.serves: dict[PoolName, Serve] = {}
+        self.sockets: dict[PoolName, socket.socket] = {}
 
     def open(self, serves: Iterable[Serve]) -> Opened:
         """Open the listeners that are new, and note what is served on all."""
         accepted: list[Serve] = []
-        opened: dict[ServicePortName, socket.socket] = {}
-        failures: dict[ServicePortName, OSError] = {}
+        opened: dict[PoolName, socket.socket] = {}
+        failures: dict[PoolName, OSError] = {}
         for serve in serves:
-            known = self.serves.get(serve.service)
+            known = self.serves.get(serve.name)
             if known is None or known.listener != serve.listener:
                 try:
-                    opened[serve.service] = socket.socket(fileno=listen(serve.listener).detach())
+                    opened[serve.name] = socket.socket(fileno=listen(serve.listener).detach())
                 except OSError as error:
-                    failures[serve.service] = error
+                    failures[serve.name] = error
                     continue
             accepted.append(serve)
         former = [self.sockets[name] for name in opened if name in self.sockets]
         self.sockets |= opened
-        self.serves |= {serve.service: serve for serve in accepted}
+        self.serves |= {serve.name: serve for serve in accepted}
         return Opened(accepted, frozenset(opened), former, failures)
 
     def adopt(self, serve: Serve, fd: int) -> None:
         """Take over a listening socket of an earlier daemon; a second one for a Service port is closed."""
         sock = socket.socket(fileno=fd)
-        if serve.service in self.sockets:
+        if serve.name in self.sockets:
             sock.close()
         else:
-            self.sockets[serve.service] = sock
-            self.serves[serve.service] = serve
+            self.sockets[serve.name] = sock
+            self.serves[serve.name] = serve
 
-    def discard(self, names: Iterable[ServicePortName]) -> None:
+    def discard(self, names: Iterable[PoolName]) -> None:
         """Close the sockets of these Service ports, which must be there."""
         for name in names:
             del self.serves[name]

@@ -16,13 +16,14 @@ from userproxy.model.counters import Counters
 from userproxy.worker.channel import MAX_FDS
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle
 from userproxy.worker.listeners import Listeners
+from userproxy.worker.pins import SharedPins
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from userproxy.model.filter import ConnectionFilter
     from userproxy.model.rows import ConnectionRow
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import PoolName
     from userproxy.model.state import Serve
     from userproxy.worker.origin import Origin
 
@@ -54,17 +55,18 @@ class WorkerPool:
         self._count = count
         self._begin = begin
         self._origin = origin
-        self._callbacks = Callbacks(gone=self._on_gone, leaving=self._dismiss)
+        self._callbacks = Callbacks(gone=self._on_gone, leaving=self._dismiss, pinned=self._on_pinned)
+        self._pins = SharedPins(asyncio.get_running_loop().time)
         self._handles: dict[int, WorkerHandle] = {}
         self._retiring: list[WorkerHandle] = []
         self._listeners = Listeners()
         self._past = Counters()
-        self._behind: set[ServicePortName] = set()
+        self._behind: set[PoolName] = set()
         self._vacant: asyncio.Queue[int] = asyncio.Queue()
         self._lock = asyncio.Lock()
 
     @property
-    def serves(self) -> dict[ServicePortName, Serve]:
+    def serves(self) -> dict[PoolName, Serve]:
         """What the workers serve."""
         return dict(self._listeners.serves)
 
@@ -82,7 +84,7 @@ class WorkerPool:
         return self._past
 
     @property
-    def behind(self) -> frozenset[ServicePortName]:
+    def behind(self) -> frozenset[PoolName]:
         """The Service ports that a worker failed to take over as they are wanted: tell it again."""
         return frozenset(self._behind)
 
@@ -101,6 +103,7 @@ class WorkerPool:
         self._retiring = [WorkerHandle(visit, pid, self._callbacks) for visit, pid in self._origin.find()]
         await asyncio.gather(*map(self._adopt, list(self._retiring)))
         self._recall(known or {})
+        await self._recall_pins()
         await self._hire_all()
         adopted = [handle for handle in self._retiring if not handle.retiring]
         for handle in adopted:
@@ -129,7 +132,7 @@ class WorkerPool:
                 fell_behind()
             await asyncio.sleep(_RESPAWN_SECONDS)
 
-    async def serve(self, serves: Iterable[Serve]) -> dict[ServicePortName, OSError]:
+    async def serve(self, serves: Iterable[Serve]) -> dict[PoolName, OSError]:
         """Open listeners, and take over new backends on open ones.
 
         A worker that fails to take over new backends leaves the Service port `behind`.
@@ -145,11 +148,11 @@ class WorkerPool:
                 sock.close()
             lost = [name for name in opened.names if name in failed]
             await self._forget(lost)
-            self._behind.difference_update(serve.service for serve in opened.accepted)
+            self._behind.difference_update(serve.name for serve in opened.accepted)
             self._behind.update(failed.keys() - opened.names)
         return opened.failures | {name: OSError(errno.EIO, failed[name]) for name in lost}
 
-    async def close(self, names: Sequence[ServicePortName]) -> None:
+    async def close(self, names: Sequence[PoolName]) -> None:
         """Stop accepting for these Service ports. Their connections live on."""
         async with self._lock:
             await self._forget([name for name in names if name in self._listeners.serves])
@@ -252,6 +255,13 @@ class WorkerPool:
             else:
                 self._past.merge(counters)
 
+    async def _recall_pins(self) -> None:
+        """Take over where clients are pinned to."""
+        if any(serve.affinity is not None for serve in self._listeners.serves.values()):
+            answers = await self._gather(self._retiring, lambda handle: handle.ask(messages.ListPins()))
+            for parts in answers:
+                self._pins.take(part for part in parts if isinstance(part, messages.Pins))
+
     async def _hire_all(self) -> None:
         hires = (self._hire(index) for index in range(self._count))
         for outcome in await asyncio.gather(*hires, return_exceptions=True):
@@ -273,18 +283,19 @@ class WorkerPool:
         self._behind.update(
             await self._tell(handle, list(self._listeners.serves.values()), self._listeners.sockets.keys())
         )
+        for order in self._pins.all():
+            handle.tell(order)
 
-    async def _forget(self, names: Sequence[ServicePortName]) -> None:
+    async def _forget(self, names: Sequence[PoolName]) -> None:
         for part in _chunks(names):
             order = messages.Apply(closes=tuple(part))
             self._inform_retiring([order])
             await asyncio.gather(*(self._order(handle, order) for handle in list(self._handles.values())))
         self._behind.difference_update(names)
+        self._pins.forget(names)
         self._listeners.discard(names)
 
-    async def _tell_all(
-        self, serves: Sequence[Serve], opened: Iterable[ServicePortName]
-    ) -> dict[ServicePortName, str]:
+    async def _tell_all(self, serves: Sequence[Serve], opened: Iterable[PoolName]) -> dict[PoolName, str]:
         names = frozenset(opened)
         self._inform_retiring(messages.Apply(serves=tuple(part)) for part in _chunks(serves))
         handles = list(self._handles.values())
@@ -292,19 +303,19 @@ class WorkerPool:
         return {name: why for failed in failures for name, why in failed.items()}
 
     async def _tell(
-        self, handle: WorkerHandle, serves: Sequence[Serve], opened: Iterable[ServicePortName]
-    ) -> dict[ServicePortName, str]:
+        self, handle: WorkerHandle, serves: Sequence[Serve], opened: Iterable[PoolName]
+    ) -> dict[PoolName, str]:
         """Tell a worker what to serve; returns what it failed at, and why."""
         names = frozenset(opened)
-        failed: dict[ServicePortName, str] = {}
+        failed: dict[PoolName, str] = {}
         for part in _chunks(serves):
-            opens = tuple(serve.service for serve in part if serve.service in names)
+            opens = tuple(serve.name for serve in part if serve.name in names)
             fds = [self._listeners.sockets[name].fileno() for name in opens]
             why = await self._order(handle, messages.Apply(serves=tuple(part), opens=opens), fds)
             if not handle.is_alive:
                 break
             if why:
-                failed |= dict.fromkeys((serve.service for serve in part), why)
+                failed |= dict.fromkeys((serve.name for serve in part), why)
         return failed
 
     def _inform_retiring(self, orders: Iterable[messages.Apply]) -> None:
@@ -351,6 +362,13 @@ class WorkerPool:
                 handle.tell(messages.Retire())
                 log.warning("a worker is replaced", worker=index, pid=handle.pid)
                 self._vacant.put_nowait(index)
+
+    def _on_pinned(self, handle: WorkerHandle, part: messages.Pins) -> None:
+        """Let the other workers know: one of them may accept the client's next connection."""
+        self._pins.take([part])
+        for other in self._handles.values():
+            if other is not handle:
+                other.tell(messages.LearnPins(pool=part.pool, pins=part.pins))
 
     def _on_gone(self, handle: WorkerHandle) -> None:
         self._past.merge(handle.counters)

@@ -28,7 +28,7 @@ from userproxy.worker.channel import Channel
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import PoolName
 
 log = structlog.get_logger("userproxy.worker")
 
@@ -37,6 +37,10 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 # Service ports in one message, whether sockets or counts.
 CHUNK = 100
+
+# Pins in one message, and how soon other workers hear of one.
+PINS = 1000
+_PIN_SECONDS = 0.05
 
 # A control side that starts anew is back by then.
 _MISS_SECONDS = 5.0
@@ -66,6 +70,7 @@ class Worker:
         self._drained: asyncio.Event | None = None
         self._orphan_seconds: float | None = None
         self._alone: list[asyncio.TimerHandle] = []
+        self._pin_timer: asyncio.TimerHandle | None = None
         self._rendezvous = rendezvous.listen(prefix)
         self._loop.add_reader(self._rendezvous.fileno(), self._on_visitor)
         self._loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
@@ -75,8 +80,9 @@ class Worker:
         await self._over.wait()
         for task in self._running:
             task.cancel()
-        for timer in self._alone:
-            timer.cancel()
+        for timer in (*self._alone, self._pin_timer):
+            if timer is not None:
+                timer.cancel()
         self._loop.remove_reader(self._rendezvous.fileno())
         self._rendezvous.close()
         if self._plane is not None:
@@ -96,7 +102,7 @@ class Worker:
         self._say(messages.Hello(pid=os.getpid(), holds=len(serves)))
         for start in range(0, len(serves), CHUNK):
             part = tuple(serves[start : start + CHUNK])
-            fds = [plane.listeners[serve.service].fileno() for serve in part] if plane else []
+            fds = [plane.listeners[serve.name].fileno() for serve in part] if plane else []
             self._say(messages.Holds(serves=part), fds)
 
     def _on_visitor(self) -> None:
@@ -194,6 +200,8 @@ class Worker:
                 return True
             case messages.Count():
                 self._count(order)
+            case messages.LearnPins() | messages.ListPins():
+                self._exchange_pins(order)
             case messages.Retire():
                 self._retire()
             case messages.Drain():
@@ -213,6 +221,7 @@ class Worker:
             place=(order.index, order.workers),
             trace=order.log_level == "debug",
         )
+        self._tell_pins()
         # What lives now lives as long as the process: the garbage collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -220,7 +229,7 @@ class Worker:
     def _apply(self, order: messages.Apply, fds: Sequence[int]) -> None:
         if self._plane is None:
             return
-        opened: dict[ServicePortName, raw_socket] = {
+        opened: dict[PoolName, raw_socket] = {
             name: _adopt(fd) for name, fd in zip(order.opens, fds, strict=True)
         }
         self._plane.serve(order.serves, opened)
@@ -248,6 +257,24 @@ class Worker:
             part = tuple(found[start : start + CHUNK])
             self._say(messages.ServiceCounts(serial=order.serial, services=part))
         self._say(self._plane.totals(order.serial))
+
+    def _exchange_pins(self, order: messages.LearnPins | messages.ListPins) -> None:
+        if self._plane is None:
+            return
+        if isinstance(order, messages.LearnPins):
+            self._plane.learn(order.pool, order.pins)
+            return
+        for part in self._plane.pins():
+            for start in range(0, len(part.pins), PINS):
+                some = part.pins[start : start + PINS]
+                self._say(messages.Pins(serial=order.serial, pool=part.pool, pins=some))
+
+    def _tell_pins(self) -> None:
+        """Let the other workers know of clients' pins, through the control side."""
+        self._pin_timer = self._loop.call_later(_PIN_SECONDS, self._tell_pins)
+        if self._channel is not None and self._plane is not None:
+            for part in self._plane.fresh_pins():
+                self._say(part)
 
     def _retire(self) -> None:
         if not self._going:

@@ -13,7 +13,8 @@ from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from userproxy.model.service import Protocol as IpProtocol
-from userproxy.netfilter.ruleset import DSTNAT_PRIORITY, TABLE, TCP, UDP
+from userproxy.netfilter.ruleset.chains import DSTNAT_PRIORITY, TCP, UDP
+from userproxy.netfilter.ruleset.language import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

@@ -11,8 +11,14 @@ from pyroute2.netlink.nfnetlink import nftsocket as nft
 
 from userproxy.netfilter.bypass.claims import NatChain
 from userproxy.netfilter.bypass.rules import Line, ranges, read_rule
-from userproxy.netfilter.wire.encode import SUBSYSTEM, string
-from userproxy.netfilter.wire.netlink import Message, RefusedError, attribute, attributes
+from userproxy.netfilter.wire.netlink import (
+    NFT_SUBSYSTEM,
+    Message,
+    RefusedError,
+    attribute,
+    attributes,
+    string,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -109,7 +115,7 @@ class NftRules:
 
 
 def _question(kind: int, family: int, attrs: bytes, what: str) -> Message:
-    return Message(SUBSYSTEM | kind, 0, struct.pack(">BBH", family, 0, 0) + attrs, what)
+    return Message(NFT_SUBSYSTEM | kind, 0, struct.pack(">BBH", family, 0, 0) + attrs, what)
 
 
 def _expressions(packed: bytes) -> Iterable[tuple[str, dict[int, bytes]]]:

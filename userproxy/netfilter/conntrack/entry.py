@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
-from userproxy.netfilter.ruleset import STATUS_DNAT, TCP, UDP
+from userproxy.netfilter.ruleset.chains import STATUS_DNAT, TCP, UDP
 from userproxy.netfilter.wire.netlink import Message, attribute, attributes
 
 NETLINK_NETFILTER = 12

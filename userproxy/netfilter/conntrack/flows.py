@@ -17,7 +17,7 @@ from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.conntrack import entry
-from userproxy.netfilter.ruleset import STATUS_DNAT
+from userproxy.netfilter.ruleset.chains import STATUS_DNAT
 from userproxy.netfilter.wire.netlink import RefusedError, Socket, attributes
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ def flows(frontends: Collection[Frontend] = ()) -> list[Flow]:
     """
     questions = [entry.question(dnat=True)]
     if 0 < len(frontends) <= SINGLE_DUMPS:
-        questions = [entry.question(each.protocol, each.address, dnat=True) for each in frontends]
+        # Conntrack does not know which packets came from outside.
+        asked = {(each.protocol, each.address) for each in frontends}
+        questions = [entry.question(protocol, address, dnat=True) for protocol, address in sorted(asked)]
     try:
         connection = Socket(entry.NETLINK_NETFILTER)
         try:

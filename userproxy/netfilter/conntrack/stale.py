@@ -36,7 +36,9 @@ def forget(frontends: Mapping[Frontend, Collection[Address]]) -> int:
     Blocks, briefly; for any thread. TCP and IPv6 frontends are left out.
 
     Args:
-        frontends: whose flows to forget, and under each the addresses to which a flow may go on leading.
+        frontends: whose flows to forget, and under each the addresses to which a flow may go on leading. Of a
+            frontend and the same for packets from outside, each spares what the other does: conntrack does
+            not know where a flow came from.
 
     Returns:
         How many were forgotten.
@@ -44,11 +46,10 @@ def forget(frontends: Mapping[Frontend, Collection[Address]]) -> int:
     Raises:
         NetfilterError: some flows may be left; call again.
     """
-    stale: _Stale = {
-        frontend.address: spared
-        for frontend, spared in frontends.items()
-        if frontend.protocol == Protocol.UDP and not frontend.address.is_ipv6
-    }
+    stale: _Stale = {}
+    for frontend, spared in frontends.items():
+        if frontend.protocol == Protocol.UDP and not frontend.address.is_ipv6:
+            stale[frontend.address] = {*stale.get(frontend.address, ()), *spared}
     if not stale:
         return 0
     with _conntrack() as connection:

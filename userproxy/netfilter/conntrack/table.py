@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Iterable, Mapping
 
     from userproxy.model.address import Address
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import PoolName, ServicePortName
     from userproxy.netfilter.conntrack.flows import Flow
 
 log = structlog.get_logger(__name__)
@@ -152,10 +152,15 @@ class FlowTable:
         Only frontends that are captured are asked for: a Service may have others, of a family that we do not
         serve.
         """
-        owners = self._state.owners
+        pools = self._state.pools
         asked: list[Frontend] = []
         if wanted.service is not None:
-            asked = [key for key, name in owners.items() if is_service(wanted.service, name)]
+            # A flow does not tell where it came from: what is captured from outside alone is asked for once.
+            asked = [
+                key
+                for key, pool in pools.items()
+                if not key.outside and is_service(wanted.service, pool.service_port)
+            ]
             if not asked:
                 return []
         try:
@@ -166,12 +171,12 @@ class FlowTable:
             self.error = str(error)
             return []
         self.error = ""
-        return await asyncio.to_thread(self._named, found, owners)
+        return await asyncio.to_thread(self._named, found, pools)
 
     def _named(
-        self, found: Iterable[Flow], owners: Mapping[Frontend, ServicePortName]
+        self, found: Iterable[Flow], pools: Mapping[Frontend, PoolName]
     ) -> list[tuple[ServicePortName, Flow]]:
-        return [(owners[flow.frontend], flow) for flow in found if self._is_carried(flow, owners)]
+        return [(pools[flow.frontend].service_port, flow) for flow in found if self._is_carried(flow, pools)]
 
 
 def row_of(service: ServicePortName, flow: Flow, now: float) -> ConnectionRow:

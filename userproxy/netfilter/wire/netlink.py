@@ -29,6 +29,10 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES = 0x10, 0x11, 10
 NLMSGERR_ATTR_MSG = 1
 
+NFT_SUBSYSTEM = NFNL_SUBSYS_NFTABLES << 8
+NFTABLES_HEADER = struct.pack(">BBH", 1, 0, 0)
+"""Of a message about nftables: the inet family."""
+
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 DUMP_ATTEMPTS = 10
@@ -240,6 +244,11 @@ class Socket:
 def attribute(kind: int, payload: bytes) -> bytes:
     """One netlink attribute: length, kind, payload, padded to 4 bytes."""
     return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
+def string(text: str) -> bytes:
+    """A name as netlink carries it."""
+    return text.encode() + b"\0"
 
 
 def attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:

@@ -7,27 +7,35 @@ if each attribute that we sent is listed with the value that we sent, and nothin
 from __future__ import annotations
 
 import errno
-import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyroute2.netlink.nfnetlink import nftsocket as nft
 
-from userproxy.netfilter.elements import Element
-from userproxy.netfilter.ruleset import SETS, TABLE
-from userproxy.netfilter.wire import encode
-from userproxy.netfilter.wire.encode import request, string
-from userproxy.netfilter.wire.netlink import Message, RefusedError, Socket, attribute, attributes
+from userproxy.netfilter.ruleset.language import TABLE
+from userproxy.netfilter.ruleset.sets import SETS
+from userproxy.netfilter.wire.encode import request
+from userproxy.netfilter.wire.netlink import (
+    Message,
+    RefusedError,
+    Socket,
+    attribute,
+    attributes,
+    string,
+)
+from userproxy.netfilter.wire.unpacking import decode_elements, decode_pins
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from userproxy.netfilter.elements.element import ClientPin, Element
 
 Attributes = dict[int, bytes]
 
 _TABLE_ATTRIBUTE = 1  # in chains, rules, sets and element lists alike
 _NAME_ATTRIBUTE = {"chain": 3, "set": 2}
-_RULE_CHAIN, _RULE_EXPRESSIONS, _SET_ID, _ELEMENTS = 2, 4, 10, 3
+_RULE_CHAIN, _RULE_EXPRESSIONS, _SET_ID = 2, 4, 10
 _GEN_ID = 1
-_SPECS = {spec.name: spec for spec in SETS}
+_FADING = {spec.name for spec in SETS if spec.fades}
 
 
 class Static(NamedTuple):
@@ -78,9 +86,18 @@ def _static_bodies(socket: Socket) -> Iterator[tuple[int, bytes]]:
 def read_elements(socket: Socket, set_names: Iterable[str]) -> Iterator[Element]:
     """The elements of these sets, which must exist."""
     for name in set_names:
-        question = attribute(_TABLE_ATTRIBUTE, string(TABLE)) + attribute(2, string(name))
-        bodies = socket.dump(request(nft.NFT_MSG_GETSETELEM, question, f"elements of {name}"))
-        yield from decode_elements(name, bodies)
+        yield from decode_elements(name, _element_bodies(socket, name))
+
+
+def read_pins(socket: Socket, map_names: Iterable[str]) -> Iterator[ClientPin]:
+    """What rules have put in these maps, which must exist."""
+    for name in map_names:
+        yield from decode_pins(name, _element_bodies(socket, name))
+
+
+def _element_bodies(socket: Socket, name: str) -> list[bytes]:
+    question = attribute(_TABLE_ATTRIBUTE, string(TABLE)) + attribute(2, string(name))
+    return socket.dump(request(nft.NFT_MSG_GETSETELEM, question, f"elements of {name}"))
 
 
 def created_by(messages: Iterable[Message]) -> Static:
@@ -127,26 +144,16 @@ def differences(expected: Static, actual: Static) -> list[str]:
     return found
 
 
-def intact_sets(expected: Static, actual: Static) -> list[str]:
+def intact_sets(expected: Static, actual: Static, *, fading: bool = False) -> list[str]:
     """The names of the sets in `actual` that are as expected, so that their elements can be read as ours.
 
-    Those that rules add to are left out.
+    Those that rules add to are left out, or with `fading` all the others.
     """
     return [
         name
         for name, wanted in expected.sets.items()
-        if name in actual.sets and not _SPECS[name].fades and _covers(actual.sets[name], wanted)
+        if name in actual.sets and (name in _FADING) is fading and _covers(actual.sets[name], wanted)
     ]
-
-
-def decode_elements(set_name: str, bodies: Sequence[bytes]) -> Iterator[Element]:
-    """The elements in the kernel's answers to a dump of one set."""
-    plain = _Plain(set_name)
-    for body in bodies:
-        for kind, listed in attributes(body, 4):
-            if kind == _ELEMENTS:
-                for _, packed in attributes(listed):
-                    yield plain.element(packed) or _element(set_name, packed)
 
 
 def _same_rules(
@@ -169,48 +176,6 @@ def _covers(seen: Mapping[int, bytes], sent: Mapping[int, bytes]) -> bool:
 def _expression(packed: bytes) -> tuple[bytes, Attributes]:
     found = dict(attributes(packed))
     return found[1], dict(attributes(found.get(2, b"")))
-
-
-class _Plain:
-    """Reads elements that have a key, and what the set has under each, and nothing else: almost all do.
-
-    They all look the same but for their key and data, so they are cut, not parsed; 10,000 are read at each
-    adoption.
-    """
-
-    def __init__(self, set_name: str) -> None:
-        self._set = set_name
-        spec = _SPECS.get(set_name)
-        key, data = (4 * len(spec.key), 4 * len(spec.data)) if spec else (0, 0)
-        self._key_header = attribute(1, attribute(1, bytes(key)))[:8]
-        self._data_header = attribute(2, attribute(1, bytes(data)))[:8] if data else b""
-        self._key = slice(8, 8 + key)
-        self._between = slice(8 + key, 8 + key + len(self._data_header))
-        self._data = slice(8 + key + len(self._data_header), None)
-        self._length = 8 + key + len(self._data_header) + data
-
-    def element(self, packed: bytes) -> Element | None:
-        """None if it must be parsed."""
-        if (
-            len(packed) == self._length
-            and packed.startswith(self._key_header)
-            and packed[self._between] == self._data_header
-        ):
-            return Element(self._set, packed[self._key], packed[self._data])
-        return None
-
-
-def _element(set_name: str, packed: bytes) -> Element:
-    fields = dict(attributes(packed))
-    data = dict(attributes(fields.get(2, b"")))
-    # What we never put there (a drop, a timeout) is kept as a chain that is none of ours, so that it is
-    # noticed. Sets that rules add to have timeouts, and are read for their keys alone.
-    verdict = dict(attributes(data.get(2, b"")))
-    jumps = verdict.get(1) == struct.pack(">i", encode.JUMP)
-    chain = _name(verdict[2]) if jumps else "?" if verdict else ""
-    if not set(fields) <= {1, 2}:
-        chain += "?"
-    return Element(set_name, dict(attributes(fields[1]))[1], data.get(1, b""), chain)
 
 
 def _name(raw: bytes) -> str:

@@ -56,11 +56,11 @@ class Pages:
 
     def probes(self) -> web.Application:
         """For `--healthz-bind-address`."""
-        return _application({"/healthz": self._healthz, "/livez": self._livez})
+        return application({"/healthz": self._healthz, "/livez": self._livez})
 
     def metrics(self) -> web.Application:
         """For `--metrics-bind-address`."""
-        return _application(
+        return application(
             {"/metrics": self._scrape, "/healthz": self._healthz, "/proxyMode": self._proxy_mode}
         )
 
@@ -96,7 +96,9 @@ async def serve_http(
     application: web.Application,
     flag: str,
     listeners: dict[str, socket.socket],
+    *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    report: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until cancelled.
 
@@ -107,6 +109,7 @@ async def serve_http(
         listeners: by flag, the listening sockets: one that is there is used, a new one is put there. It stays
             open, so that clients wait instead of being refused until somebody else serves them.
         sleep: waits so many seconds.
+        report: told why it cannot listen, and once it can an empty text; by default the log is told.
     """
     if address is None:
         return
@@ -114,34 +117,43 @@ async def serve_http(
     await runner.setup()
     try:
         if flag not in listeners:
-            listeners[flag] = await _listen(address, flag, sleep)
+            listeners[flag] = await _listen(address, sleep, report or _log_failures(address, flag))
         await web.SockSite(runner, listeners[flag].dup()).start()
         await _hang_up_on_the_idle(runner, sleep)
     finally:
         await runner.cleanup()
 
 
-async def _listen(address: Address, flag: str, sleep: Callable[[float], Awaitable[None]]) -> socket.socket:
-    warned = False
+async def _listen(
+    address: Address, sleep: Callable[[float], Awaitable[None]], report: Callable[[str], None]
+) -> socket.socket:
     family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
     while True:
         try:
             sock = socket.create_server((address.ip, address.port), family=family, backlog=_BACKLOG)
         except OSError as error:
-            if not warned:
-                reason = error.strerror or str(error)
-                log.warning(
-                    "cannot listen, and will try again",
-                    address=str(address),
-                    error=reason,
-                    remedy=f"--{flag}",
-                )
-            warned = True
+            report(error.strerror or str(error))
             await sleep(_RETRY_SECONDS)
         else:
-            if warned:
-                log.info("listening after all", address=str(address))
+            report("")
             return sock
+
+
+def _log_failures(address: Address, flag: str) -> Callable[[str], None]:
+    """Log the first failure to listen, and that it is over."""
+    warned = False
+
+    def report(error: str) -> None:
+        nonlocal warned
+        if error and not warned:
+            log.warning(
+                "cannot listen, and will try again", address=str(address), error=error, remedy=f"--{flag}"
+            )
+        elif not error and warned:
+            log.info("listening after all", address=str(address))
+        warned = bool(error)
+
+    return report
 
 
 async def _hang_up_on_the_idle(runner: web.AppRunner, sleep: Callable[[float], Awaitable[None]]) -> None:
@@ -157,7 +169,8 @@ async def _hang_up_on_the_idle(runner: web.AppRunner, sleep: Callable[[float], A
         before = connections - before
 
 
-def _application(pages: dict[str, Callable[[web.Request], Awaitable[web.Response]]]) -> web.Application:
+def application(pages: dict[str, Callable[[web.Request], Awaitable[web.Response]]]) -> web.Application:
+    """Answers GET on these paths, and hangs up after each answer."""
     application = web.Application(client_max_size=1024, middlewares=[_close_after])
     for path, page in pages.items():
         application.router.add_get(path, page)

@@ -11,15 +11,16 @@ from userproxy.model.service import Path
 from userproxy.planner.paths import to_host, to_pod
 
 if TYPE_CHECKING:
-    from userproxy.model.service import ServicePort
+    from userproxy.model.service import PoolName, ServicePort
+    from userproxy.planner.context import PlanContext
     from userproxy.planner.outcome import Outcome, Traffic
 
 
 class PathModule(Protocol):
     """One way for a Service's bytes."""
 
-    def needs_host_port(self, service: ServicePort, /) -> bool:
-        """Whether a Service port is served by a listener of ours."""
+    def listeners_of(self, service: ServicePort, context: PlanContext, /) -> tuple[PoolName, ...]:
+        """The pools of a Service port that need a listener of ours, and so a host port."""
 
     def outcome_of(self, traffic: Traffic, /) -> Outcome:
         """What a Service port comes to."""

@@ -5,54 +5,83 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from userproxy.model.address import Address
-from userproxy.model.service import Path, Protocol, ServicePort
+from userproxy.model.service import Path, PoolName, Protocol
 from userproxy.model.snapshot import Problem
-from userproxy.model.state import Frontend, Refuse, Serve, ToListener
+from userproxy.model.state import Frontend, Refuse, Serve, Target, ToListener
 from userproxy.planner import topology
-from userproxy.planner.outcome import Outcome, Traffic, target_of, unserved_addresses
+from userproxy.planner.entries import frontends_of, policies_of
+from userproxy.planner.outcome import Outcome, cluster_ips_of, ranges_of, target_of, unserved_addresses
 
 if TYPE_CHECKING:
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import ServicePort, ServicePortName
+    from userproxy.planner.context import PlanContext
+    from userproxy.planner.entries import EntryFrontend
+    from userproxy.planner.outcome import Traffic
 
 _REMEDY = f"annotate the Service with userproxy.dev/path: {Path.REDIRECT_TO_POD}"
 
 
-def needs_host_port(service: ServicePort) -> bool:
-    """Whether a Service port is served by a listener of ours."""
-    return service.protocol is Protocol.TCP and not all(address.is_ipv6 for address in service.frontends)
+def listeners_of(service: ServicePort, context: PlanContext) -> tuple[PoolName, ...]:
+    """The pools of a Service port that need a listener of ours: one for each policy that holds."""
+    if service.protocol is not Protocol.TCP:
+        return ()
+    policies = policies_of(frontends_of(service, context))
+    return tuple(PoolName.of(service.name, policy) for policy in policies)
 
 
 def outcome_of(traffic: Traffic) -> Outcome:
-    """What a Service port comes to: a listener, and captures that lead there."""
-    service, context = traffic.service, traffic.context
+    """What a Service port comes to: listeners, and captures that lead there."""
+    service = traffic.service
     problems = unserved_addresses(service)
     if service.protocol is not Protocol.TCP:
         return Outcome(service.name, problems=(*problems, _protocol_problem(service)))
-    frontends = traffic.frontends
-    if not frontends:
-        return Outcome(service.name, problems=problems)
-    if traffic.port is None:
-        exhausted = _exhausted_problem(service.name, context.ports)
-        return Outcome(
-            service.name, captures=dict.fromkeys(frontends, Refuse()), problems=(*problems, exhausted)
-        )
-    choice = topology.select(service, traffic.same_family, context.node)
-    listener = Address(context.host_ip, traffic.port)
-    serve = Serve(
-        service=service.name,
-        listener=listener,
-        frontends=tuple(frontend.address for frontend in frontends),
-        backends=choice.backends,
-        far=choice.far,
-        leaving=_leaving(traffic, choice),
-        settings=service.settings,
-    )
+    entries = traffic.entries
+    relayed = relay(traffic, entries)
+    if len(relayed.serves) < len(policies_of(entries)):
+        problems = (*problems, _exhausted_problem(service.name, traffic.context.ports))
     return Outcome(
         name=service.name,
-        serve=serve,
-        captures=dict.fromkeys(frontends, target_of(choice, ToListener(listener))),
+        serves=relayed.serves,
+        captures=relayed.captures,
+        pools=relayed.pools,
         problems=problems,
-        guard=Frontend(service.protocol, listener),
+        guards=relayed.guards,
+        cluster_ips=cluster_ips_of(service),
+        ranges=ranges_of(service, entries),
+    )
+
+
+def relay(traffic: Traffic, entries: list[EntryFrontend]) -> Outcome:
+    """Listeners and captures for some entries of a Service port. A pool without a host port is refused."""
+    service, context = traffic.service, traffic.context
+    serves: dict[PoolName, Serve] = {}
+    targets: dict[PoolName, Target] = {}
+    for policy in policies_of(entries):
+        name = PoolName.of(service.name, policy)
+        port = traffic.ports.get(name)
+        if port is None:
+            targets[name] = Refuse()
+            continue
+        choice = topology.select(service, traffic.same_family, context.node, policy)
+        listener = Address(context.network.host_ip, port)
+        targets[name] = target_of(choice, ToListener(listener))
+        serves[name] = Serve(
+            service=service.name,
+            policy=policy,
+            listener=listener,
+            backends=choice.backends,
+            far=choice.far,
+            leaving=_leaving(traffic, choice),
+            settings=service.settings,
+            affinity=service.affinity,
+        )
+    pools = {entry.frontend: PoolName.of(service.name, entry.policy) for entry in entries}
+    return Outcome(
+        name=service.name,
+        serves=serves,
+        captures={frontend: targets[pool] for frontend, pool in pools.items()},
+        pools=pools,
+        guards=tuple(Frontend(service.protocol, serve.listener) for serve in serves.values()),
     )
 
 

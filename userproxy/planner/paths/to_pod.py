@@ -1,56 +1,107 @@
-"""Redirect to pod: netfilter sends the packets straight to a pod."""
+"""Redirect to pod: netfilter sends the packets straight to a pod.
+
+But for node ports on 127.0.0.1: the kernel lets no packet with a loopback address leave the node, so a
+listener of ours relays these.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from userproxy.model.service import Protocol, ServicePort
+from userproxy.model.service import EntryKind, PoolName, Protocol, TrafficPolicy
 from userproxy.model.settings import HealthCheck
-from userproxy.model.state import Pool, ToPods
+from userproxy.model.state import Pool, Target, ToPods
 from userproxy.planner import topology
-from userproxy.planner.outcome import Outcome, Traffic, target_of, unserved_addresses
+from userproxy.planner.entries import frontends_of, policies_of
+from userproxy.planner.outcome import Outcome, cluster_ips_of, ranges_of, target_of, unserved_addresses
+from userproxy.planner.paths.to_host import relay
 
 if TYPE_CHECKING:
     from userproxy.model.address import Address
+    from userproxy.model.service import ServicePort
+    from userproxy.model.state import Frontend
+    from userproxy.planner.context import PlanContext
+    from userproxy.planner.entries import EntryFrontend
+    from userproxy.planner.outcome import Traffic
 
 
-def needs_host_port(_service: ServicePort) -> bool:
-    """Whether a Service port is served by a listener of ours."""
-    return False
+def listeners_of(service: ServicePort, context: PlanContext) -> tuple[PoolName, ...]:
+    """The pools of a Service port that need a listener of ours."""
+    return (PoolName.of(service.name),) if _relayed(service, frontends_of(service, context)) else ()
 
 
 def outcome_of(traffic: Traffic) -> Outcome:
     """What a Service port comes to: captures that lead to its pods, which are checked."""
-    service, frontends = traffic.service, traffic.frontends
-    problems = unserved_addresses(service)
-    if not frontends:
-        return Outcome(service.name, problems=problems)
-    choice = topology.select(service, traffic.same_family, traffic.context.node)
-    pods = tuple(backend.address for backend in choice.backends)
+    service = traffic.service
+    entries = traffic.entries
+    if not entries:
+        return Outcome(service.name, problems=unserved_addresses(service))
+    relayed = relay(traffic, _relayed(service, entries))
+    direct = [entry for entry in entries if not entry.is_loopback]
+    choices = {
+        policy: topology.select(service, traffic.same_family, traffic.context.node, policy)
+        for policy in policies_of(direct)
+    }
+    captures: dict[Frontend, Target] = {
+        entry.frontend: target_of(choices[entry.policy], _to_pods(traffic, entry, choices[entry.policy]))
+        for entry in direct
+    }
+    pools = {entry.frontend: PoolName.of(service.name, entry.policy) for entry in direct}
     is_udp = service.protocol is Protocol.UDP
     return Outcome(
         name=service.name,
-        captures=dict.fromkeys(frontends, target_of(choice, ToPods(pods))),
-        problems=problems,
-        flows=dict.fromkeys(frontends, _reachable(traffic, pods)) if is_udp else {},
-        checked=None if is_udp else _checked(traffic, choice),
+        serves=relayed.serves,
+        captures=captures | relayed.captures,
+        pools=pools | relayed.pools,
+        problems=unserved_addresses(service),
+        guards=relayed.guards,
+        flows={entry.frontend: _reachable(traffic, choices[entry.policy]) for entry in direct}
+        if is_udp
+        else {},
+        checked={} if is_udp else _checked(service, choices),
+        cluster_ips=cluster_ips_of(service),
+        ranges=ranges_of(service, entries),
     )
 
 
-def _reachable(traffic: Traffic, pods: tuple[Address, ...]) -> tuple[Address, ...]:
+def _relayed(service: ServicePort, entries: list[EntryFrontend]) -> list[EntryFrontend]:
+    """The entries that a listener of ours has to serve."""
+    return [entry for entry in entries if entry.is_loopback and service.protocol is Protocol.TCP]
+
+
+def _to_pods(traffic: Traffic, entry: EntryFrontend, choice: topology.Choice) -> ToPods:
+    """Straight to the pods.
+
+    The client's address is kept wherever an answer finds its way back: a pod elsewhere would answer a client
+    from outside past this node, so that such packets get the node's address, but for those under the policy
+    `Local`, which go to pods on this node.
+    """
+    from_outside = entry.kind is not EntryKind.CLUSTER_IP or not traffic.context.closed
+    return ToPods(
+        pods=tuple(backend.address for backend in choice.backends),
+        masquerade=from_outside and entry.policy is TrafficPolicy.CLUSTER,
+        affinity=traffic.service.affinity,
+    )
+
+
+def _reachable(traffic: Traffic, choice: topology.Choice) -> tuple[Address, ...]:
     """Where UDP flows may lead; not to drained pods, as a UDP client has no end that one could wait for."""
+    pods = (backend.address for backend in choice.backends)
     serving = (each.address for each in traffic.same_family if each.serving and not each.drained)
     return tuple(dict.fromkeys((*pods, *serving)))
 
 
-def _checked(traffic: Traffic, choice: topology.Choice) -> Pool | None:
-    service = traffic.service
+def _checked(service: ServicePort, choices: dict[TrafficPolicy, topology.Choice]) -> dict[PoolName, Pool]:
     if service.settings.check.kind is HealthCheck.OFF:
-        return None
-    return Pool(
-        service=service.name,
-        frontends=tuple(frontend.address for frontend in traffic.frontends),
-        backends=choice.backends,
-        far=choice.far,
-        settings=service.settings,
+        return {}
+    pools = (
+        Pool(
+            service=service.name,
+            policy=policy,
+            backends=choice.backends,
+            far=choice.far,
+            settings=service.settings,
+        )
+        for policy, choice in choices.items()
     )
+    return {pool.name: pool for pool in pools}

@@ -9,8 +9,9 @@ import structlog
 
 from userproxy.model.snapshot import Node, Problem
 from userproxy.sources import api
-from userproxy.sources.decode import DecodedObject, Kind, ObjectKey, decode_service, decode_slice
+from userproxy.sources.decode import DecodedObject, Kind, ObjectKey, decode_slice
 from userproxy.sources.kubernetes import wire
+from userproxy.sources.services import decode_service
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,12 +6,17 @@ are then decoded one by one, with other work in between.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+import contextlib
+import ipaddress
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
 from userproxy.model.snapshot import Node
 from userproxy.sources.api import NAME, DecodeError, typed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
@@ -108,6 +113,8 @@ class _NodeMeta(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 class _NodeSpec(msgspec.Struct, frozen=True, gc=False):
     taints: list[_Taint] | None = None
+    pod_cidr: str | None = msgspec.field(default=None, name="podCIDR")
+    pod_cidrs: list[str] | None = msgspec.field(default=None, name="podCIDRs")
 
 
 class _Node(msgspec.Struct, frozen=True, gc=False):
@@ -219,7 +226,15 @@ def decode_node(raw: msgspec.Raw) -> Node:
         name=node.metadata.name,
         zone=(node.metadata.labels and node.metadata.labels.zone) or "",
         eligible=node.metadata.deletion_timestamp is None and not doomed,
+        pod_networks=tuple(_networks(node.spec)),
     )
+
+
+def _networks(spec: _NodeSpec) -> Iterator[str]:
+    """The IPv4 networks of the node's pods; what is none is nobody's."""
+    for text in spec.pod_cidrs or filter(None, [spec.pod_cidr]):
+        with contextlib.suppress(ValueError):
+            yield str(ipaddress.IPv4Network(text, strict=False))
 
 
 class Lines:

@@ -12,7 +12,7 @@ from userproxy.backends.checker import Checker
 from userproxy.backends.service import LiveService
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
-from userproxy.model.service import ServicePortName
+from userproxy.model.service import PoolName, ServicePortName
 from userproxy.model.settings import Check, HealthCheck, Settings
 from userproxy.model.state import Backend, Serve
 from userproxy.tests.sockets import Clock, VirtualTimers
@@ -39,7 +39,7 @@ class Node:
         self.addresses = [Address(*listener.getsockname()) for listener in self.listeners]
         self.settings = settings
         self.service = LiveService(self.serve(), clock=self.clock)
-        self.services = {NAME: self.service}
+        self.services = {PoolName.of(NAME): self.service}
         self.counters = Counters()
         self.checker = Checker(
             self.timers.loop, self.poller, self.services, self.counters, share, lambda: 0.5
@@ -51,7 +51,6 @@ class Node:
         return Serve(
             service=NAME,
             listener=Address("10.100.0.2", 10400),
-            frontends=(Address("10.3.0.1", 80),),
             backends=tuple(Backend(address) for address in self.addresses[:count]),
             settings=self.settings,
         )
@@ -154,7 +153,7 @@ def test_a_backend_that_is_gone_is_checked_no_more(nodes: list[Node], sockets: S
     mine.service.update(mine.serve(count=1))
     mine.checks(6.0)
     assert mine.checks(50.0) in (9, 10)
-    del mine.services[NAME]
+    del mine.services[PoolName.of(NAME)]
     mine.checks(6.0)
     assert mine.checks(50.0) == 0
     assert not mine.checker._turns

@@ -81,7 +81,6 @@ def serve(numbers: range | list[int], settings: Settings | None = None, far: int
     return Serve(
         service=ServicePortName("default", "web"),
         listener=Address("10.100.0.2", 10400),
-        frontends=(Address("10.3.0.1", 80),),
         backends=tuple(Backend(address(number)) for number in numbers),
         far=tuple(Backend(address(100 + number)) for number in range(far)),
         settings=settings or Settings(),

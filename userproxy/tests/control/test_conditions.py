@@ -9,11 +9,12 @@ from userproxy.control.conditions import Conditions
 from userproxy.model.address import Address
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.service import Path, Protocol, ServicePort, TrafficPolicy
-from userproxy.model.snapshot import EMPTY, Node, Snapshot
+from userproxy.model.snapshot import EMPTY, Snapshot
 from userproxy.model.state import NodeState
 from userproxy.planner.ports import PortBook
 from userproxy.planner.state import Planner
 from userproxy.tests.control.rig.node import CART, POD1, POD2, WEB, service, snapshot
+from userproxy.tests.services import context
 from userproxy.tests.sockets import Clock
 
 SERVICE = service()
@@ -29,12 +30,12 @@ class Judge:
     def __init__(self) -> None:
         self.clock = Clock()
         self.conditions = Conditions(self.clock)
-        self._planner = Planner(PortBook(range(10400, 10500)), "10.100.0.2", Path.REDIRECT_TO_HOST)
+        self._planner = Planner(PortBook(range(10400, 10500)))
         self._state = NodeState()
 
     def observe(self, wanted: Snapshot) -> None:
         """It is applied."""
-        self._state, _ = self._planner.wanted(wanted, Node("host1", "east"), self._state)
+        self._state, _ = self._planner.wanted(wanted, context(), self._state)
         self.conditions.observe(wanted, self._state)
 
     def of(self, *endpoints: Endpoint, service: ServicePort = SERVICE) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from userproxy.control import daemon as daemon_module
-from userproxy.model.service import Path
+from userproxy.model.service import Path, PoolName
 from userproxy.model.snapshot import EMPTY, Node
 from userproxy.netfilter import NetfilterError
 from userproxy.tests.control.rig.node import CART, WEB, ControlSide, config, service, snapshot, tcp
@@ -99,7 +99,7 @@ async def test_a_new_worker_that_fails_to_take_over_a_service_is_told_again_at_o
     async with program.running():
         program.source.say(snapshot(service()))
         await program.noted("capture 1")
-        program.side.workers.miss(WEB)
+        program.side.workers.miss(PoolName.of(WEB))
         await program.noted("serve default/web on 10400", times=2)
         await until(lambda: not program.side.workers.behind)
 
@@ -131,9 +131,9 @@ async def test_pods_are_checked_while_the_kernel_sends_connections_to_them(progr
     async with program.running():
         program.source.say(snapshot(service(path=Path.REDIRECT_TO_POD)))
         await program.noted("capture 1")
-        assert WEB not in side.sides.pod_health.services
+        assert PoolName.of(WEB) not in side.sides.pod_health.services
         side.kernel.in_use = {tcp("10.3.0.1:80")}
-        await until(lambda: WEB in side.sides.pod_health.services)
+        await until(lambda: PoolName.of(WEB) in side.sides.pod_health.services)
 
 
 async def test_changes_are_counted(program: Program) -> None:

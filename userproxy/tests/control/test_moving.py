@@ -9,7 +9,7 @@ import pytest
 
 from userproxy.control.reconcile import ApplyError
 from userproxy.model.address import Address
-from userproxy.model.service import Path
+from userproxy.model.service import Path, PoolName
 from userproxy.model.state import ToListener, ToPods
 from userproxy.netfilter import NetfilterError
 from userproxy.tests.control.rig.node import (
@@ -53,7 +53,7 @@ async def test_it_listens_on_the_same_ports_and_then_packets_are_sent_there(foll
         f"forget {OLD}:10400",
     ]
     listener = Address(NEW, 10400)
-    assert side.workers.serves[WEB].listener == listener
+    assert side.workers.serves[PoolName.of(WEB)].listener == listener
     assert side.kernel.captures == {
         tcp("10.3.0.1:80"): ToListener(listener),
         tcp("10.3.0.2:80"): ToPods((POD1, POD2)),
@@ -83,7 +83,7 @@ async def test_an_address_that_was_named_by_hand_is_waited_for(side: ControlSide
     assert side.reconciler.look_at_address(changed=True)
     assert await side.again() == ["move to nowhere"]
     assert side.problems() == ["host1: HostAddressMissing"]
-    assert side.workers.serves[WEB].listener.ip == OLD
+    assert side.workers.serves[PoolName.of(WEB)].listener.ip == OLD
 
 
 async def test_other_addresses_that_come_and_go_put_the_routes_back_and_no_more(side: ControlSide) -> None:

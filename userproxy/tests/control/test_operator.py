@@ -12,7 +12,7 @@ from userproxy.control import operator as operator_module
 from userproxy.control.operator import Operator
 from userproxy.model.address import Address
 from userproxy.model.filter import ANY_PORT, ConnectionFilter
-from userproxy.model.service import Path
+from userproxy.model.service import Path, PoolName
 from userproxy.netfilter import NetfilterError
 from userproxy.ops.admin import OperatorError
 from userproxy.tests.control.rig.node import CART, POD1, POD2, WEB, count, counts, flow, service, snapshot
@@ -46,7 +46,7 @@ class Desk:
 
     def picked(self) -> list[Address]:
         """Who may get the next connections of the Service."""
-        return [backend.address for backend in self._side.workers.serves[WEB].backends]
+        return [backend.address for backend in self._side.workers.serves[PoolName.of(WEB)].backends]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from userproxy.control.pod_health import PodHealth
 from userproxy.model.address import Address
-from userproxy.model.service import Protocol, ServicePortName
+from userproxy.model.service import PoolName, Protocol, ServicePortName
 from userproxy.model.settings import Check, HealthCheck, Settings
 from userproxy.model.state import Backend, Frontend, NodeState, Pool, ToPods
 from userproxy.tests.sockets import Clock, VirtualTimers
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from userproxy.tests.sockets import Sockets
 
 NAME = ServicePortName("default", "web")
+POOL = PoolName.of(NAME)
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
 OTHER = Frontend(Protocol.TCP, Address("10.3.0.2", 80))
 CHECKED = Settings(check=Check(kind=HealthCheck.TCP, interval=5.0, rise=2, fall=3))
@@ -56,9 +57,11 @@ class Node:
     def wanted(self) -> NodeState:
         """By what the source says."""
         backends = tuple(Backend(pod) for pod in self.pods)
-        pool = Pool(service=NAME, frontends=(FRONTEND.address,), backends=backends, settings=self.settings)
+        pool = Pool(service=NAME, backends=backends, settings=self.settings)
         return NodeState(
-            captures={FRONTEND: ToPods(self.pods), OTHER: ToPods(self.pods)}, checked={NAME: pool}
+            captures={FRONTEND: ToPods(self.pods), OTHER: ToPods(self.pods)},
+            checked={POOL: pool},
+            frontends={POOL: (FRONTEND,)},
         )
 
     def targets(self, actual: NodeState | None = None) -> tuple[Address, ...]:
@@ -106,7 +109,7 @@ def test_a_dead_pod_leaves_the_map_and_comes_back(node: Node) -> None:
     assert node.told == 1
     assert node.targets() == node.pods[1:]
     assert (
-        node.pod_health.services[NAME].backends[0].condition(0.0).reason == "health check: connection refused"
+        node.pod_health.services[POOL].backends[0].condition(0.0).reason == "health check: connection refused"
     )
     node.start(0)
     node.later()
@@ -116,7 +119,7 @@ def test_a_dead_pod_leaves_the_map_and_comes_back(node: Node) -> None:
 
 def test_a_check_that_ends_after_its_service_is_gone_changes_nothing(node: Node) -> None:
     node.targets()
-    service = node.pod_health.services[NAME]
+    service = node.pod_health.services[POOL]
     for _ in range(2):
         service.take_check(service.backends[0], "timed out", 1.0)
     gone = msgspec.structs.replace(node.wanted, checked={})
@@ -230,8 +233,10 @@ def test_a_pod_that_comes_while_nobody_uses_its_service_is_not_held_back(node: N
     node.settings = WHILE_USED
     before = node.wanted
     captures = {**before.captures, FRONTEND: ToPods(node.pods[1:])}
-    pool = msgspec.structs.replace(before.checked[NAME], backends=(Backend(node.pods[1]),))
-    one = msgspec.structs.replace(before, captures=captures, checked={NAME: pool})
+    pool = msgspec.structs.replace(before.checked[POOL], backends=(Backend(node.pods[1]),))
+    one = msgspec.structs.replace(
+        before, captures=captures, checked={POOL: pool}, frontends={POOL: (FRONTEND,)}
+    )
     assert node.pod_health.restrict(one, NodeState()) is one
     assert node.targets(one) == node.pods
 

@@ -8,11 +8,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from userproxy.control.port_file import HostPorts, PortFile
-from userproxy.tests.control.rig.node import CART, WEB
+from userproxy.model.service import PoolName
+from userproxy.tests.control.rig import node
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+CART, WEB = PoolName.of(node.CART), PoolName.of(node.WEB)
 PORTS = range(10400, 10410)
 
 

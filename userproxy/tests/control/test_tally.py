@@ -5,7 +5,7 @@ from __future__ import annotations
 from userproxy.control.tally import Tally
 from userproxy.model.address import Address
 from userproxy.model.messages import BackendCount, ServiceCount, ServiceCounts, Totals
-from userproxy.model.service import ServicePortName
+from userproxy.model.service import PoolName, ServicePortName
 
 WEB = ServicePortName("default", "web")
 POD = Address("10.0.1.2", 8080)
@@ -15,7 +15,7 @@ def told(state: str, connections: int, latency: float | None) -> ServiceCounts:
     backend = BackendCount(
         address=POD, connections=connections, latency=latency, state=state, reason=f"is {state}", seconds=9.0
     )
-    count = ServiceCount(service=WEB, connections=connections, backends=(backend,))
+    count = ServiceCount(pool=PoolName.of(WEB), connections=connections, backends=(backend,))
     return ServiceCounts(services=(count,))
 
 

@@ -58,6 +58,7 @@ async def test_a_service_is_shown_with_where_it_is_served_and_who_is_behind_it(s
         "backends": 2,
         "connections": 3,
         "problems": (),
+        "policy": "Cluster",
     }
 
 

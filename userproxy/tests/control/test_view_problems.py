@@ -15,7 +15,7 @@ from userproxy.model.counters import Counters
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.messages import Totals
 from userproxy.model.rows import SourceStatus
-from userproxy.model.service import Protocol, ServicePortName
+from userproxy.model.service import PoolName, Protocol, ServicePortName
 from userproxy.model.snapshot import EMPTY, Problem
 from userproxy.model.state import Frontend, NodeState, ToPods
 from userproxy.netfilter.conntrack.flows import Flow
@@ -46,7 +46,7 @@ class Shown:
             return []
 
         table = FlowTable(read, lambda: 1000.0)
-        table.observe(NodeState(captures={FRONTEND: ToPods((POD,))}, owners={FRONTEND: WEB}))
+        table.observe(NodeState(captures={FRONTEND: ToPods((POD,))}, pools={FRONTEND: PoolName.of(WEB)}))
         sides = SimpleNamespace(
             workers=SimpleNamespace(count=count, serves={}),
             pod_health=SimpleNamespace(report=lambda: Totals(connections=0)),

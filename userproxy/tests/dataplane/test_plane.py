@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from userproxy.model.service import PoolName
 from userproxy.model.settings import Settings
 from userproxy.tests.dataplane.rig.plane import CART, NOT_CHECKED, WEB, Plane, address_of, readable
 from userproxy.tests.dataplane.rig.proxy import reset
@@ -75,7 +76,7 @@ def test_a_former_listener_ends_with_its_service(plane: Plane) -> None:
     before = plane.serve(backend)
     plane.serve(backend)
     waiting = plane.connect(before)
-    plane.plane.close([WEB])
+    plane.plane.close([PoolName.of(WEB)])
     with pytest.raises(ConnectionRefusedError):
         plane.connect(before)
     assert plane.relays(waiting, plane.taken(backend))
@@ -94,8 +95,8 @@ def test_the_same_listener_again_changes_nothing(plane: Plane) -> None:
     backend = plane.backend()
     serve = plane.serve(backend)
     old = plane.pair(serve, backend)
-    again = socket(fileno=os.dup(plane.plane.listeners[WEB].fileno()))
-    plane.plane.serve([serve], {WEB: again})
+    again = socket(fileno=os.dup(plane.plane.listeners[PoolName.of(WEB)].fileno()))
+    plane.plane.serve([serve], {PoolName.of(WEB): again})
     assert plane.relays(*plane.pair(serve, backend))
     assert plane.relays(*old)
 
@@ -103,7 +104,7 @@ def test_the_same_listener_again_changes_nothing(plane: Plane) -> None:
 def test_news_of_a_service_that_is_not_served_here_opens_nothing(plane: Plane) -> None:
     backend = plane.backend()
     serve = plane.serve(backend)
-    plane.plane.close([WEB])
+    plane.plane.close([PoolName.of(WEB)])
     plane.change(serve, backend)
     assert (plane.plane.serves, dict(plane.plane.services)) == ([], {})
 
@@ -130,7 +131,7 @@ def test_a_closed_service_refuses_and_is_told_of_until_its_last_connection_ends(
     backend = plane.backend()
     serve = plane.serve(backend)
     pairs = [plane.pair(serve, backend) for _ in range(2)]
-    plane.plane.close([WEB])
+    plane.plane.close([PoolName.of(WEB)])
     with pytest.raises(ConnectionRefusedError):
         plane.connect(serve)
     for left in (2, 1):
@@ -146,14 +147,14 @@ def test_whoever_had_connected_when_a_service_is_closed_is_served(plane: Plane) 
     backend = plane.backend()
     serve = plane.serve(backend)
     waiting = plane.connect(serve)
-    plane.plane.close([WEB])
+    plane.plane.close([PoolName.of(WEB)])
     assert plane.relays(waiting, plane.taken(backend))
 
 
 def test_a_service_that_comes_back_is_told_of_together_with_its_former_connections(plane: Plane) -> None:
     backend = plane.backend()
     before = plane.pair(plane.serve(backend), backend)
-    plane.plane.close([WEB])
+    plane.plane.close([PoolName.of(WEB)])
     after = plane.pair(plane.serve(backend), backend)
     assert [count.connections for count in plane.report()] == [1, 1]
     assert plane.told() == [(str(address_of(backend)), "up", 1)] * 2
@@ -166,7 +167,7 @@ def test_one_service_s_end_is_nothing_to_another(plane: Plane) -> None:
     backend = plane.backend()
     web, cart = plane.serve(backend), plane.serve(backend, name=CART)
     old = plane.pair(web, backend)
-    plane.plane.close([WEB])
+    plane.plane.close([PoolName.of(WEB)])
     assert plane.relays(*plane.pair(cart, backend))
     assert plane.relays(*old)
     assert [count.connections for count in plane.report(CART)] == [1]
@@ -217,7 +218,7 @@ async def test_what_one_that_retires_has_seen_of_backends_counts_no_more(plane: 
     backend = plane.backend()
     serve = plane.serve(backend)
     plane.pair(serve, backend)
-    service = plane.plane.services[WEB]
+    service = plane.plane.services[PoolName.of(WEB)]
     for _ in range(service.pool.settings.check.fall):
         service.take_check(service.backends[0], "connection refused", 0.1)
     assert plane.told() == [(str(address_of(backend)), "down", 1)]
@@ -279,7 +280,7 @@ def test_connections_end_with_their_pod_where_the_service_asks_for_it(plane: Pla
 def test_connections_of_a_deleted_service_end_where_it_asked_for_it(plane: Plane) -> None:
     backend = plane.backend()
     client, _ = plane.pair(plane.serve(backend, settings=LEAVES), backend)
-    plane.plane.close([WEB])
+    plane.plane.close([PoolName.of(WEB)])
     plane.timers.tick()
     assert plane.is_reset(client)
 
@@ -287,7 +288,7 @@ def test_connections_of_a_deleted_service_end_where_it_asked_for_it(plane: Plane
 def test_a_connection_of_a_former_listener_ends_with_its_pod_too(plane: Plane) -> None:
     first, second = plane.backend(), plane.backend()
     client, there = plane.pair(plane.serve(first, settings=LEAVES), first)
-    plane.plane.close([WEB])
+    plane.plane.close([PoolName.of(WEB)])
     serve = plane.serve(first, second, settings=LEAVES)
     plane.timers.tick()
     assert plane.relays(client, there), "its pod is back"
@@ -301,7 +302,7 @@ def test_counters_are_of_the_whole_plane_and_outlive_services(plane: Plane) -> N
     for name in (WEB, CART):
         serve = plane.serve(backend, name=name)
         plane.finish(*plane.pair(serve, backend))
-        plane.plane.close([name])
+        plane.plane.close([PoolName.of(name)])
     plane.connect(plane.serve())
     plane.until(lambda: plane.plane.counters.connections_opened == 3)
     totals = plane.plane.totals(7)

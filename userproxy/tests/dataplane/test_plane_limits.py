@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from userproxy.model.service import PoolName
 from userproxy.model.settings import Settings
 from userproxy.tests.dataplane.rig.plane import CART, NOT_CHECKED, WEB, Plane, files_left, readable
 from userproxy.tests.dataplane.rig.proxy import reset
@@ -93,7 +94,7 @@ def test_a_limit_that_is_lowered_ends_nobody_and_lets_nobody_in(plane: Plane) ->
 def test_the_end_of_a_former_listener_s_connection_lets_nobody_in_over_the_limit(plane: Plane) -> None:
     backend = plane.backend()
     former = plane.pair(plane.serve(backend, settings=at_most(1)), backend)
-    plane.plane.close([WEB])
+    plane.plane.close([PoolName.of(WEB)])
     serve = plane.serve(backend, settings=at_most(1))
     plane.pair(serve, backend)
     plane.connect(serve)

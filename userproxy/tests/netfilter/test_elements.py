@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from userproxy.model.actions import CaptureChange
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
-from userproxy.model.state import Drop, Frontend, Refuse, Target, ToListener, ToPods
-from userproxy.netfilter.elements import Element, Elements, captures_of, elements_of, guards_of
+from userproxy.model.state import Drop, Frontend, NodeState, Perimeter, Refuse, Target, ToListener, ToPods
+from userproxy.netfilter.elements.access import guards_of, perimeter_elements, range_elements
+from userproxy.netfilter.elements.captures import captures_of, elements_of
+from userproxy.netfilter.elements.element import ClientPin, Element
+from userproxy.netfilter.elements.pins import pin_changes, retimed, sorted_out
+from userproxy.netfilter.elements.table import Elements, state_of
 
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.241.152", 80))
 OTHER = Frontend(Protocol.UDP, Address("10.3.241.10", 53))
+OUTSIDE = msgspec.structs.replace(FRONTEND, outside=True)
 LISTENER = ToListener(Address("10.100.0.2", 10400))
 GUARDS = frozenset({Frontend(Protocol.TCP, LISTENER.listener)})
 ONE, TWO, THREE = (Address(f"10.0.1.{host}", 8080) for host in (2, 3, 4))
+
+
+def held(captures: dict[Frontend, Target], guards: frozenset[Frontend] = frozenset()) -> Elements:
+    return Elements(NodeState(captures=captures, guards=dict.fromkeys(guards)))
 
 
 def names(elements: list[Element]) -> list[str]:
     return sorted(element.set for element in elements)
 
 
-@pytest.mark.parametrize("target", [LISTENER, ToPods((ONE,)), ToPods((TWO, ONE, THREE)), Refuse(), Drop()])
-@pytest.mark.parametrize("frontend", [FRONTEND, OTHER])
+@pytest.mark.parametrize(
+    "target",
+    [
+        LISTENER,
+        ToPods((ONE,)),
+        ToPods((TWO, ONE, THREE), masquerade=True),
+        ToPods((TWO, ONE), affinity=10_800.0),
+        Refuse(),
+        Drop(),
+    ],
+)
+@pytest.mark.parametrize("frontend", [FRONTEND, OTHER, OUTSIDE])
 def test_captures_survive_the_kernel(frontend: Frontend, target: Target) -> None:
     assert captures_of(elements_of(frontend, target)) == {frontend: target}
 
@@ -34,9 +54,9 @@ def test_an_element_is_packed_as_the_kernel_holds_it() -> None:
 
 
 def test_a_listener_stays_guarded_until_it_is_unguarded() -> None:
-    elements = Elements({FRONTEND: LISTENER}, GUARDS)
+    elements = held({FRONTEND: LISTENER}, GUARDS)
     for change, went, came in (
-        (CaptureChange(put={FRONTEND: Refuse()}), ["listeners4"], ["refused4"]),
+        (CaptureChange(put={FRONTEND: Refuse()}), ["listeners4"], ["checked4", "refused4"]),
         (CaptureChange(guard=GUARDS), [], []),
         (CaptureChange(unguard=GUARDS), ["guarded4"], []),
         (CaptureChange(unguard=GUARDS), [], []),
@@ -45,43 +65,43 @@ def test_a_listener_stays_guarded_until_it_is_unguarded() -> None:
         gone, new = elements.difference(change)
         assert (names(gone), names(new)) == (went, came)
         elements.apply(change)
-    assert set(elements) == set(Elements({FRONTEND: Refuse()}, GUARDS))
+    assert set(elements) == set(held({FRONTEND: Refuse()}, GUARDS))
 
 
 def test_guards_survive_the_kernel() -> None:
-    assert guards_of(Elements({FRONTEND: LISTENER}, GUARDS)) == GUARDS
+    assert guards_of(held({FRONTEND: LISTENER}, GUARDS)) == GUARDS
     assert guards_of([Element("guarded4", bytes([10, 3, 0, 1, 132, 0, 0, 0, 0, 80, 0, 0]))]) == set()
 
 
 def test_a_second_frontend_of_a_listener_adds_only_itself() -> None:
     second = Frontend(Protocol.TCP, OTHER.address)
-    gone, new = Elements({FRONTEND: LISTENER}).difference(CaptureChange(put={second: LISTENER}))
+    gone, new = held({FRONTEND: LISTENER}).difference(CaptureChange(put={second: LISTENER}))
     assert (gone, names(new)) == ([], ["listeners4"])
 
 
 @pytest.mark.parametrize("target", [LISTENER, Refuse(), Drop(), ToPods((ONE, TWO))])
 def test_the_same_target_again_changes_nothing(target: Target) -> None:
-    assert Elements({FRONTEND: target}).difference(CaptureChange(put={FRONTEND: target})) == ([], [])
+    assert held({FRONTEND: target}).difference(CaptureChange(put={FRONTEND: target})) == ([], [])
 
 
 def test_swapping_one_pod_touches_that_pod_only() -> None:
-    elements = Elements({FRONTEND: ToPods((ONE, TWO))})
+    elements = held({FRONTEND: ToPods((ONE, TWO))})
     gone, new = elements.difference(CaptureChange(put={FRONTEND: ToPods((ONE, THREE))}))
     assert names(gone) == names(new) == ["hairpins4", "pods4"]
 
 
 def test_losing_the_last_endpoint_moves_the_frontend_to_the_refused() -> None:
-    gone, new = Elements({FRONTEND: LISTENER}).difference(CaptureChange(put={FRONTEND: Refuse()}))
-    assert (names(gone), names(new)) == (["listeners4"], ["refused4"])
+    gone, new = held({FRONTEND: LISTENER}).difference(CaptureChange(put={FRONTEND: Refuse()}))
+    assert (names(gone), names(new)) == (["listeners4"], ["checked4", "refused4"])
 
 
 def test_applied_changes_are_what_a_fresh_start_would_hold() -> None:
-    elements = Elements({FRONTEND: LISTENER, OTHER: ToPods((ONE, TWO, ONE))})
+    elements = held({FRONTEND: LISTENER, OTHER: ToPods((ONE, TWO, ONE))})
     elements.apply(CaptureChange(put={FRONTEND: ToPods((ONE,))}, remove=frozenset({OTHER})))
     elements.apply(CaptureChange(put={OTHER: Drop()}))
     wanted: dict[Frontend, Target] = {FRONTEND: ToPods((ONE,)), OTHER: Drop()}
     assert elements.captures == wanted
-    assert set(elements) == set(Elements(wanted))
+    assert set(elements) == set(held(wanted))
 
 
 def test_removing_what_is_not_there_is_no_change() -> None:
@@ -111,3 +131,135 @@ def test_an_element_of_a_protocol_that_is_not_ours_is_left_out() -> None:
 def test_what_cannot_be_captured_is_refused_by_name(frontend: Frontend, target: Target) -> None:
     with pytest.raises(ValueError, match=r"fd00::1 is not an IPv4 address|has no pods"):
         elements_of(frontend, target)
+
+
+STATE = NodeState(
+    captures={
+        FRONTEND: ToPods((ONE, TWO), masquerade=True, affinity=3.0),
+        OUTSIDE: ToPods((ONE,), affinity=3.0),
+        OTHER: LISTENER,
+    },
+    guards=dict.fromkeys(GUARDS),
+    cluster_ips={FRONTEND.address.ip: None, OTHER.address.ip: None},
+    ranges={FRONTEND: ("10.0.0.0/14", "192.0.2.7/32"), OTHER: ("0.0.0.0/0",)},
+    perimeter=Perimeter(uplinks=("eth0", "eth1"), inside=("10.0.0.0/14", "10.4.0.0/16"), closed=False),
+)
+CHANGES = {
+    "a frontend for the outside comes": CaptureChange(
+        put={msgspec.structs.replace(OTHER, outside=True): Drop()}
+    ),
+    "a frontend for the outside goes": CaptureChange(remove=frozenset({OUTSIDE})),
+    "a cluster IP comes and one goes": CaptureChange(
+        claim=frozenset({"10.3.0.1"}), disclaim=frozenset({OTHER.address.ip})
+    ),
+    "other networks": CaptureChange(ranges={FRONTEND: ("10.0.0.0/14", "192.0.2.0/24"), OTHER: ()}),
+    "another perimeter": CaptureChange(perimeter=Perimeter(uplinks=("eth1",), inside=("10.0.0.0/8",))),
+    "no masquerading": CaptureChange(put={FRONTEND: ToPods((ONE, TWO), affinity=3.0)}),
+    "no affinity": CaptureChange(put={FRONTEND: ToPods((ONE, TWO), masquerade=True)}),
+    "affinity for longer": CaptureChange(put={FRONTEND: ToPods((ONE, TWO), masquerade=True, affinity=9.0)}),
+}
+
+
+def test_a_whole_state_survives_the_kernel() -> None:
+    assert state_of(set(Elements(STATE))) == STATE
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_is_what_a_fresh_start_would_hold(change: CaptureChange) -> None:
+    elements = Elements(STATE)
+    gone, new = elements.difference(change)
+    before = set(elements)
+    elements.apply(change)
+    assert set(elements) == before - set(gone) | set(new) == set(Elements(elements.state))
+    assert not set(gone) & set(new)
+    assert state_of(set(elements)) == elements.state != STATE
+    assert elements.difference(change) == ([], []), "once is enough"
+
+
+def test_affinity_is_in_whole_seconds() -> None:
+    elements = elements_of(FRONTEND, ToPods((ONE,), affinity=0.25))
+    assert captures_of(elements) == {FRONTEND: ToPods((ONE,), affinity=1.0)}
+
+
+def test_networks_that_overlap_are_one() -> None:
+    (*_, held_range) = range_elements(FRONTEND, ("10.1.2.3/16", "10.1.0.0/24", "10.0.0.0/16"))
+    assert (held_range.key[12:], held_range.last[12:]) == (bytes([10, 0, 0, 0]), bytes([10, 1, 255, 255]))
+
+
+@pytest.mark.parametrize("network", ["fd00::/129", "10.0.0.0/33", "everybody"])
+def test_a_network_that_is_none_is_refused_by_name(network: str) -> None:
+    with pytest.raises(ValueError, match=f"{network} is not a network"):
+        range_elements(FRONTEND, ("10.0.0.0/8", network))
+
+
+def test_networks_of_the_other_family_let_nobody_in() -> None:
+    held_ranges = range_elements(FRONTEND, ("fd00::/8",))
+    assert state_of(held_ranges).ranges == {FRONTEND: ("255.255.255.255/32",)}
+    assert held_ranges == range_elements(FRONTEND, ("255.255.255.255/32",)), "so it can be adopted"
+
+
+@pytest.mark.parametrize("name", ["", "a-name-of-16-byte"])
+def test_an_uplink_that_no_interface_can_be_called_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' is no name of an interface"):
+        perimeter_elements(Perimeter(uplinks=("eth0", name)))
+
+
+def test_networks_of_ipv6_pods_are_left_out_of_the_perimeter() -> None:
+    assert not perimeter_elements(Perimeter(inside=("fd00::/8",), closed=False))
+
+
+def pins(target: Target, *, left: int) -> list[ClientPin]:
+    """What rules have noted of two clients, one for each of the first two pods."""
+    members = [each for each in elements_of(FRONTEND, target) if each.set == "members4"]
+    return [
+        ClientPin("affinity4", bytes([10, 0, 1, index]) + each.key[:12], each.key[12:], 3_000, left)
+        for index, each in enumerate(members)
+    ]
+
+
+BOTH = ToPods((ONE, TWO), affinity=3.0)
+
+
+@pytest.mark.parametrize(
+    ("after", "left"),
+    [
+        (ToPods((ONE, TWO), affinity=10.0), [9_000, 9_000]),
+        (ToPods((ONE, TWO), affinity=2.0), [1_000, 1_000]),
+        (ToPods((ONE, TWO), affinity=1.0), []),
+        (ToPods((ONE, TWO)), []),
+        (ToPods((TWO, THREE), affinity=10.0), [9_000]),
+        (Refuse(), []),
+        (None, []),
+    ],
+    ids=["longer", "shorter", "so short that it is over", "off", "a pod less", "refused", "gone"],
+)
+def test_pins_end_when_they_would_if_their_time_had_been_this_all_along(
+    after: Target | None, left: list[int]
+) -> None:
+    changes = pin_changes(elements_of(FRONTEND, BOTH), elements_of(FRONTEND, after))
+    gone, new = retimed(pins(BOTH, left=2_000), changes)
+    assert gone == pins(BOTH, left=2_000)
+    assert [pin.left for pin in new] == left
+    assert all(pin.key in {each.key for each in gone} for pin in new)
+
+
+def test_a_pin_is_left_alone_whose_pod_and_time_stay() -> None:
+    three = ToPods((ONE, TWO, THREE), affinity=3.0)
+    changes = pin_changes(elements_of(FRONTEND, three), elements_of(FRONTEND, BOTH))
+    gone, new = retimed(pins(three, left=2_000), changes)
+    assert (gone, new) == (pins(three, left=2_000)[2:], [])
+
+
+def test_a_pin_that_was_renewed_after_the_change_never_holds_for_too_long() -> None:
+    changes = pin_changes(
+        elements_of(FRONTEND, BOTH), elements_of(FRONTEND, ToPods((ONE, TWO), affinity=9.0))
+    )
+    _, new = retimed(pins(BOTH, left=9_000), changes)
+    assert {pin.left for pin in new} == {9_000}
+
+
+def test_pins_to_pods_of_the_past_are_sorted_out() -> None:
+    found = pins(ToPods((ONE, THREE), affinity=3.0), left=2_000)
+    valid, stale = sorted_out(found, held({FRONTEND: BOTH}))
+    assert valid == found[:1]
+    assert retimed(found, stale) == (found[1:], [])

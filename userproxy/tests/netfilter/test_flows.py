@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from userproxy.model.address import Address
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.filter import ConnectionFilter
-from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
+from userproxy.model.network import NodeNetwork
+from userproxy.model.service import Path, PoolName, Protocol, ServicePort, ServicePortName
 from userproxy.model.snapshot import Node, Snapshot
 from userproxy.model.state import Frontend, NodeState, ToListener, ToPods
 from userproxy.netfilter import NetfilterError
@@ -19,8 +20,10 @@ from userproxy.netfilter.conntrack.entry import question
 from userproxy.netfilter.conntrack.flows import Flow, flow_of
 from userproxy.netfilter.conntrack.table import FlowTable, row_of
 from userproxy.netfilter.wire.netlink import attribute
+from userproxy.planner.context import PlanContext
 from userproxy.planner.ports import PortBook
 from userproxy.planner.state import Planner
+from userproxy.tests.services import cluster_ips
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -171,9 +174,9 @@ class Clock:
         return self.now
 
 
-OWNERS = {TCP_VIP: WEB, UDP_VIP: DNS}
-CARRIED = NodeState(captures=dict.fromkeys(OWNERS, ToPods((POD,))), owners=OWNERS)
-RELAYED = NodeState(captures=dict.fromkeys(OWNERS, ToListener(LISTENER)), guards=GUARDS, owners=OWNERS)
+OWNERS = {TCP_VIP: PoolName.of(WEB), UDP_VIP: PoolName.of(DNS)}
+CARRIED = NodeState(captures=dict.fromkeys(OWNERS, ToPods((POD,))), pools=OWNERS)
+RELAYED = NodeState(captures=dict.fromkeys(OWNERS, ToListener(LISTENER)), guards=GUARDS, pools=OWNERS)
 
 
 def table(kernel: Kernel, *states: NodeState, clock: Clock | None = None) -> FlowTable:
@@ -216,10 +219,11 @@ async def test_only_the_wanted_service_is_asked_for() -> None:
 
 
 async def test_of_a_dual_stack_service_only_what_is_captured_is_asked_for() -> None:
-    web = ServicePort(name=WEB, protocol=Protocol.TCP, frontends=(Address("fd00::1", 80), VIP))
+    web = ServicePort(name=WEB, protocol=Protocol.TCP, entries=cluster_ips(Address("fd00::1", 80), VIP))
     snapshot = Snapshot({WEB: web}, {WEB: (Endpoint(address=POD), Endpoint(address=Address("fd00::2", 80)))})
-    planner = Planner(PortBook(range(10400, 10410)), LISTENER.ip, Path.REDIRECT_TO_POD)
-    state, _ = planner.wanted(snapshot, Node("host1"), NodeState())
+    ports = range(10400, 10410)
+    context = PlanContext(Node("host1"), NodeNetwork(LISTENER.ip), Path.REDIRECT_TO_POD, ports)
+    state, _ = Planner(PortBook(ports)).wanted(snapshot, context, NodeState())
     kernel = Kernel(flow())
     assert len(await rows(table(kernel, state), ConnectionFilter(service=WEB))) == 1
     assert kernel.questions == [{TCP_VIP}]

@@ -57,11 +57,11 @@ class InMemoryNftables:
         """Of `Nftables`."""
         return self._namespace.captures or {}
 
-    def ensure(self) -> dict[Frontend, Target]:
+    def ensure(self) -> NodeState:
         """Of `Nftables`."""
         self._namespace.note("table")
         self._namespace.captures = self._namespace.captures or {}
-        return dict(self._namespace.captures)
+        return NodeState(captures=dict(self._namespace.captures))
 
     def apply(self, change: CaptureChange) -> None:
         """Of `Nftables`."""

@@ -8,14 +8,17 @@ import pytest
 
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
-from userproxy.model.state import Frontend, Target, ToListener, ToPods
-from userproxy.netfilter.elements import elements_of
-from userproxy.netfilter.ruleset import ruleset
-from userproxy.netfilter.wire import encode, read_back
+from userproxy.model.state import Frontend, Perimeter, Target, ToListener, ToPods
+from userproxy.netfilter.elements.access import perimeter_elements, range_elements
+from userproxy.netfilter.elements.captures import elements_of
+from userproxy.netfilter.elements.element import ClientPin, Element
+from userproxy.netfilter.ruleset.chains import ruleset
+from userproxy.netfilter.ruleset.made import Pick
+from userproxy.netfilter.wire import encode, packing, read_back, unpacking
 from userproxy.netfilter.wire.netlink import Message, attribute, attributes
 
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.241.152", 80))
-BATCH = encode.creation(ruleset(frozenset({2})))
+BATCH = encode.creation(ruleset(frozenset({Pick(2)})))
 EXPECTED = read_back.created_by(BATCH)
 
 
@@ -40,17 +43,29 @@ def test_elements_are_read_as_they_were_sent(target: Target) -> None:
     elements = elements_of(FRONTEND, target)
     read = [
         element
-        for message in encode.add_elements(elements)
-        for element in read_back.decode_elements(message.what.split()[-1], [message.body])
+        for message in packing.add_elements(elements)
+        for element in unpacking.decode_elements(message.what.split()[-1], [message.body])
     ]
     assert set(read) == set(elements)
 
 
 def test_a_message_holds_at_most_64_kib_of_elements() -> None:
     pods = ToPods(tuple(Address(f"10.0.{index // 250}.{index % 250}", 8080) for index in range(2500)))
-    messages = list(encode.add_elements(elements_of(FRONTEND, pods)))
-    assert [message.what for message in messages].count("elements of pods4") == 3
+    many: list[Element] = [*elements_of(FRONTEND, pods)]
+    for number in range(2500):
+        address = Address(f"10.3.{number // 250}.{number % 250}", 80)
+        many += elements_of(
+            Frontend(Protocol.TCP, address, outside=True), ToPods(pods.pods[:1], affinity=10_800)
+        )
+    messages = list(packing.add_elements(many))
+    assert [message.what for message in messages].count("elements of outside-members4") > 1
     assert max(len(message.body) for message in messages) < 65536
+    read = [
+        element
+        for message in messages
+        for element in unpacking.decode_elements(message.what.split()[-1], [message.body])
+    ]
+    assert set(read) == set(many)
 
 
 def test_an_element_that_we_never_make_is_not_taken_for_ours() -> None:
@@ -59,8 +74,37 @@ def test_an_element_that_we_never_make_is_not_taken_for_ours() -> None:
     expiring = attribute(4, bytes(8))
     for extra in (dropping, expiring):
         body = bytes(4) + attribute(3, attribute(1, key + extra))
-        (element,) = read_back.decode_elements("sizes4", [body])
+        (element,) = unpacking.decode_elements("sizes4", [body])
         assert "?" in element.chain
+
+
+PERIMETER = perimeter_elements(
+    Perimeter(uplinks=("eth0", "wlan0"), inside=("10.0.0.0/14", "10.4.0.0/16", "192.0.2.0/24"))
+)
+EVERYTHING_INSIDE = perimeter_elements(Perimeter(inside=("0.0.0.0/0",)))
+CLIENTS = range_elements(FRONTEND, ("10.0.0.0/14", "192.0.2.7/32", "255.255.255.255/32"))
+
+
+def test_ranges_are_read_as_they_were_sent() -> None:
+    for sent in (PERIMETER, EVERYTHING_INSIDE, CLIENTS):
+        for name in {element.set for element in sent}:
+            of_set = [element for element in sent if element.set == name]
+            bodies = [message.body for message in packing.add_elements(of_set)]
+            assert set(unpacking.decode_elements(name, bodies)) == set(of_set), name
+
+
+def test_a_range_without_a_beginning_is_not_taken_for_ours() -> None:
+    (message,) = packing.add_elements([Element("inside4", bytes([10, 0, 0, 0]), last=bytes([10, 0, 0, 9]))])
+    (listed,) = (value for kind, value in attributes(message.body, 4) if kind == 3)
+    end = [attribute(1, packed) for _, packed in attributes(listed)][1]
+    (element,) = unpacking.decode_elements("inside4", [bytes(4) + attribute(3, end)])
+    assert "?" in element.chain
+
+
+def test_a_pin_is_read_as_it_was_sent() -> None:
+    pin = ClientPin("affinity4", bytes(range(16)), bytes(range(8)), timeout=10_800_000, left=42_000)
+    (message,) = packing.add_pins([pin])
+    assert list(unpacking.decode_pins("affinity4", [message.body])) == [pin]
 
 
 def test_what_we_created_is_intact() -> None:

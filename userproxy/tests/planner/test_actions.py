@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from userproxy.model.actions import Actions, CaptureChange
 from userproxy.model.address import Address
-from userproxy.model.service import Protocol, ServicePortName
+from userproxy.model.service import PoolName, Protocol, ServicePortName
 from userproxy.model.state import (
     Backend,
     Drop,
@@ -24,6 +24,7 @@ from userproxy.planner.actions import actions_for
 
 POD1, POD2, POD3 = (Address(f"10.0.{number}.2", 8080) for number in (1, 2, 3))
 WEB = ServicePortName("default", "web", "http")
+POOL = PoolName.of(WEB)
 WEB_IP = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
 DNS_IP = Frontend(Protocol.UDP, Address("10.3.0.10", 53))
 LISTENER = Address("10.100.0.2", 10400)
@@ -31,7 +32,7 @@ LISTENER = Address("10.100.0.2", 10400)
 
 def web(*pods: Address, listener: Address = LISTENER) -> Serve:
     backends = tuple(Backend(pod) for pod in pods)
-    return Serve(service=WEB, listener=listener, frontends=(WEB_IP.address,), backends=backends)
+    return Serve(service=WEB, listener=listener, backends=backends)
 
 
 def apply(steps: Actions, state: NodeState) -> NodeState:
@@ -40,14 +41,15 @@ def apply(steps: Actions, state: NodeState) -> NodeState:
     captures = dict(state.captures)
     listening = {serve.listener for serve in serves.values()}
     for serve in steps.serve:
-        serves[serve.service] = serve
+        serves[serve.name] = serve
         listening.add(serve.listener)
         assert no_capture_without_a_listener(captures, listening)
     assert not steps.capture.put.keys() & steps.capture.remove
     captures |= steps.capture.put
     for frontend in steps.capture.remove:
         del captures[frontend]
-    guards = dict.fromkeys(state.guards.keys() - steps.capture.unguard | steps.capture.guard)
+    change = steps.capture
+    guards = dict.fromkeys(state.guards.keys() - change.unguard | change.guard)
     assert no_capture_without_a_listener(captures, listening)
     for name in steps.close:
         del serves[name]
@@ -64,7 +66,7 @@ def no_capture_without_a_listener(captures: dict[Frontend, Target], listening: s
 @st.composite
 def states(draw: st.DrawFn) -> NodeState:
     """Any state of four Service ports of two frontends each. Each has two host ports that it may be on."""
-    serves: dict[ServicePortName, Serve] = {}
+    serves: dict[PoolName, Serve] = {}
     captures: dict[Frontend, Target] = {}
     guards: set[Frontend] = set()
     flows: dict[Frontend, tuple[Address, ...]] = {}
@@ -79,7 +81,8 @@ def states(draw: st.DrawFn) -> NodeState:
         if draw(st.booleans()):
             listener = Address("10.100.0.2", 10400 + 2 * number + draw(st.integers(0, 1)))
             backends = tuple(Backend(pod) for pod in draw(st.just(()) | pods))
-            serves[name] = Serve(service=name, listener=listener, frontends=addresses, backends=backends)
+            serve = Serve(service=name, listener=listener, backends=backends)
+            serves[serve.name] = serve
             targets |= st.just(ToListener(listener))
             guards.add(Frontend(protocol, listener))
         for address in addresses:
@@ -100,7 +103,7 @@ def test_a_plan_leads_from_any_state_to_any_other(wanted: NodeState, actual: Nod
 @given(states(), states())
 def test_a_plan_does_nothing_that_need_not_be_done(wanted: NodeState, actual: NodeState) -> None:
     steps = actions_for(wanted, actual)
-    assert all(actual.serves.get(serve.service) != serve for serve in steps.serve)
+    assert all(actual.serves.get(serve.name) != serve for serve in steps.serve)
     assert all(actual.captures.get(frontend) != target for frontend, target in steps.capture.put.items())
     assert steps.capture.remove <= actual.captures.keys()
     assert all(actual.flows.get(frontend) != wanted.flows.get(frontend) for frontend in steps.forget)
@@ -131,7 +134,7 @@ def test_churn_that_ends_where_it_began_is_no_plan(state: NodeState) -> None:
 
 
 def test_a_new_service_is_listened_for_then_captured() -> None:
-    wanted = NodeState({WEB: web(POD1)}, {WEB_IP: ToListener(LISTENER)})
+    wanted = NodeState({POOL: web(POD1)}, {WEB_IP: ToListener(LISTENER)})
     assert actions_for(wanted, NodeState()) == Actions(
         serve=(web(POD1),), capture=CaptureChange({WEB_IP: ToListener(LISTENER)})
     )
@@ -139,22 +142,22 @@ def test_a_new_service_is_listened_for_then_captured() -> None:
 
 def test_a_change_of_backends_leaves_the_kernel_alone() -> None:
     captures: dict[Frontend, Target] = {WEB_IP: ToListener(LISTENER)}
-    steps = actions_for(NodeState({WEB: web(POD1, POD2)}, captures), NodeState({WEB: web(POD1)}, captures))
+    steps = actions_for(NodeState({POOL: web(POD1, POD2)}, captures), NodeState({POOL: web(POD1)}, captures))
     assert steps == Actions(serve=(web(POD1, POD2),))
 
 
 def test_a_service_that_switches_to_pods_stops_accepting_after_the_switch() -> None:
-    actual = NodeState({WEB: web(POD1)}, {WEB_IP: ToListener(LISTENER)})
+    actual = NodeState({POOL: web(POD1)}, {WEB_IP: ToListener(LISTENER)})
     wanted = NodeState({}, {WEB_IP: ToPods((POD1,))})
     assert actions_for(wanted, actual) == Actions(
-        capture=CaptureChange({WEB_IP: ToPods((POD1,))}), close=(WEB,)
+        capture=CaptureChange({WEB_IP: ToPods((POD1,))}), close=(POOL,)
     )
 
 
 def test_a_removed_service_is_uncaptured_and_closed() -> None:
-    actual = NodeState({WEB: web(POD1)}, {WEB_IP: ToListener(LISTENER)})
+    actual = NodeState({POOL: web(POD1)}, {WEB_IP: ToListener(LISTENER)})
     assert actions_for(NodeState(), actual) == Actions(
-        capture=CaptureChange(remove=frozenset({WEB_IP})), close=(WEB,)
+        capture=CaptureChange(remove=frozenset({WEB_IP})), close=(POOL,)
     )
 
 

@@ -11,6 +11,7 @@ from userproxy.model.service import Protocol, ServicePort, ServicePortName
 from userproxy.model.snapshot import Node, Snapshot
 from userproxy.planner.drained import Drained
 from userproxy.planner.topology import select
+from userproxy.tests.services import cluster_ips
 
 WEB, DNS = ServicePortName("default", "web"), ServicePortName("default", "dns")
 POD1, POD2 = Endpoint(address=Address("10.0.1.2", 8080)), Endpoint(address=Address("10.0.2.2", 8080))
@@ -70,7 +71,7 @@ def test_an_address_that_no_backend_has_any_more_is_told() -> None:
 
 
 def test_a_drained_pod_is_not_even_a_last_resort() -> None:
-    service = ServicePort(name=WEB, protocol=Protocol.TCP, frontends=(Address("10.3.0.1", 80),))
+    service = ServicePort(name=WEB, protocol=Protocol.TCP, entries=cluster_ips(Address("10.3.0.1", 80)))
     terminating = Endpoint(address=POD1.address, ready=False, terminating=True)
     mine = drained("10.0.1.2")
     for endpoint in (POD1, terminating):

@@ -7,16 +7,20 @@ import pytest
 
 from userproxy.model.address import Address
 from userproxy.model.endpoint import Endpoint
-from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName
+from userproxy.model.network import NodeNetwork
+from userproxy.model.service import Path, PoolName, Protocol, ServicePort, ServicePortName
 from userproxy.model.settings import Balance, Check, HealthCheck, Settings
 from userproxy.model.snapshot import Node
 from userproxy.model.state import Frontend, Refuse, ToPods
 from userproxy.planner.context import PlanContext
 from userproxy.planner.outcome import Outcome, Traffic
 from userproxy.planner.paths import to_host, to_pod
+from userproxy.tests.services import cluster_ips
 
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
-CONTEXT = PlanContext(Node("here", "zone-a"), "10.100.0.2", Path.REDIRECT_TO_HOST, range(10400, 10500))
+CONTEXT = PlanContext(
+    Node("here", "zone-a"), NodeNetwork("10.100.0.2"), Path.REDIRECT_TO_HOST, range(10400, 10500)
+)
 READY = Endpoint(address=Address("10.0.1.2", 8080))
 LEAVING = Endpoint(address=Address("10.0.1.3", 8080), ready=False, terminating=True)
 GONE = Endpoint(address=Address("10.0.1.4", 8080), ready=False, serving=False, terminating=True)
@@ -26,11 +30,11 @@ def served(settings: Settings) -> tuple[Settings, tuple[Address, ...]]:
     service = ServicePort(
         name=ServicePortName("default", "web"),
         protocol=Protocol.TCP,
-        frontends=(Address("10.3.0.1", 80),),
+        entries=cluster_ips(Address("10.3.0.1", 80)),
         settings=settings,
     )
-    serve = to_host.outcome_of(Traffic(service, (READY, LEAVING), 10400, CONTEXT)).serve
-    assert serve is not None
+    ports = {PoolName.of(service.name): 10400}
+    (serve,) = to_host.outcome_of(Traffic(service, (READY, LEAVING), ports, CONTEXT)).serves.values()
     return serve.settings, serve.leaving
 
 
@@ -50,11 +54,11 @@ def carried(
     service = ServicePort(
         name=ServicePortName("default", "web"),
         protocol=protocol,
-        frontends=(FRONTEND.address,),
+        entries=cluster_ips(FRONTEND.address),
         path=Path.REDIRECT_TO_POD,
         settings=Settings(check=Check(kind=check)),
     )
-    return to_pod.outcome_of(Traffic(service, endpoints, None, CONTEXT))
+    return to_pod.outcome_of(Traffic(service, endpoints, {}, CONTEXT))
 
 
 def test_udp_flows_may_stay_with_a_pod_that_still_serves_though_new_ones_go_elsewhere() -> None:
@@ -81,8 +85,7 @@ def test_udp_flows_may_stay_with_a_pod_that_still_serves_though_new_ones_go_else
 def test_pods_that_netfilter_sends_to_are_checked_unless_they_cannot_or_must_not_be(
     check: HealthCheck, protocol: Protocol, checked: bool
 ) -> None:
-    pool = carried(READY, LEAVING, protocol=protocol, check=check).checked
-    assert (pool is not None) == checked
-    if pool is not None:
-        assert pool.frontends == (FRONTEND.address,)
+    pools = carried(READY, LEAVING, protocol=protocol, check=check).checked
+    assert bool(pools) == checked
+    for pool in pools.values():
         assert [backend.address for backend in pool.backends] == [READY.address]

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from userproxy.model.service import ServicePortName
+from userproxy.model.service import PoolName
 from userproxy.planner.ports import PortBook
 
 RANGE = range(10400, 10404)
-A, B, C, D, E = (ServicePortName("default", letter, "http") for letter in "abcde")
+A, B, C, D, E = (PoolName("default", letter, "http") for letter in "abcde")
 
 
 def test_the_lowest_port_nobody_ever_had_comes_first() -> None:
@@ -140,17 +140,17 @@ class AnyHistory(RuleBasedStateMachine):
     """Whatever happens: no port twice, none out of the range, and live names keep theirs."""
 
     ports = range(10400, 10406)
-    names = st.sampled_from([ServicePortName("default", letter) for letter in "abcdefghi"])
+    names = st.sampled_from([PoolName("default", letter) for letter in "abcdefghi"])
 
     def __init__(self) -> None:
         super().__init__()
         self.book = PortBook(self.ports)
-        self.live: dict[ServicePortName, int] = {}
+        self.live: dict[PoolName, int] = {}
         self.occupied: set[int] = set()
         self.dumps: dict[int, list[tuple[str, int]]] = {}
 
     @rule(names=st.lists(names, unique=True))
-    def assign(self, names: list[ServicePortName]) -> None:
+    def assign(self, names: list[PoolName]) -> None:
         """Service ports come."""
         assigned = self.book.assign(names)
         for name in set(names) & set(self.live):
@@ -160,13 +160,13 @@ class AnyHistory(RuleBasedStateMachine):
             assert set(self.live.values()) | self.occupied == set(self.ports), "a port was left"
 
     @rule(names=st.lists(names))
-    def release(self, names: list[ServicePortName]) -> None:
+    def release(self, names: list[PoolName]) -> None:
         """Listeners have closed."""
         self.book.release(names)
         self.live = {name: port for name, port in self.live.items() if name not in names}
 
     @rule(name=names)
-    def come_back(self, name: ServicePortName) -> None:
+    def come_back(self, name: PoolName) -> None:
         """One goes and comes back at once."""
         if name in self.live:
             self.book.release([name])

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 
 from userproxy.model.address import Address
 from userproxy.model.endpoint import Endpoint
-from userproxy.model.service import Path, Protocol, ServicePort, ServicePortName, TrafficPolicy
+from userproxy.model.network import NodeNetwork
+from userproxy.model.service import Path, PoolName, Protocol, ServicePort, ServicePortName, TrafficPolicy
 from userproxy.model.snapshot import EMPTY, Node, Problem, Snapshot
 from userproxy.model.state import Backend, Drop, Frontend, NodeState, Refuse, Target, ToListener, ToPods
 from userproxy.planner import topology
 from userproxy.planner.actions import actions_for
+from userproxy.planner.context import PlanContext
 from userproxy.planner.ports import PortBook
 from userproxy.planner.state import Planner
+from userproxy.tests.services import cluster_ips
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,18 +36,23 @@ class Daemon:
 
     def __init__(self, ports: range = range(10400, 18400), mode: Path = Path.REDIRECT_TO_HOST) -> None:
         self.book = PortBook(ports)
-        self.planner = Planner(self.book, "10.100.0.2", mode)
+        self.planner = Planner(self.book)
+        self._mode = mode
         self.wanted = NodeState()
         self.problems: tuple[Problem, ...] = ()
 
     def round(self, snapshot: Snapshot, node: Node = HERE) -> NodeState:
         """Plan for a snapshot, and apply the plan."""
-        self.wanted, self.problems = self.planner.wanted(snapshot, node, self.wanted)
+        self.wanted, self.problems = self.planner.wanted(snapshot, self.context(node), self.wanted)
         return self.wanted
+
+    def context(self, node: Node = HERE) -> PlanContext:
+        """Of this node."""
+        return PlanContext(node, NodeNetwork("10.100.0.2"), self._mode, self.book.range)
 
     def port(self, service: ServicePort) -> int | None:
         """The host port that a Service port is served on."""
-        serve = self.wanted.serves.get(service.name)
+        serve = self.wanted.serves.get(PoolName.of(service.name))
         return serve.listener.port if serve else None
 
 
@@ -52,7 +60,7 @@ def service(number: int = 1, *, path: Path | None = None, protocol: Protocol = P
     return ServicePort(
         name=ServicePortName("default", f"service-{number}", "http"),
         protocol=protocol,
-        frontends=(Address(f"10.3.0.{number}", 80),),
+        entries=cluster_ips(Address(f"10.3.0.{number}", 80)),
         path=path,
     )
 
@@ -72,16 +80,16 @@ def test_a_service_is_relayed_by_a_listener_on_the_host() -> None:
     web = service()
     wanted = Daemon().round(snapshot([web]))
     listener = Address("10.100.0.2", 10400)
-    serve = wanted.serves[web.name]
-    assert (serve.listener, serve.frontends) == (listener, web.frontends)
+    serve = wanted.serves[PoolName.of(web.name)]
+    assert serve.listener == listener
     assert serve.backends == (Backend(POD1, "host2"), Backend(POD2, "host2"))
-    assert wanted.captures == {Frontend(Protocol.TCP, web.frontends[0]): ToListener(listener)}
+    assert wanted.captures == {Frontend(Protocol.TCP, web.cluster_ips[0]): ToListener(listener)}
 
 
 def test_a_service_without_backends_keeps_its_listener_and_refuses() -> None:
     web = service()
     wanted = Daemon().round(snapshot([web], pods=[]))
-    assert wanted.serves[web.name].backends == ()
+    assert wanted.serves[PoolName.of(web.name)].backends == ()
     assert targets(wanted) == [Refuse()]
     assert wanted.guards.keys() == {Frontend(Protocol.TCP, Address("10.100.0.2", 10400))}
 
@@ -93,7 +101,9 @@ def test_a_listener_is_guarded_as_long_as_it_is_wanted() -> None:
     assert {guard.address for guard in guards} == {serve.listener for serve in daemon.wanted.serves.values()}
     assert daemon.round(snapshot([first, second], pods=[POD1])).guards is guards
     daemon.round(snapshot([second]))
-    assert {guard.address for guard in daemon.wanted.guards} == {daemon.wanted.serves[second.name].listener}
+    assert {guard.address for guard in daemon.wanted.guards} == {
+        daemon.wanted.serves[PoolName.of(second.name)].listener
+    }
 
 
 def test_a_service_whose_endpoints_are_not_known_refuses() -> None:
@@ -113,7 +123,7 @@ def test_redirect_to_pod_needs_no_listener_and_no_port(protocol: Protocol) -> No
     web = service(path=Path.REDIRECT_TO_POD, protocol=protocol)
     wanted = daemon.round(snapshot([web]))
     assert wanted.serves == {}
-    assert wanted.captures == {Frontend(protocol, web.frontends[0]): ToPods((POD1, POD2))}
+    assert wanted.captures == {Frontend(protocol, web.cluster_ips[0]): ToPods((POD1, POD2))}
     assert not daemon.book.live
     assert targets(daemon.round(snapshot([web], pods=[]))) == [Refuse()]
 
@@ -121,7 +131,7 @@ def test_redirect_to_pod_needs_no_listener_and_no_port(protocol: Protocol) -> No
 def test_the_mode_decides_for_services_that_do_not_choose() -> None:
     one, two = service(1), service(2, path=Path.REDIRECT_TO_HOST)
     wanted = Daemon(mode=Path.REDIRECT_TO_POD).round(snapshot([one, two]))
-    assert wanted.serves.keys() == {two.name}
+    assert wanted.serves.keys() == {PoolName.of(two.name)}
 
 
 def test_udp_is_not_relayed_and_the_remedy_is_told() -> None:
@@ -136,13 +146,14 @@ def test_udp_is_not_relayed_and_the_remedy_is_told() -> None:
 
 def test_ipv6_addresses_are_left_out_and_the_rest_is_served() -> None:
     daemon = Daemon()
-    web = msgspec.structs.replace(service(), frontends=(Address("fd00::1", 80), Address("10.3.0.1", 80)))
+    web = msgspec.structs.replace(
+        service(), entries=cluster_ips(Address("fd00::1", 80), Address("10.3.0.1", 80))
+    )
     pods = [POD1, Address("fd00::2", 8080)]
     wanted = daemon.round(snapshot([web], pods))
     assert [frontend.address.ip for frontend in wanted.captures] == ["10.3.0.1"]
-    assert wanted.owners == {Frontend(Protocol.TCP, Address("10.3.0.1", 80)): web.name}
-    assert wanted.serves[web.name].frontends == (Address("10.3.0.1", 80),)
-    assert [backend.address for backend in wanted.serves[web.name].backends] == [POD1]
+    assert wanted.pools == {Frontend(Protocol.TCP, Address("10.3.0.1", 80)): PoolName.of(web.name)}
+    assert [backend.address for backend in wanted.serves[PoolName.of(web.name)].backends] == [POD1]
     assert [(one.reason, one.message.partition(" ")[0]) for one in daemon.problems] == [
         ("AddressFamilyNotSupported", "[fd00::1]:80")
     ]
@@ -150,7 +161,7 @@ def test_ipv6_addresses_are_left_out_and_the_rest_is_served() -> None:
 
 def test_a_service_of_ipv6_only_takes_no_port() -> None:
     daemon = Daemon()
-    web = msgspec.structs.replace(service(), frontends=(Address("fd00::1", 80),))
+    web = msgspec.structs.replace(service(), entries=cluster_ips(Address("fd00::1", 80)))
     wanted = daemon.round(snapshot([web]))
     assert (wanted.serves, wanted.captures, dict(daemon.book.live)) == ({}, {}, {})
 
@@ -158,7 +169,7 @@ def test_a_service_of_ipv6_only_takes_no_port() -> None:
 def test_a_service_keeps_its_port_whatever_changes_on_it() -> None:
     daemon = Daemon()
     daemon.round(snapshot([service(1), service(2)]))
-    changed = msgspec.structs.replace(service(2), frontends=(Address("10.3.9.9", 443),))
+    changed = msgspec.structs.replace(service(2), entries=cluster_ips(Address("10.3.9.9", 443)))
     daemon.round(snapshot([service(3), changed], pods=[]))
     assert daemon.port(changed) == 10401
     daemon.round(EMPTY)
@@ -178,7 +189,7 @@ def test_a_service_without_a_port_refuses_until_one_frees_up() -> None:
     one, two = service(1), service(2)
     wanted = daemon.round(snapshot([one, two]))
     assert targets(wanted) == [ToListener(Address("10.100.0.2", 10400)), Refuse()]
-    assert wanted.serves.keys() == {one.name}
+    assert wanted.serves.keys() == {PoolName.of(one.name)}
     message = (
         f"refused, as no host port is left in 10400-10400: widen --port-range, or {TO_POD}, which needs none"
     )
@@ -194,7 +205,7 @@ def test_a_port_is_not_given_away_while_its_listener_is_open() -> None:
     daemon = Daemon(range(10400, 10401))
     before = daemon.round(snapshot([service(1)]))
     for _ in range(3):
-        wanted, _ = daemon.planner.wanted(snapshot([service(2)]), HERE, before)
+        wanted, _ = daemon.planner.wanted(snapshot([service(2)]), daemon.context(), before)
         assert wanted.serves == {}, "the plan that closes it has not been applied"
 
 
@@ -235,36 +246,37 @@ def test_a_service_whose_port_is_occupied_refuses_if_no_other_is_left() -> None:
 def test_a_frontend_that_two_services_claim_stays_with_the_first() -> None:
     daemon = Daemon()
     first = service(1)
-    second = msgspec.structs.replace(service(2), frontends=(*first.frontends, Address("10.3.0.2", 80)))
+    second = msgspec.structs.replace(
+        service(2), entries=(*first.entries, *cluster_ips(Address("10.3.0.2", 80)))
+    )
     for claims in ([first, second], [first, second, service(3)]):
         wanted = daemon.round(snapshot(claims))
-        assert wanted.captures[Frontend(Protocol.TCP, first.frontends[0])] == ToListener(
+        assert wanted.captures[Frontend(Protocol.TCP, first.cluster_ips[0])] == ToListener(
             Address("10.100.0.2", 10400)
         )
-        assert wanted.serves[second.name].frontends == (Address("10.3.0.2", 80),)
-        owners = {frontend.address.ip: name for frontend, name in wanted.owners.items()}
+        owners = {frontend.address.ip: pool.service_port for frontend, pool in wanted.pools.items()}
         assert (owners["10.3.0.1"], owners["10.3.0.2"]) == (first.name, second.name)
         message = (
             "10.3.0.1:80/TCP belongs to default/service-1:http: give one of the two another address or port"
         )
         assert daemon.problems == (Problem("default/service-2:http", "PortConflict", message),)
     wanted = daemon.round(snapshot([second]))
-    assert wanted.serves[second.name].frontends == second.frontends
-    assert set(wanted.owners.values()) == {second.name}
+    assert set(wanted.pools.values()) == {PoolName.of(second.name)}
+    assert len(wanted.captures) == 2
     assert not daemon.problems
 
 
 def test_a_conflict_that_arises_later_is_settled_by_the_order_of_services() -> None:
     daemon = Daemon()
-    second = msgspec.structs.replace(service(2), frontends=service(1).frontends)
+    second = msgspec.structs.replace(service(2), entries=service(1).entries)
     daemon.round(snapshot([second]))
     wanted = daemon.round(snapshot([service(1), second]))
-    assert targets(wanted) == [ToListener(wanted.serves[service(1).name].listener)]
+    assert targets(wanted) == [ToListener(wanted.serves[PoolName.of(service(1).name)].listener)]
 
 
 def test_the_same_address_may_serve_two_protocols() -> None:
     daemon = Daemon(mode=Path.REDIRECT_TO_POD)
-    udp = msgspec.structs.replace(service(2, protocol=Protocol.UDP), frontends=service(1).frontends)
+    udp = msgspec.structs.replace(service(2, protocol=Protocol.UDP), entries=service(1).entries)
     assert len(daemon.round(snapshot([service(1), udp])).captures) == 2
     assert not daemon.problems
 
@@ -275,17 +287,19 @@ def test_a_node_that_learns_its_zone_is_planned_for_anew() -> None:
     far = Endpoint(address=POD2, hint_zones=("zone-b",))
     state = Snapshot({web.name: web}, {web.name: (near, far)})
     daemon = Daemon()
-    assert len(daemon.round(state, Node("host1")).serves[web.name].backends) == 2
-    assert daemon.round(state, HERE).serves[web.name].backends == (Backend(POD1),)
+    assert len(daemon.round(state, Node("host1")).serves[PoolName.of(web.name)].backends) == 2
+    assert daemon.round(state, HERE).serves[PoolName.of(web.name)].backends == (Backend(POD1),)
     assert daemon.port(web) == 10400
 
 
 def test_one_change_among_many_services_is_one_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[ServicePortName] = []
 
-    def counted(service: ServicePort, endpoints: Sequence[Endpoint], node: Node) -> topology.Choice:
+    def counted(
+        service: ServicePort, endpoints: Sequence[Endpoint], node: Node, policy: TrafficPolicy
+    ) -> topology.Choice:
         chosen.append(service.name)
-        return choose(service, endpoints, node)
+        return choose(service, endpoints, node, policy)
 
     choose = topology.select
     monkeypatch.setattr(topology, "select", counted)
@@ -302,7 +316,9 @@ def test_one_change_among_many_services_is_one_choice(monkeypatch: pytest.Monkey
     steps = actions_for(second, first)
     assert [serve.service for serve in steps.serve] == [changed]
     assert second.captures is first.captures, "so that nobody has to compare them"
-    assert all(second.serves[name] is first.serves[name] for name in first.serves if name != changed)
+    assert all(
+        second.serves[name] is first.serves[name] for name in first.serves if name.service_port != changed
+    )
 
     chosen.clear()
     assert daemon.round(Snapshot(dict(after.services), dict(after.endpoints))) is second
@@ -324,7 +340,7 @@ def histories(draw: st.DrawFn) -> list[Snapshot]:
         ServicePort,
         name=st.sampled_from([ServicePortName("default", letter) for letter in "abcde"]),
         protocol=st.sampled_from(Protocol),
-        frontends=st.lists(addresses, max_size=2, unique=True).map(tuple),
+        entries=st.lists(addresses, max_size=2, unique=True).map(lambda found: cluster_ips(*found)),
         path=st.sampled_from([None, *Path]),
     )
     pods = st.lists(st.sampled_from([Endpoint(address=POD1), Endpoint(address=POD2)]), unique=True).map(tuple)
@@ -348,8 +364,8 @@ def test_what_is_kept_from_earlier_rounds_never_shows(history: list[Snapshot]) -
         actual = daemon.wanted
         book = copy.deepcopy(daemon.book)
         wanted = daemon.round(state)
-        anew = Planner(book, "10.100.0.2", Path.REDIRECT_TO_HOST)
-        assert anew.wanted(state, HERE, actual) == (wanted, daemon.problems)
+        anew = Planner(book)
+        assert anew.wanted(state, daemon.context(), actual) == (wanted, daemon.problems)
         listeners = {serve.listener: name for name, serve in actual.serves.items()}
         for serve in actions_for(wanted, actual).serve:
-            assert listeners.get(serve.listener, serve.service) == serve.service, "it is another one's yet"
+            assert listeners.get(serve.listener, serve.name) == serve.name, "it is another one's yet"

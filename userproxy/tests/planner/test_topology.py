@@ -12,6 +12,7 @@ from userproxy.model.service import Protocol, ServicePort, ServicePortName, Traf
 from userproxy.model.snapshot import Node
 from userproxy.model.state import Backend
 from userproxy.planner.topology import select
+from userproxy.tests.services import cluster_ips
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +31,7 @@ def service(internal: TrafficPolicy = CLUSTER) -> ServicePort:
     return ServicePort(
         name=ServicePortName("default", "web"),
         protocol=Protocol.TCP,
-        frontends=(Address("10.3.0.1", 80),),
+        entries=cluster_ips(Address("10.3.0.1", 80)),
         internal_traffic_policy=internal,
     )
 

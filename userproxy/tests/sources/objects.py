@@ -8,7 +8,8 @@ import msgspec
 
 from userproxy.lab import objects
 from userproxy.sources import api
-from userproxy.sources.decode import ServiceObject, SliceObject, decode_service, decode_slice
+from userproxy.sources.decode import ServiceObject, SliceObject, decode_slice
+from userproxy.sources.services import decode_service
 
 SERVICE_IP = "10.3.241.152"
 

@@ -32,7 +32,7 @@ def test_a_service_port_has_every_cluster_ip_as_frontend() -> None:
     (port,) = decoded_service(service(clusterIPs=[SERVICE_IP, "FD00::1:0"])).ports
     assert port.name == HTTP
     assert port.protocol is Protocol.TCP
-    assert port.frontends == (Address(SERVICE_IP, 80), Address("fd00::1:0", 80))
+    assert port.cluster_ips == (Address(SERVICE_IP, 80), Address("fd00::1:0", 80))
     assert port.internal_traffic_policy is port.external_traffic_policy is TrafficPolicy.CLUSTER
     assert port.path is None
 
@@ -42,24 +42,72 @@ def test_the_only_port_of_a_service_needs_no_name() -> None:
     assert (str(port.name), port.protocol) == ("default/server-service", Protocol.UDP)
 
 
-def test_what_a_service_asks_for_and_does_not_get_is_told() -> None:
+def test_every_way_to_reach_a_service_is_an_entry() -> None:
     manifest = service(
+        type="LoadBalancer",
+        clusterIPs=[SERVICE_IP, "fd00::1"],
         ports=[{"port": 80, "nodePort": 30080}],
         externalIPs=["192.0.2.7"],
-        sessionAffinity="ClientIP",
     )
     ingress = [{"ip": "192.0.2.8"}, {"ip": "192.0.2.9", "ipMode": "Proxy"}, {"hostname": "lb.example"}]
     manifest["status"] = {"loadBalancer": {"ingress": ingress}}
-    problems = decoded_service(manifest).problems
-    assert {problem.reason for problem in problems} == {
-        "NodePortNotServed",
-        "ExternalIPNotServed",
-        "LoadBalancerIPNotServed",
-        "SessionAffinityNotServed",
-    }
-    said = " ".join(problem.message for problem in problems)
-    assert all(what in said for what in ("30080", "192.0.2.7", "192.0.2.8", "ClientIP"))
-    assert "192.0.2.9" not in said
+    decoded = decoded_service(manifest)
+    (port,) = decoded.ports
+    assert [(entry.kind.value, str(entry.address)) for entry in port.entries] == [
+        ("cluster-ip", f"{SERVICE_IP}:80"),
+        ("cluster-ip", "[fd00::1]:80"),
+        ("node-port", "0.0.0.0:30080"),
+        ("node-port", "[::]:30080"),
+        ("external-ip", "192.0.2.7:80"),
+        ("load-balancer-ip", "192.0.2.8:80"),
+    ]
+    assert decoded.problems == ()
+
+
+def test_an_address_that_nobody_can_be_sent_to_is_told_and_takes_no_other_down() -> None:
+    ports = [{"port": 80, "nodePort": 99999}]
+    decoded = decoded_service(service(externalIPs=["127.0.0.1", "nonsense", "192.0.2.7"], ports=ports))
+    assert [str(entry.address) for entry in decoded.ports[0].entries] == [f"{SERVICE_IP}:80", "192.0.2.7:80"]
+    assert [problem.reason for problem in decoded.problems] == ["BadAddress", "BadAddress", "BadNodePort"]
+    assert "spec.externalIPs[0]" in decoded.problems[0].message
+
+
+def affinity(**spec: Any) -> tuple[float | None, list[str]]:  # noqa: ANN401 - any JSON
+    decoded = decoded_service(service(**spec))
+    return decoded.ports[0].affinity, [problem.reason for problem in decoded.problems]
+
+
+def test_session_affinity_has_its_timeout() -> None:
+    assert affinity() == (None, [])
+    assert affinity(sessionAffinity="ClientIP") == (10800.0, []), "the API's default, if nobody applied it"
+    config = {"clientIP": {"timeoutSeconds": 7}}
+    assert affinity(sessionAffinity="ClientIP", sessionAffinityConfig=config) == (7.0, [])
+    config = {"clientIP": {"timeoutSeconds": 0}}
+    wrong = affinity(sessionAffinity="ClientIP", sessionAffinityConfig=config)
+    assert wrong == (10800.0, ["BadSessionAffinity"])
+    assert affinity(sessionAffinity="Cookie") == (None, ["BadSessionAffinity"])
+
+
+def ranges(*given: str, **metadata: Any) -> tuple[tuple[str, ...], list[str]]:  # noqa: ANN401 - likewise
+    decoded = decoded_service(service(loadBalancerSourceRanges=list(given), metadata=metadata))
+    return decoded.ports[0].source_ranges, [problem.reason for problem in decoded.problems]
+
+
+def test_source_ranges_are_networks_and_what_is_none_lets_nobody_in() -> None:
+    assert ranges() == ((), [])
+    assert ranges("192.0.2.1/24", " 10.0.0.0/8 ") == (("10.0.0.0/8", "192.0.2.0/24"), [])
+    annotation = {"service.beta.kubernetes.io/load-balancer-source-ranges": "192.0.2.0/24, 10.0.0.0/8"}
+    assert ranges(annotations=annotation) == (("10.0.0.0/8", "192.0.2.0/24"), [])
+    assert ranges("10.0.0.0/8", "everyone") == (("10.0.0.0/8",), ["BadSourceRange"])
+    assert ranges("everyone") == (("255.255.255.255/32",), ["BadSourceRange"])
+
+
+@pytest.mark.parametrize(("policy", "port"), [("Local", 32100), ("Cluster", None)])
+def test_load_balancers_ask_for_local_endpoints_only_under_the_policy_local(
+    policy: str, port: int | None
+) -> None:
+    manifest = service(type="LoadBalancer", externalTrafficPolicy=policy, healthCheckNodePort=32100)
+    assert decoded_service(manifest).ports[0].health_check_port == port
 
 
 def test_a_service_that_asks_for_a_cluster_ip_alone_has_no_problem() -> None:

@@ -138,7 +138,7 @@ def test_the_loser_gets_the_address_as_soon_as_the_winner_goes_or_moves() -> Non
 def test_a_conflict_on_one_address_leaves_the_others() -> None:
     dual = decoded_service(service("dual", clusterIPs=[SERVICE_IP, "fd00::1"]))
     snapshot = index_of(claimant("a"), dual).snapshot()
-    assert snapshot.services[ServicePortName("default", "dual", "http")].frontends == (
+    assert snapshot.services[ServicePortName("default", "dual", "http")].cluster_ips == (
         Address("fd00::1", 80),
     )
 

@@ -156,11 +156,11 @@ def test_an_object_in_two_files_counts_in_the_first_and_moves_with_it(tmp_path: 
     write(tmp_path / "b.yaml", service(clusterIP="10.3.240.9"))
     source = ManifestSource(tmp_path)
     snapshot = source.reload()
-    assert [str(port.frontends[0]) for port in snapshot.services.values()] == ["10.3.241.152:80"]
+    assert [str(port.cluster_ips[0]) for port in snapshot.services.values()] == ["10.3.241.152:80"]
     assert reasons(snapshot) == ["DuplicateObject"]
     first.unlink()
     snapshot = source.reload()
-    assert [str(port.frontends[0]) for port in snapshot.services.values()] == ["10.3.240.9:80"]
+    assert [str(port.cluster_ips[0]) for port in snapshot.services.values()] == ["10.3.240.9:80"]
     assert snapshot.problems == ()
 
 

@@ -13,7 +13,7 @@ from userproxy.model import messages
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
 from userproxy.model.messages import Begin
-from userproxy.model.service import ServicePortName
+from userproxy.model.service import PoolName, ServicePortName
 from userproxy.model.state import Backend, Serve
 from userproxy.worker.channel import Channel, pair
 from userproxy.worker.origin import Origin
@@ -66,8 +66,8 @@ class ScriptedWorker:
     def __init__(self, pid: int, holds: Mapping[Serve, int] | None = None) -> None:
         self.pid = pid
         self.orders: list[Order] = []
-        self.serves: dict[ServicePortName, Serve] = {}
-        self.files: dict[ServicePortName, int] = {}
+        self.serves: dict[PoolName, Serve] = {}
+        self.files: dict[PoolName, int] = {}
         self.fds: list[int] = []
         self.is_mute = False
         self.silent: tuple[type[Order], ...] = ()
@@ -130,7 +130,7 @@ class ScriptedWorker:
             self.say(messages.Done(serial=order.serial, error=error))
 
     def _apply(self, order: messages.Apply, fds: list[int]) -> None:
-        self.serves |= {serve.service: serve for serve in order.serves}
+        self.serves |= {serve.name: serve for serve in order.serves}
         self.files |= {name: os.fstat(fd).st_ino for name, fd in zip(order.opens, fds, strict=True)}
         for name in order.closes:
             self.serves.pop(name, None)
@@ -218,7 +218,6 @@ def serve(name: str = "web", *backends: Address, listener: Address = ANY_PORT) -
     return Serve(
         service=ServicePortName("default", name),
         listener=listener,
-        frontends=(Address("10.3.0.1", 80),),
         backends=tuple(Backend(backend) for backend in backends or (POD1,)),
     )
 

@@ -152,8 +152,8 @@ async def test_a_late_answer_is_not_taken_for_that_of_the_next_order(working: Li
 async def test_files_go_with_an_order_and_stay_open_here(working: Line) -> None:
     reading, writing = os.pipe()
     wanted = serve()
-    await working.handle.ask(messages.Apply(serves=(wanted,), opens=(wanted.service,)), [reading])
-    assert working.worker.files == {wanted.service: os.fstat(reading).st_ino}
+    await working.handle.ask(messages.Apply(serves=(wanted,), opens=(wanted.name,)), [reading])
+    assert working.worker.files == {wanted.name: os.fstat(reading).st_ino}
     os.close(reading)
     os.close(writing)
 

@@ -72,7 +72,7 @@ async def test_a_listening_socket_goes_to_every_worker_and_is_the_same_one(site:
     assert (
         files[0]
         == files[1]
-        == {serve().service: os.fstat(pool._listeners.sockets[serve().service].fileno()).st_ino}
+        == {serve().name: os.fstat(pool._listeners.sockets[serve().name].fileno()).st_ino}
     )
     connect(pool)
 
@@ -83,14 +83,14 @@ async def test_new_backends_go_without_a_socket(site: Site) -> None:
     assert await pool.serve([serve("web", POD2)]) == {}
     (worker,) = site.started
     assert worker.fds == [1, 0]
-    assert worker.serves == pool.serves == {serve().service: serve("web", POD2)}
+    assert worker.serves == pool.serves == {serve().name: serve("web", POD2)}
 
 
 async def test_the_former_listener_is_closed_once_the_workers_have_the_new_one(site: Site) -> None:
     pool = await site.started_pool()
     first = serve(listener=Address("127.0.0.2", 0))
     await pool.serve([first])
-    former = pool._listeners.sockets[first.service]
+    former = pool._listeners.sockets[first.name]
     assert await pool.serve([serve()]) == {}
     assert former.fileno() < 0
     assert site.started[0].fds == [1, 1]
@@ -104,7 +104,7 @@ async def test_a_port_that_somebody_else_has_is_a_failure_and_the_others_are_ser
         failures = await pool.serve([taken, serve("fine")])
     assert {name.service: error.errno for name, error in failures.items()} == {"taken": errno.EADDRINUSE}
     assert names(pool) == ["fine"]
-    assert [one.service.service for one in site.started[0].serves.values()] == ["fine"]
+    assert [one.name.service for one in site.started[0].serves.values()] == ["fine"]
 
 
 async def test_one_that_moves_to_a_port_that_somebody_has_stays_where_it_is(site: Site) -> None:
@@ -112,17 +112,17 @@ async def test_one_that_moves_to_a_port_that_somebody_has_stays_where_it_is(site
     await pool.serve([serve()])
     with socket.create_server(("127.0.0.1", 0)) as owner:
         moved = serve(listener=Address(*owner.getsockname()))
-        assert list(await pool.serve([moved])) == [moved.service]
-    assert pool.serves == {serve().service: serve()}
+        assert list(await pool.serve([moved])) == [moved.name]
+    assert pool.serves == {serve().name: serve()}
     connect(pool)
 
 
 async def test_closing_ends_listening_here_and_in_every_worker(site: Site) -> None:
     pool = await site.started_pool(2)
     await pool.serve([serve("one"), serve("two")])
-    await pool.close([serve("one").service, serve("unknown").service])
+    await pool.close([serve("one").name, serve("unknown").name])
     assert names(pool) == ["two"]
-    assert [list(worker.files) for worker in site.started] == [[serve("two").service]] * 2
+    assert [list(worker.files) for worker in site.started] == [[serve("two").name]] * 2
 
 
 async def test_many_services_are_told_in_messages_that_hold_their_sockets(site: Site) -> None:
@@ -132,7 +132,7 @@ async def test_many_services_are_told_in_messages_that_hold_their_sockets(site: 
     (worker,) = site.started
     assert worker.fds == [100, 100, 50]
     assert len(set(worker.files.values())) == 250
-    await pool.close([one.service for one in many])
+    await pool.close([one.name for one in many])
     assert worker.serves == {}
     assert worker.fds == [100, 100, 50, 0, 0, 0]
 
@@ -155,12 +155,12 @@ async def test_a_worker_that_fails_at_new_backends_is_behind_until_it_has_taken_
     site.started[1].fails = {Apply: "MemoryError()"}
     for _ in range(2):
         assert await pool.serve([serve("web", POD2)]) == {}
-        assert pool.behind == {serve().service}
-    assert pool.serves[serve().service] == serve("web", POD2), "the other worker has it"
+        assert pool.behind == {serve().name}
+    assert pool.serves[serve().name] == serve("web", POD2), "the other worker has it"
     site.started[1].fails.clear()
     assert await pool.serve([serve("web", POD2)]) == {}
     assert pool.behind == frozenset()
-    assert site.started[1].serves[serve().service] == serve("web", POD2)
+    assert site.started[1].serves[serve().name] == serve("web", POD2)
 
 
 async def test_nobody_is_behind_with_a_service_that_is_closed(site: Site) -> None:
@@ -168,7 +168,7 @@ async def test_nobody_is_behind_with_a_service_that_is_closed(site: Site) -> Non
     await pool.serve([serve()])
     site.started[0].fails = {Apply: "MemoryError()"}
     await pool.serve([serve("web", POD2)])
-    await pool.close([serve().service])
+    await pool.close([serve().name])
     assert pool.behind == frozenset()
 
 

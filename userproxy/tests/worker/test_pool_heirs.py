@@ -21,7 +21,7 @@ async def test_what_an_earlier_worker_holds_is_served_on_by_new_ones_before_it_i
     site: Site,
 ) -> None:
     earlier = site.left_behind(serve("one"), serve("two"))
-    held = {one.service: os.fstat(fd).st_ino for one, fd in earlier._holds.items()}
+    held = {one.name: os.fstat(fd).st_ino for one, fd in earlier._holds.items()}
 
     def script(worker: ScriptedWorker) -> None:
         assert not earlier.told(Retire)
@@ -93,9 +93,9 @@ async def test_workers_that_retire_hear_of_every_change_and_nobody_waits_for_the
     pool = await site.started_pool()
     earlier.silent = (Apply,)
     await pool.serve([serve("one", POD2)])
-    await pool.close([serve("two").service])
+    await pool.close([serve("two").name])
     await until(lambda: len(earlier.told(Apply)) == 2)
-    assert earlier.serves == {serve("one").service: serve("one", POD2)}
+    assert earlier.serves == {serve("one").name: serve("one", POD2)}
     assert earlier.fds == [0, 0]
     assert pool.behind == frozenset()
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from userproxy.model.filter import ConnectionFilter
     from userproxy.model.messages import Parts
     from userproxy.model.rows import ConnectionRow
-    from userproxy.model.service import ServicePortName
+    from userproxy.model.service import PoolName, ServicePortName
     from userproxy.model.state import Frontend, Serve, Target
     from userproxy.netfilter.bypass.claims import Taker
 
@@ -58,17 +58,17 @@ class InMemoryWorkers:
         self.start_error: Exception | None = None
         self.drained: asyncio.Future[int] | None = None
         self._journal = journal
-        self._serves: dict[ServicePortName, Serve] = {}
-        self._behind: set[ServicePortName] = set()
-        self._misses: asyncio.Queue[ServicePortName] = asyncio.Queue()
+        self._serves: dict[PoolName, Serve] = {}
+        self._behind: set[PoolName] = set()
+        self._misses: asyncio.Queue[PoolName] = asyncio.Queue()
 
     @property
-    def serves(self) -> dict[ServicePortName, Serve]:
+    def serves(self) -> dict[PoolName, Serve]:
         """Of `Workers`."""
         return dict(self._serves)
 
     @property
-    def behind(self) -> frozenset[ServicePortName]:
+    def behind(self) -> frozenset[PoolName]:
         """Of `Workers`."""
         return frozenset(self._behind)
 
@@ -95,15 +95,15 @@ class InMemoryWorkers:
             self._behind.add(await self._misses.get())
             fell_behind()
 
-    def miss(self, name: ServicePortName) -> None:
+    def miss(self, name: PoolName) -> None:
         """A worker that takes the place of another one fails to take over a Service port."""
         self._misses.put_nowait(name)
 
-    async def serve(self, serves: Iterable[Serve]) -> dict[ServicePortName, OSError]:
+    async def serve(self, serves: Iterable[Serve]) -> dict[PoolName, OSError]:
         """Of `Workers`."""
-        failures: dict[ServicePortName, OSError] = {}
+        failures: dict[PoolName, OSError] = {}
         for serve in serves:
-            name, known = serve.service, self._serves.get(serve.service)
+            name, known = serve.name, self._serves.get(serve.name)
             is_open = known is not None and known.listener == serve.listener
             number = 0 if is_open else self._obstacle(serve)
             self._journal.append(f"serve {name} on {serve.listener.port}{' fails' if number else ''}")
@@ -112,7 +112,7 @@ class InMemoryWorkers:
                 continue
             self._serves[name] = serve
             self._behind.discard(name)
-            if is_open and name in self.lagging:
+            if is_open and serve.service in self.lagging:
                 self._behind.add(name)
         return failures
 
@@ -121,7 +121,7 @@ class InMemoryWorkers:
             return errno.EADDRINUSE
         return self.unopenable.get(serve.service, 0)
 
-    async def close(self, names: Sequence[ServicePortName]) -> None:
+    async def close(self, names: Sequence[PoolName]) -> None:
         """Of `Workers`."""
         for name in names:
             self._journal.append(f"close {name}")

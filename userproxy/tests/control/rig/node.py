@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from userproxy.config import Config
-from userproxy.control.host_address import HostAddress
+from userproxy.control.health_ports import HealthPorts
+from userproxy.control.host_address import HostAddress, Surroundings
 from userproxy.control.pod_health import PodHealth
 from userproxy.control.port_file import HostPorts, PortFile
-from userproxy.control.reconcile import Reconciler
+from userproxy.control.reconcile import OnNode, Reconciler
 from userproxy.control.sides import Sides
 from userproxy.control.view import View
 from userproxy.model.address import Address
@@ -18,12 +19,13 @@ from userproxy.model.endpoint import Endpoint
 from userproxy.model.messages import BackendCount, ServiceCount, ServiceCounts, Totals
 from userproxy.model.rows import SourceStatus
 from userproxy.model.service import Path as TrafficPath
-from userproxy.model.service import Protocol, ServicePort, ServicePortName
+from userproxy.model.service import PoolName, Protocol, ServicePort, ServicePortName
 from userproxy.model.snapshot import Snapshot
 from userproxy.model.state import Frontend
 from userproxy.netfilter.conntrack.flows import Flow
 from userproxy.netfilter.conntrack.table import FlowTable
 from userproxy.tests.control.rig.neighbours import InMemoryKernel, InMemoryWorkers
+from userproxy.tests.services import cluster_ips
 from userproxy.tests.sockets import Clock, VirtualTimers
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def service(
 ) -> ServicePort:
     """A Service port; by default its address is 10.3.0.1:80."""
     addresses = tuple(map(Address.parse, frontends or ("10.3.0.1:80",)))
-    return ServicePort(name=name, protocol=protocol, frontends=addresses, path=path)
+    return ServicePort(name=name, protocol=protocol, entries=cluster_ips(*addresses), path=path)
 
 
 def endpoints(*pods: Address) -> tuple[Endpoint, ...]:
@@ -88,7 +90,9 @@ def tcp(frontend: str) -> Frontend:
 def counts(name: ServicePortName, *backends: BackendCount) -> ServiceCounts:
     """What one worker says of one Service port."""
     live = sum(backend.connections for backend in backends)
-    return ServiceCounts(services=(ServiceCount(service=name, connections=live, backends=backends),))
+    return ServiceCounts(
+        services=(ServiceCount(pool=PoolName.of(name), connections=live, backends=backends),)
+    )
 
 
 def totals(connections: int, counters: Counters | None = None) -> Totals:
@@ -150,8 +154,10 @@ class ControlSide:
             self.config,
             lambda: self.addresses[-1] if self.addresses else "",
             lambda ip: ip in self.addresses,
+            lambda: Surroundings(tuple(self.addresses), ("eth0",)),
         )
-        self.reconciler = Reconciler(self.config, self.sides, self.ports, self.view, address)
+        self.on_node = OnNode(self.ports, address, HealthPorts())
+        self.reconciler = Reconciler(self.config, self.sides, self.on_node, self.view)
 
     async def apply(self, wanted: Snapshot) -> list[str]:
         """Reconcile; returns what the neighbours were told."""
@@ -170,7 +176,7 @@ class ControlSide:
 
     def port(self, name: ServicePortName = WEB) -> int:
         """The host port that a Service port is served on; 0 if it has none."""
-        serve = self.reconciler.actual.serves.get(name)
+        serve = self.reconciler.actual.serves.get(PoolName.of(name))
         return serve.listener.port if serve else 0
 
     async def backends(self, name: ServicePortName = WEB) -> list[tuple[str, str, int]]:

@@ -78,7 +78,8 @@ class Program:
         self.source = InMemorySource()
         self.metrics = Metrics("redirect-to-host", side.counters)
         self.wrong: Exception | None = None
-        parts = Parts(side.config, self.source, side.sides, side.reconciler, side.view, self.metrics)
+        ports = side.on_node.health_ports
+        parts = Parts(side.config, self.source, side.sides, side.reconciler, ports, side.view, self.metrics)
         self.daemon = Daemon(parts, inherited)
         side.sides.pod_health.on_change = self.daemon.notify
 

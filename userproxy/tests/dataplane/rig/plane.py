@@ -70,7 +70,7 @@ class Plane:
         """Serve on a new listener."""
         sock = listen(Address("127.0.0.1", 0))
         serve = _serve(name, Address(*sock.getsockname()), backends, settings or Settings(check=NOT_CHECKED))
-        self.plane.serve([serve], {name: sock})
+        self.plane.serve([serve], {serve.name: sock})
         return serve
 
     def change(self, serve: Serve, *backends: net.socket, settings: Settings | None = None) -> Serve:
@@ -142,7 +142,7 @@ class Plane:
 
     def report(self, name: ServicePortName = WEB) -> list[ServiceCount]:
         """What it tells of a Service port, a part for each of its lives."""
-        return [count for count in self.plane.report() if count.service == name]
+        return [count for count in self.plane.report() if count.pool.service_port == name]
 
     def told(self, name: ServicePortName = WEB) -> list[tuple[str, str, int]]:
         """Of its backends: address, state and connections."""
@@ -190,7 +190,6 @@ def _serve(
     return Serve(
         service=name,
         listener=listener,
-        frontends=(),
         backends=tuple(Backend(address_of(backend)) for backend in backends),
         settings=settings,
     )

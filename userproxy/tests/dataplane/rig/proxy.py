@@ -56,16 +56,12 @@ class Proxy:
             resting=Watch(self.timers.loop, 0.1, Connection.wake),
             ended=self.table.remove,
         )
-        self.service = LiveService(
-            Serve(service=ServicePortName("shop", "cart", "http"), listener=LISTENER, frontends=())
-        )
+        self.service = LiveService(Serve(service=ServicePortName("shop", "cart", "http"), listener=LISTENER))
 
     def serve(self, *backends: socket) -> None:
         """Serve with these backends: sockets that are bound to their addresses."""
         known = tuple(Backend(Address(*backend.getsockname())) for backend in backends)
-        self.service.update(
-            Serve(service=self.service.pool.service, listener=LISTENER, frontends=(), backends=known)
-        )
+        self.service.update(Serve(service=self.service.pool.service, listener=LISTENER, backends=known))
 
     def accept(self, said: bytes = b"", *, finished: bool = False) -> tuple[Connection, socket]:
         """A new connection, and its client, who has said this much already, and maybe finished."""

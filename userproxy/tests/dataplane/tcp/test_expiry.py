@@ -26,7 +26,6 @@ def serve(settings: Settings, *backends: Backend) -> Serve:
     return Serve(
         service=ServicePortName("default", "web"),
         listener=Address("10.100.0.2", 10400),
-        frontends=(Address("10.3.0.1", 80),),
         backends=backends,
         settings=settings,
     )

@@ -19,6 +19,7 @@ from userproxy.model.snapshot import EMPTY, Snapshot
 from userproxy.ops.http.health import Health
 from userproxy.ops.http.metrics import Figures, Metrics
 from userproxy.ops.http.server import Pages, serve_http
+from userproxy.tests.services import cluster_ips
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 SOURCE = SourceStatus(kind="manifests", synced=True, stale_seconds=0.0)
 WEB = ServicePortName("default", "web")
-SNAPSHOT = Snapshot({WEB: ServicePort(name=WEB, protocol=Protocol.TCP, frontends=())}, {WEB: ()})
+SNAPSHOT = Snapshot({WEB: ServicePort(name=WEB, protocol=Protocol.TCP, entries=cluster_ips())}, {WEB: ()})
 
 
 class Daemon:
@@ -155,7 +156,9 @@ async def test_an_address_that_is_taken_is_one_line_and_is_tried_again() -> None
 
         async with asyncio.TaskGroup() as tasks:
             pages = Daemon().pages
-            task = tasks.create_task(serve_http(address, pages.probes(), "healthz-bind-address", {}, sleep))
+            task = tasks.create_task(
+                serve_http(address, pages.probes(), "healthz-bind-address", {}, sleep=sleep)
+            )
             await listening.wait()
             assert (await get(f"http://{address}/livez"))[0] == 200
             task.cancel()
@@ -171,7 +174,7 @@ async def test_whoever_connects_and_says_nothing_is_hung_up_on() -> None:
         tick.clear()
 
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(serve_http(address, Daemon().pages.probes(), "a-flag", {}, sleep))
+        task = tasks.create_task(serve_http(address, Daemon().pages.probes(), "a-flag", {}, sleep=sleep))
         await until_listening(address)
         reader, writer = await asyncio.open_connection(address.ip, address.port)
         for _ in range(3):
@@ -226,7 +229,7 @@ async def test_an_address_that_is_taken_leaves_no_listener_behind() -> None:
 
         address = Address(*owner.getsockname())
         with pytest.raises(asyncio.CancelledError):
-            await serve_http(address, Daemon().pages.probes(), "a-flag", listeners, sleep)
+            await serve_http(address, Daemon().pages.probes(), "a-flag", listeners, sleep=sleep)
         assert listeners == {}
 
 

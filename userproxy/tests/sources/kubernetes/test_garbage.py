@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from userproxy.model.snapshot import Node, Snapshot
-from userproxy.sources.decode import ServiceObject, decode_service
 from userproxy.sources.kubernetes import stores
 from userproxy.sources.kubernetes.failures import GoneError
 from userproxy.sources.kubernetes.source import KubernetesSource
+from userproxy.sources.services import decode_service
 from userproxy.tests.sources.kubernetes.scripted import (
     Answer,
     ScriptedServer,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from userproxy.sources import api
+    from userproxy.sources.decode import ServiceObject
 
 ONE, TWO = "default/server-service:http", "default/other:http"
 

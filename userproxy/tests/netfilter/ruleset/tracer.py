@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from userproxy.model.address import Address, canonical_ip
-from userproxy.netfilter.elements import Elements, protocol_elements
-from userproxy.netfilter.ruleset import (
-    STATE_NEW,
-    STATUS_DNAT,
+from userproxy.netfilter.elements.access import constant_elements
+from userproxy.netfilter.elements.table import Elements
+from userproxy.netfilter.ruleset.chains import STATE_NEW, STATUS_DNAT, ruleset
+from userproxy.netfilter.ruleset.language import (
     DnatBy,
     Equals,
     Field,
@@ -22,17 +22,18 @@ from userproxy.netfilter.ruleset import (
     JumpBy,
     Match,
     Note,
+    NotIn,
     Random,
     Rule,
     Simple,
-    ruleset,
 )
+from userproxy.netfilter.ruleset.sets import PROTOCOLS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from userproxy.model.state import NodeState
+    from userproxy.netfilter.ruleset.language import Chain, Key
 
-    from userproxy.model.state import Frontend, Target
-    from userproxy.netfilter.ruleset import Chain, Key
+_DSTNAT_HOOKS = ("prerouting", "output")
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +41,8 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
 
     source: str = "10.0.1.3"
     destination: Address
+    original: Address | None = None
+    device: str = ""
     protocol: int = 6
     state: int = STATE_NEW
     status: int = 0
@@ -47,25 +50,28 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kernel:
-    """Our table with these captures and guards; `draw` stands for the random number."""
+    """Our table in this state; `draw` stands for the random number. Counts what is looked up."""
 
-    def __init__(
-        self, captures: Mapping[Frontend, Target], draw: int = 0, guards: Iterable[Frontend] = ()
-    ) -> None:
-        held = Elements(captures, guards)
+    def __init__(self, state: NodeState, draw: int = 0) -> None:
+        held = Elements(state)
         self.draw = draw
-        self.ruleset = ruleset(held.sizes())
+        self.lookups = 0
+        self.ruleset = ruleset(held.made())
         self.chains = {chain.name: chain for chain in self.ruleset.chains}
         self.sets: dict[str, dict[bytes, bytes | str]] = {each.name: {} for each in self.ruleset.sets}
-        for element in [*held, *protocol_elements()]:
-            self.sets[element.set][element.key] = element.data or element.chain
+        self.ranges: dict[str, list[tuple[bytes, bytes]]] = {each.name: [] for each in self.ruleset.sets}
+        for element in [*held, *constant_elements()]:
+            if element.last:
+                self.ranges[element.set].append((element.key, element.last))
+            else:
+                self.sets[element.set][element.key] = element.data or element.chain
 
     def send(self, packet: Packet, *point: str) -> tuple[str, Packet]:
         """The verdict after these hooks in turn (`prerouting`, `input`), and the packet as it leaves them."""
         for each in point:
             base = [chain for chain in self.chains.values() if chain.hook and chain.hook.point == each]
             for chain in sorted(base, key=lambda chain: chain.hook.priority if chain.hook else 0):
-                if chain.hook and chain.hook.type == "nat" and not packet.state & STATE_NEW:
+                if chain.hook and chain.hook.type == "nat" and _is_settled(packet, each):
                     continue
                 verdict, packet = self._walk(chain, packet)
                 if verdict not in ("accept", ""):
@@ -86,16 +92,19 @@ class Kernel:
             case Jump(name) | Goto(name):
                 return self._walk(self.chains[name], packet)
             case JumpBy(key, name):
-                target = self.sets[name].get(self._key(key, packet))
+                target = self._find(key, name, packet)
                 return self._walk(self.chains[str(target)], packet) if target else ("", packet)
             case DnatBy(key, name):
-                data = self.sets[name].get(self._key(key, packet))
+                data = self._find(key, name, packet)
                 if not isinstance(data, bytes):
                     return "", packet
                 ip = ".".join(str(byte) for byte in data[:4])
                 destination = Address(canonical_ip(ip), int.from_bytes(data[4:6], "big"))
                 return "accept", msgspec.structs.replace(
-                    packet, destination=destination, status=packet.status | STATUS_DNAT
+                    packet,
+                    destination=destination,
+                    original=packet.destination,
+                    status=packet.status | STATUS_DNAT,
                 )
             case Simple() as simple:
                 return simple.value, packet
@@ -107,23 +116,49 @@ class Kernel:
             case HasAny(field, bits):
                 return bool({Field.STATE: packet.state, Field.STATUS: packet.status}[field] & bits)
             case In(key, name):
-                return self._key(key, packet) in self.sets[name]
-            case Note(key, name):
-                self.sets[name][self._key(key, packet)] = b""
+                return self._find(key, name, packet) is not None
+            case NotIn(key, name):
+                return self._find(key, name, packet) is None
+            case Note(key, name, data):
+                self.sets[name].setdefault(self._key(key, packet), self._key(data, packet))
                 return True
 
+    def _find(self, key: Key, name: str, packet: Packet) -> bytes | str | None:
+        self.lookups += name != PROTOCOLS.name  # of a byte: the kernel keeps a bitmap
+        packed = self._key(key, packet)
+        if any(first <= packed <= last for first, last in self.ranges[name]):
+            return ""
+        return self.sets[name].get(packed)
+
     def _key(self, key: Key, packet: Packet) -> bytes:
-        if len(key) == 1:
-            return bytes([packet.protocol])
-        return b"".join(self._part(part, packet) for part in key)
+        packed = b"".join(self._part(part, packet) for part in key)
+        return packed[:1] if key in ((Field.PROTOCOL,), (Field.FAMILY,)) else packed
 
     def _part(self, part: Field | Random, packet: Packet) -> bytes:
         if isinstance(part, Random):
             return (self.draw % part.modulus).to_bytes(4, sys.byteorder)
+        original = packet.original or packet.destination
         fields = {
-            Field.SOURCE: bytes(map(int, packet.source.split("."))),
-            Field.DESTINATION: bytes(map(int, packet.destination.ip.split("."))),
+            Field.FAMILY: bytes([packet.family, 0, 0, 0]),
+            Field.DEVICE: packet.device.encode().ljust(16, b"\0"),
+            Field.SOURCE: _ip(packet.source),
+            Field.DESTINATION: _ip(packet.destination.ip),
             Field.PROTOCOL: bytes([packet.protocol, 0, 0, 0]),
-            Field.PORT: packet.destination.port.to_bytes(2, "big") + bytes(2),
+            Field.PORT: _port(packet.destination),
+            Field.ORIGINAL_DESTINATION: _ip(original.ip),
+            Field.ORIGINAL_PORT: _port(original),
         }
         return fields[part]
+
+
+def _is_settled(packet: Packet, point: str) -> bool:
+    """Whether no more nat rules are asked about the packet's connection here."""
+    return not packet.state & STATE_NEW or (point in _DSTNAT_HOOKS and bool(packet.status & STATUS_DNAT))
+
+
+def _ip(ip: str) -> bytes:
+    return bytes(map(int, ip.split(".")))
+
+
+def _port(address: Address) -> bytes:
+    return address.port.to_bytes(2, "big") + bytes(2)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from userproxy.netfilter.ruleset import (
-    FAMILY_IPV4,
+from userproxy.netfilter.ruleset.language import (
     TABLE,
     Chain,
     DnatBy,
@@ -14,19 +13,24 @@ from userproxy.netfilter.ruleset import (
     In,
     Jump,
     JumpBy,
+    Key,
     Match,
     Note,
+    NotIn,
     Random,
     Rule,
     Ruleset,
     Set,
     Simple,
 )
+from userproxy.netfilter.ruleset.sets import IPV4
 
 _BITS = {
-    Field.STATE: {0x02: "established", 0x04: "related", 0x08: "new"},
+    Field.STATE: {0x01: "invalid", 0x02: "established", 0x04: "related", 0x08: "new"},
     Field.STATUS: {0x20: "dnat"},
 }
+_IS_IPV4 = Equals(Field.FAMILY, IPV4.number)
+_IMPLY_IPV4 = {Field.SOURCE, Field.DESTINATION}
 
 
 def render(ruleset: Ruleset) -> str:
@@ -38,8 +42,10 @@ def _set(spec: Set) -> str:
     key = " . ".join(each.value[0] for each in spec.key)
     data = "verdict" if spec.to_chain else " . ".join(each.value[0] for each in spec.data)
     kind = "map" if data else "set"
-    fades = f"\n\t\tflags dynamic,timeout\n\t\ttimeout {spec.fades}s" if spec.fades else ""
-    return f"\t{kind} {spec.name} {{\n\t\ttype {key}{' : ' if data else ''}{data}{fades}\n\t}}"
+    more = "\n\t\tflags interval" if spec.ranges else ""
+    if spec.fades:
+        more = f"\n\t\tsize {spec.most}\n\t\tflags dynamic,timeout\n\t\ttimeout {spec.fades}s"
+    return f"\t{kind} {spec.name} {{\n\t\ttype {key}{' : ' if data else ''}{data}{more}\n\t}}"
 
 
 def _chain(chain: Chain) -> str:
@@ -51,17 +57,13 @@ def _chain(chain: Chain) -> str:
 
 
 def rule(spec: Rule) -> str:
-    action = _action(spec)
-    # nft leaves out what a later `ip daddr` implies.
-    implied = "ip " in action or any(
-        isinstance(match, In | Note) and Field.DESTINATION in match.key for match in spec.matches
-    )
-    parts = [
-        _match(match)
-        for match in spec.matches
-        if not (implied and match == Equals(Field.FAMILY, FAMILY_IPV4))
-    ]
-    return " ".join([*parts, action])
+    """One line. nft leaves out what a later `ip daddr` implies."""
+    keys = [match.key for match in spec.matches if isinstance(match, In | NotIn | Note)]
+    if isinstance(spec.action, DnatBy | JumpBy):
+        keys.append(spec.action.key)
+    implied = any(_IMPLY_IPV4.intersection(key) for key in keys)
+    parts = [_match(match) for match in spec.matches if not (implied and match == _IS_IPV4)]
+    return " ".join([*parts, _action(spec)]).rstrip()
 
 
 def _match(match: Match) -> str:
@@ -75,8 +77,11 @@ def _match(match: Match) -> str:
             return f"{field.value} {','.join(names)}"
         case In(key, name):
             return f"{_key(key)} @{name}"
-        case Note(key, name):
-            return f"update @{name} {{ {_key(key)} }}"
+        case NotIn(key, name):
+            return f"{_key(key)} != @{name}"
+        case Note(key, name, data, seconds):
+            timeout = f" timeout {seconds}s" if seconds else ""
+            return f"update @{name} {{ {_key(key)}{timeout}{' : ' if data else ''}{_key(data)} }}"
 
 
 def _action(spec: Rule) -> str:
@@ -93,7 +98,7 @@ def _action(spec: Rule) -> str:
             return simple.value
 
 
-def _key(key: tuple[Field | Random, ...]) -> str:
+def _key(key: Key) -> str:
     return " . ".join(
         f"numgen random mod {part.modulus}" if isinstance(part, Random) else part.value for part in key
     )

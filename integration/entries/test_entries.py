@@ -1,0 +1,201 @@
+"""Who asks at which address of a Service, and which pods answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from integration.services import problems
+from integration.sockets import PATIENCE_SECONDS
+from userproxy.lab import objects
+from userproxy.lab.objects import Port
+from userproxy.lab.processes import wait_until
+from userproxy.lab.topology import HOST1, HOST2, SERVER1, SERVER2
+from userproxy.model.address import Address
+from userproxy.ops.client import AdminClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from userproxy.lab.deployment import Lab
+    from userproxy.lab.objects import Object, ServiceSpec
+
+NODE_PORT = 30080
+HEALTH_PORT = 32080
+CLUSTER_IP = Address("10.3.240.1", 80)
+EXTERNAL_IP = Address("192.0.2.1", 80)
+LOAD_BALANCER_IP = Address("192.0.2.2", 80)
+ENTRIES = {
+    "cluster IP": CLUSTER_IP,
+    "node port": Address(HOST1.ip, NODE_PORT),
+    "external IP": EXTERNAL_IP,
+    "load balancer IP": LOAD_BALANCER_IP,
+}
+FROM_OUTSIDE = {name: address for name, address in ENTRIES.items() if name != "cluster IP"}
+BOTH = {"server1", "server2"}
+
+OFTEN = 24
+"""So many requests, at random, miss one of two pods once in 8 million times."""
+
+
+class Answer(NamedTuple):
+    """Which pod answered, and whom it saw."""
+
+    pod: str
+    client: str
+
+
+def ask(lab: Lab, member: str, address: Address, times: int = 1) -> list[Answer]:
+    """Who answers these requests, each on a connection of its own."""
+    urls = [f"http://{address}/"] * times
+    done = lab.exec(member, "curl", "-sS", "--max-time", "3", "-H", "Connection: close", *urls, check=False)
+    return [
+        Answer(*found) for found in re.findall(r"^(\w+) answers ([\d.]+):\d+$", done.stdout, re.MULTILINE)
+    ]
+
+
+def pods_at(lab: Lab, member: str, address: Address) -> set[str]:
+    """The pods that answer, of many requests; empty if nobody does."""
+    if not ask(lab, member, address):
+        return set()
+    answers = ask(lab, member, address, OFTEN)
+    assert len(answers) == OFTEN, "some are answered, and some are not"
+    return {answer.pod for answer in answers}
+
+
+def web(pods: Sequence[str], **spec: object) -> list[Object]:
+    """A Service of a load balancer, with every kind of address, and its pods on both nodes."""
+    fields: ServiceSpec = {"type": "LoadBalancer", "externalIPs": [EXTERNAL_IP.ip], **spec}  # type: ignore[typeddict-item]
+    service = objects.service(
+        "web",
+        [CLUSTER_IP.ip],
+        [Port(80, 8080, node_port=NODE_PORT)],
+        ingress=[{"ip": LOAD_BALANCER_IP.ip}],
+        **fields,
+    )
+    where = {"server1": (SERVER1.ip, HOST1.name), "server2": (SERVER2.ip, HOST2.name)}
+    return [
+        service,
+        objects.endpoint_slice(
+            "web", "web", [Port(80, 8080)], [objects.endpoint(*where[pod]) for pod in pods]
+        ),
+    ]
+
+
+@contextlib.contextmanager
+def published(lab: Lab, pods: Sequence[str] = ("server1", "server2"), **spec: object) -> Iterator[None]:
+    """The Service for the time of the block, from when every entry is there."""
+    lab.write_manifest("web.json", json.dumps(objects.listed(web(pods, **spec))))
+    wait_until("web is served", lambda: len(_frontends(lab)) >= len(ENTRIES), PATIENCE_SECONDS)
+    try:
+        yield
+    finally:
+        lab.remove_manifest("web.json")
+        wait_until("web is gone", lambda: not _frontends(lab), PATIENCE_SECONDS)
+
+
+def _frontends(lab: Lab) -> Sequence[str]:
+    with AdminClient(lab.admin_socket("host1")) as admin:
+        found = [row for row in admin.services() if row.service == "default/web"]
+    return [frontend for row in found for frontend in row.frontends]
+
+
+@pytest.mark.parametrize("member", ["client", "host1"])
+@pytest.mark.parametrize("address", ENTRIES.values(), ids=ENTRIES)
+def test_pods_and_the_node_reach_every_pod_at_every_entry(lab: Lab, member: str, address: Address) -> None:
+    with published(lab):
+        assert pods_at(lab, member, address) == BOTH
+    assert ask(lab, member, address) == [], "it is gone"
+
+
+@pytest.mark.parametrize("address", FROM_OUTSIDE.values(), ids=FROM_OUTSIDE)
+def test_clients_from_outside_reach_every_pod_where_the_service_is_open_to_them(
+    lab: Lab, address: Address
+) -> None:
+    with published(lab):
+        assert pods_at(lab, "gateway", address) == BOTH
+
+
+def test_cluster_ips_are_closed_to_clients_from_outside(lab: Lab) -> None:
+    with published(lab):
+        assert pods_at(lab, "gateway", CLUSTER_IP) == set()
+        assert pods_at(lab, "client", CLUSTER_IP) == BOTH
+
+
+def test_node_ports_answer_at_loopback_too(lab: Lab) -> None:
+    with published(lab):
+        assert pods_at(lab, "host1", Address("127.0.0.1", NODE_PORT)) == BOTH
+
+
+@pytest.mark.parametrize("address", FROM_OUTSIDE.values(), ids=FROM_OUTSIDE)
+def test_with_the_policy_local_clients_from_outside_reach_pods_of_this_node_alone(
+    lab: Lab, address: Address
+) -> None:
+    with published(lab, externalTrafficPolicy="Local"):
+        assert pods_at(lab, "gateway", address) == {"server1"}
+        assert pods_at(lab, "client", address) == BOTH, "pods are not from outside"
+        assert pods_at(lab, "host1", address) == BOTH, "nor is the node"
+
+
+@pytest.mark.parametrize("address", FROM_OUTSIDE.values(), ids=FROM_OUTSIDE)
+def test_with_the_policy_local_and_no_pod_here_clients_from_outside_reach_nobody(
+    lab: Lab, address: Address
+) -> None:
+    with published(lab, ["server2"], externalTrafficPolicy="Local"):
+        assert pods_at(lab, "gateway", address) == set()
+        assert pods_at(lab, "client", address) == {"server2"}
+
+
+def test_with_the_internal_policy_local_pods_reach_those_of_this_node_alone(lab: Lab) -> None:
+    with published(lab, internalTrafficPolicy="Local"):
+        assert pods_at(lab, "client", CLUSTER_IP) == {"server1"}
+        assert pods_at(lab, "gateway", FROM_OUTSIDE["node port"]) == BOTH
+
+
+def test_on_the_path_to_pods_a_local_pod_sees_who_asks(lab: Lab) -> None:
+    with published(lab, externalTrafficPolicy="Local"):
+        with AdminClient(lab.admin_socket("host1")) as admin:
+            path = next(row.path for row in admin.services() if row.service == "default/web")
+        (answer,) = ask(lab, "gateway", FROM_OUTSIDE["node port"])
+        assert (answer.client == lab.deployment.gateway_ip) == (path == "redirect-to-pod")
+
+
+@pytest.mark.parametrize("address", FROM_OUTSIDE.values(), ids=FROM_OUTSIDE)
+def test_a_load_balancer_s_source_ranges_hold_at_its_address_alone(lab: Lab, address: Address) -> None:
+    with published(lab, loadBalancerSourceRanges=["203.0.113.0/24"]):
+        admitted = set() if address == LOAD_BALANCER_IP else BOTH
+        assert pods_at(lab, "gateway", address) == admitted
+    with published(lab, loadBalancerSourceRanges=["203.0.113.0/24", f"{lab.deployment.gateway_ip}/32"]):
+        assert pods_at(lab, "gateway", address) == BOTH
+
+
+@pytest.mark.parametrize("member", ["client", "host1", "gateway"])
+def test_a_client_keeps_its_pod_at_every_entry(lab: Lab, member: str) -> None:
+    entries = FROM_OUTSIDE if member == "gateway" else ENTRIES
+    with published(lab, sessionAffinity="ClientIP"):
+        for address in entries.values():
+            assert len(pods_at(lab, member, address)) == 1
+
+
+def test_load_balancers_are_told_of_pods_on_this_node(lab: Lab) -> None:
+    def told() -> tuple[str, object]:
+        url = f"http://{HOST1.ip}:{HEALTH_PORT}/"
+        done = lab.exec("gateway", "curl", "-sS", "--max-time", "1", "-w", "\n%{http_code}", url, check=False)
+        body, _, code = done.stdout.rpartition("\n")
+        return code, json.loads(body)["localEndpoints"] if body else None
+
+    policy: dict[str, Any] = {"externalTrafficPolicy": "Local", "healthCheckNodePort": HEALTH_PORT}
+    with published(lab, **policy):
+        wait_until("load balancers are told of server1", lambda: told() == ("200", 1), PATIENCE_SECONDS)
+    with published(lab, ["server2"], **policy):
+        wait_until("load balancers are told to stay away", lambda: told() == ("503", 0), PATIENCE_SECONDS)
+    wait_until("nobody answers them", lambda: told() == ("000", None), PATIENCE_SECONDS)
+
+
+def test_nothing_is_reported_of_it(lab: Lab) -> None:
+    with published(lab):
+        assert problems(lab) == ()

@@ -1,0 +1,106 @@
+"""Captures as elements, and back."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from userproxy.model.state import Drop, Frontend, Refuse, Target, ToListener, ToPods
+from userproxy.netfilter.elements.element import Element
+from userproxy.netfilter.elements.packing import INDEX, PACKINGS, Packing, packing_of
+from userproxy.netfilter.ruleset.made import Pick, Pin, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from userproxy.model.address import Address
+
+
+def elements_of(frontend: Frontend, target: Target | None) -> list[Element]:
+    """The elements that make the kernel send a frontend's packets to its target.
+
+    Raises:
+        ValueError: an address that cannot be captured, or no pods.
+    """
+    if target is None:
+        return []
+    packing = packing_of(frontend.address.ip)
+    key = packing.frontend(frontend)
+    elements = [Element(packing.family.own.name, key)] if frontend.outside else []
+    side = packing.family.side(outside=frontend.outside)
+    match target:
+        case ToListener(listener):
+            elements.append(Element(side.listeners.name, key, packing.address(listener)))
+        case ToPods():
+            elements += _pod_elements(packing, key, frontend, target)
+        case Refuse():
+            elements += [Element(side.checked.name, key), Element(side.refused.name, key)]
+        case Drop():
+            elements += [Element(side.checked.name, key), Element(side.dropped.name, key)]
+    return elements
+
+
+def _pod_elements(packing: Packing, key: bytes, frontend: Frontend, target: ToPods) -> list[Element]:
+    if not target.pods:
+        raise ValueError(f"{frontend.address} has no pods to go to; refuse it instead")
+    side = packing.family.side(outside=frontend.outside)
+    seconds = math.ceil(target.affinity or 0)
+    pick = Pick(len(target.pods), bool(seconds), frontend.outside)
+    addresses = [packing.address(pod) for pod in target.pods]
+    elements = [Element(side.sizes.name, key, chain=pick.name)]
+    pods = side.pods.name
+    elements += [Element(pods, key + INDEX.pack(index), pod) for index, pod in enumerate(addresses)]
+    # Two pods of one Service port may share an address (two container ports): one hairpin, used twice.
+    hairpins, size = packing.family.hairpins.name, packing.family.address.size
+    elements += [Element(hairpins, pod[:size] * 2) for pod in addresses]
+    if target.masquerade:
+        elements.append(Element(side.masquerade.name, key))
+    if seconds:
+        pin, members = Pin(seconds, frontend.outside).name, side.members.name
+        elements += [Element(members, key + pod, chain=pin) for pod in addresses]
+    return elements
+
+
+def captures_of(elements: Iterable[Element]) -> dict[Frontend, Target]:
+    """The captures that a table's elements amount to; what makes no sense is left out."""
+    by_set: dict[str, list[Element]] = {}
+    for element in elements:
+        by_set.setdefault(element.set, []).append(element)
+    captures: dict[Frontend, Target] = {}
+    for packing in PACKINGS:
+        for outside in (False, True):
+            captures |= _captures_of_side(packing, by_set, outside=outside)
+    return captures
+
+
+def _captures_of_side(
+    packing: Packing, by_set: dict[str, list[Element]], *, outside: bool
+) -> dict[Frontend, Target]:
+    side = packing.family.side(outside=outside)
+
+    def found(name: str) -> Iterable[Element]:
+        return (each for each in by_set.get(name, ()) if packing.is_frontend(each.key))
+
+    def frontend(element: Element) -> Frontend:
+        return packing.unpack_frontend(element.key, outside=outside)
+
+    captures: dict[Frontend, Target] = {
+        frontend(each): ToListener(packing.unpack_address(each.data)) for each in found(side.listeners.name)
+    }
+    captures |= {frontend(each): Refuse() for each in found(side.refused.name)}
+    captures |= {frontend(each): Drop() for each in found(side.dropped.name)}
+    masqueraded = {each.key for each in found(side.masquerade.name)}
+    pods: dict[bytes, dict[int, Address]] = {}
+    for each in found(side.pods.name):
+        key, (index,) = each.key[: packing.frontend_size], INDEX.unpack(each.key[packing.frontend_size :])
+        pods.setdefault(key, {})[index] = packing.unpack_address(each.data)
+    pins = {each.key[: packing.frontend_size]: parse(each.chain) for each in found(side.members.name)}
+    for each in found(side.sizes.name):
+        pick, pin, of_key = parse(each.chain), pins.get(each.key), pods.get(each.key, {})
+        if isinstance(pick, Pick) and sorted(of_key) == list(range(pick.size)):
+            captures[frontend(each)] = ToPods(
+                tuple(of_key[index] for index in range(pick.size)),
+                masquerade=each.key in masqueraded,
+                affinity=float(pin.seconds) if pick.sticky and isinstance(pin, Pin) else None,
+            )
+    return captures

@@ -1,0 +1,199 @@
+"""What the rules are written in: the part of nftables that we use, as values."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+TABLE = "userproxy"
+
+
+class Datatype(enum.Enum):
+    """What a field of a key is to nft: its name, number and size in bytes.
+
+    Addresses and ports are in network order, the others in the host's.
+    """
+
+    NF_PROTO = ("nf_proto", 2, 1)
+    IPV4_ADDR = ("ipv4_addr", 7, 4)
+    INET_PROTO = ("inet_proto", 12, 1)
+    INET_SERVICE = ("inet_service", 13, 2)
+    MARK = ("mark", 19, 4)
+    """A plain number of 32 bits in the host's byte order: nft has no other name for one in a key."""
+    IFNAME = ("ifname", 41, 16)
+
+    @property
+    def number(self) -> int:
+        """The number by which nft, not the kernel, knows the type when it lists a set."""
+        return self.value[1]
+
+    @property
+    def size(self) -> int:
+        """Bytes, unpadded."""
+        return self.value[2]
+
+
+class Field(enum.Enum):
+    """What is read from a packet or from its connection, as nft writes it."""
+
+    FAMILY = "meta nfproto"
+    PROTOCOL = "meta l4proto"
+    DEVICE = "meta iifname"
+    SOURCE = "ip saddr"
+    DESTINATION = "ip daddr"
+    PORT = "th dport"
+    ORIGINAL_DESTINATION = "ct original ip daddr"
+    ORIGINAL_PORT = "ct original proto-dst"
+    STATE = "ct state"
+    STATUS = "ct status"
+
+
+class Random(msgspec.Struct, frozen=True):
+    """A random number, evenly from 0 to `modulus` - 1."""
+
+    modulus: int
+
+
+Key = tuple[Field | Random, ...]
+
+
+class Equals(msgspec.Struct, frozen=True):
+    """The field has this value."""
+
+    field: Field
+    value: int
+
+
+class HasAny(msgspec.Struct, frozen=True):
+    """At least one of these bits is set in the field."""
+
+    field: Field
+    bits: int
+
+
+class In(msgspec.Struct, frozen=True):
+    """The key is an element of the set."""
+
+    key: Key
+    set: str
+
+
+class NotIn(msgspec.Struct, frozen=True):
+    """The key is no element of the set."""
+
+    key: Key
+    set: str
+
+
+class Note(msgspec.Struct, frozen=True):
+    """The kernel notes the key in the set or map, or that it was seen again. Holds unless that is full.
+
+    Attributes:
+        key: to note.
+        set: where.
+        data: what to put under the key, in a map; what is there already stays.
+        seconds: after which the kernel forgets it; 0: as the set has it.
+    """
+
+    key: Key
+    set: str
+    data: Key = ()
+    seconds: int = 0
+
+
+Match = Equals | HasAny | In | NotIn | Note
+
+
+class DnatBy(msgspec.Struct, frozen=True):
+    """Rewrite the destination to what the map has under the key, and leave; no such key: go on."""
+
+    key: Key
+    map: str
+
+
+class JumpBy(msgspec.Struct, frozen=True):
+    """Jump to the chain that the map has under the key; no such key: go on."""
+
+    key: Key
+    map: str
+
+
+class Jump(msgspec.Struct, frozen=True):
+    """Walk another chain, and come back unless it decides."""
+
+    chain: str
+
+
+class Goto(msgspec.Struct, frozen=True):
+    """Walk another chain instead of the rest of this one."""
+
+    chain: str
+
+
+class Simple(enum.Enum):
+    """A decision without arguments, as nft writes it."""
+
+    ACCEPT = "accept"
+    DROP = "drop"
+    CONTINUE = ""
+    MASQUERADE = "masquerade"
+    MASQUERADE_AT_RANDOM = "masquerade fully-random"
+    RESET = "reject with tcp reset"
+    UNREACHABLE = "reject"  # with icmpx port-unreachable, which nft does not spell out
+
+
+Action = DnatBy | JumpBy | Jump | Goto | Simple
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """If all matches hold, the action."""
+
+    matches: tuple[Match, ...]
+    action: Action
+
+
+class Hook(msgspec.Struct, frozen=True):
+    """Where a base chain is attached: `type nat hook prerouting priority -100`."""
+
+    type: str
+    point: str
+    priority: int
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """Rules in order; a base chain has a hook, and accepts what no rule decides."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    hook: Hook | None = None
+
+
+class Set(msgspec.Struct, frozen=True):
+    """A set, or a map if there is something under each key.
+
+    Attributes:
+        name: within the table.
+        key: the types of the key's fields.
+        data: the types of the value's fields; none for a set, or for a map to chains.
+        to_chain: whether this is a map to chains.
+        ranges: whether the last field of an element is a range.
+        fades: if rules put elements in it: seconds after which the kernel forgets one, unless the rule says
+            otherwise; else 0.
+        most: if rules put elements in it: how many it holds at most.
+    """
+
+    name: str
+    key: tuple[Datatype, ...]
+    data: tuple[Datatype, ...] = ()
+    to_chain: bool = False
+    ranges: bool = False
+    fades: int = 0
+    most: int = 0
+
+
+class Ruleset(msgspec.Struct, frozen=True):
+    """The static part of our table."""
+
+    sets: tuple[Set, ...]
+    chains: tuple[Chain, ...]

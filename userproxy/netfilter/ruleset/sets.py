@@ -1,0 +1,185 @@
+"""The maps and sets that rules look things up in, and the keys that they are looked up by.
+
+What holds an address is there once for each family; what holds frontends, once more for those that only
+packets from outside are meant for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from userproxy.netfilter.ruleset.language import Datatype, Equals, Field, In, Key, Match, NotIn, Rule, Set
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+USED_SECONDS = 60
+MOST_USED = 65_536
+"""More than there are Service ports on a node."""
+PIN_SECONDS = 10_800
+"""As the API has it by default; each rule says its own."""
+MOST_PINS = 65_536
+"""Clients with affinity, each with each of its frontends: 8 MB when it is full, and half a second to read."""
+
+PROTOCOLS = Set("protocols", (Datatype.INET_PROTO,))
+UPLINKS = Set("uplinks", (Datatype.IFNAME,))
+CLOSED = Set("closed", (Datatype.NF_PROTO,))
+"""The families whose cluster IPs cannot be reached from outside: all, or none."""
+
+
+class Side(msgspec.Struct, frozen=True):
+    """Where frontends are looked up: those for everybody, or those for packets from outside.
+
+    Attributes:
+        prefix: of the names of its sets and chains.
+        checked: frontends that are in `refused`, in `dropped`, or in the family's `ranged`: most are not.
+        refused: frontends to refuse.
+        dropped: frontends to drop.
+        listeners: to our listener.
+        sizes: to the chain that picks one of so many pods.
+        pods: to a pod, by its index too.
+        masquerade: frontends that give packets from outside the node's own address.
+        used: frontends to which a new connection was sent lately.
+        members: of frontends with affinity, each with each of its pods: to the chain that pins a client.
+        pins: from a client, with a frontend, to the pod that it keeps.
+    """
+
+    prefix: str
+    checked: Set
+    refused: Set
+    dropped: Set
+    listeners: Set
+    sizes: Set
+    pods: Set
+    masquerade: Set
+    used: Set
+    members: Set
+    pins: Set
+
+    @property
+    def sets(self) -> tuple[Set, ...]:
+        """All of them."""
+        return tuple(value for value in msgspec.structs.astuple(self) if isinstance(value, Set))
+
+
+class Family(msgspec.Struct, frozen=True):
+    """What differs between IPv4 and IPv6: a second value beside `IPV4` is what IPv6 would take here.
+
+    Attributes:
+        number: the kernel's (NFPROTO_IPV4).
+        address: the type of an address.
+        source: of a packet.
+        destination: of a packet.
+        original_destination: of a packet's connection, before it was translated.
+        anywhere: frontends for packets from anywhere.
+        outside: frontends for packets from outside, which go before those.
+        own: the frontends that are in `outside` at all.
+        ranged: frontends that only clients in `ranges` may reach, from outside or not.
+        ranges: those frontends, each with networks of clients.
+        inside: networks from which no packet is from outside.
+        cluster_ips: those of our Services.
+        guarded: listeners that nobody is to reach but through a Service.
+        hairpins: pods, each with itself.
+    """
+
+    number: int
+    address: Datatype
+    source: Field
+    destination: Field
+    original_destination: Field
+    anywhere: Side
+    outside: Side
+    own: Set
+    ranged: Set
+    ranges: Set
+    inside: Set
+    cluster_ips: Set
+    guarded: Set
+    hairpins: Set
+
+    @property
+    def frontend(self) -> Key:
+        """The key of a packet's frontend."""
+        return self.destination, Field.PROTOCOL, Field.PORT
+
+    @property
+    def original_frontend(self) -> Key:
+        """The same of a packet that was translated."""
+        return self.original_destination, Field.PROTOCOL, Field.ORIGINAL_PORT
+
+    @property
+    def pod(self) -> Key:
+        """Where a packet goes that was translated."""
+        return self.destination, Field.PORT
+
+    @property
+    def candidate(self) -> tuple[Match, ...]:
+        """Holds for a packet that may be for a Service."""
+        return Equals(Field.FAMILY, self.number), In((Field.PROTOCOL,), PROTOCOLS.name)
+
+    @property
+    def from_outside(self) -> tuple[Match, ...]:
+        """Holds for a packet from outside, in prerouting and postrouting."""
+        return In((Field.DEVICE,), UPLINKS.name), NotIn((self.source,), self.inside.name)
+
+    @property
+    def sets(self) -> tuple[Set, ...]:
+        """All of them."""
+        access = (self.own, self.ranged, self.ranges, self.inside, self.cluster_ips, self.guarded)
+        return (*self.anywhere.sets, *self.outside.sets, *access, self.hairpins)
+
+    def side(self, *, outside: bool) -> Side:
+        """Where its frontends for packets from outside, or from anywhere, are looked up."""
+        return self.outside if outside else self.anywhere
+
+
+def _side(prefix: str, suffix: str, address: Datatype) -> Side:
+    destination = (address, Datatype.INET_SERVICE)
+    frontend = (address, Datatype.INET_PROTO, Datatype.INET_SERVICE)
+
+    def name(what: str) -> str:
+        return f"{prefix}{what}{suffix}"
+
+    return Side(
+        prefix=prefix,
+        checked=Set(name("checked"), frontend),
+        refused=Set(name("refused"), frontend),
+        dropped=Set(name("dropped"), frontend),
+        listeners=Set(name("listeners"), frontend, data=destination),
+        sizes=Set(name("sizes"), frontend, to_chain=True),
+        pods=Set(name("pods"), (*frontend, Datatype.MARK), data=destination),
+        masquerade=Set(name("masquerade"), frontend),
+        used=Set(name("used"), frontend, fades=USED_SECONDS, most=MOST_USED),
+        members=Set(name("members"), (*frontend, *destination), to_chain=True),
+        pins=Set(name("affinity"), (address, *frontend), destination, fades=PIN_SECONDS, most=MOST_PINS),
+    )
+
+
+OUTSIDE_PREFIX = "outside-"
+_FRONTEND4 = (Datatype.IPV4_ADDR, Datatype.INET_PROTO, Datatype.INET_SERVICE)
+IPV4 = Family(
+    number=2,
+    address=Datatype.IPV4_ADDR,
+    source=Field.SOURCE,
+    destination=Field.DESTINATION,
+    original_destination=Field.ORIGINAL_DESTINATION,
+    anywhere=_side("", "4", Datatype.IPV4_ADDR),
+    outside=_side(OUTSIDE_PREFIX, "4", Datatype.IPV4_ADDR),
+    own=Set("outside4", _FRONTEND4),
+    ranged=Set("ranged4", _FRONTEND4),
+    ranges=Set("ranges4", (*_FRONTEND4, Datatype.IPV4_ADDR), ranges=True),
+    inside=Set("inside4", (Datatype.IPV4_ADDR,), ranges=True),
+    cluster_ips=Set("cluster-ips4", (Datatype.IPV4_ADDR,)),
+    guarded=Set("guarded4", _FRONTEND4),
+    hairpins=Set("hairpins4", (Datatype.IPV4_ADDR, Datatype.IPV4_ADDR)),
+)
+FAMILIES = (IPV4,)
+
+SETS = (PROTOCOLS, UPLINKS, CLOSED, *(spec for family in FAMILIES for spec in family.sets))
+
+
+def each(rules: Callable[[Family], tuple[Rule, ...]]) -> tuple[Rule, ...]:
+    """The rules of all families."""
+    return tuple(rule for family in FAMILIES for rule in rules(family))

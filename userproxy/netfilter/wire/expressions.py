@@ -1,0 +1,199 @@
+"""Matches and actions as the expressions that the kernel runs.
+
+A key is loaded into registers of 4 bytes ("slots"), each field from the next one on, and looked up from
+there. What a map has under it takes its place.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from userproxy.netfilter.ruleset.language import (
+    Action,
+    DnatBy,
+    Equals,
+    Field,
+    Goto,
+    HasAny,
+    In,
+    Jump,
+    JumpBy,
+    Key,
+    Match,
+    Note,
+    NotIn,
+    Random,
+    Rule,
+    Simple,
+)
+
+Attributes = list[tuple[str, Any]]
+JUMP, GOTO, ACCEPT, DROP = -3, -4, 1, 0
+
+_REGISTER_BASE = 8  # NFT_REG32_00; registers of 4 bytes, 4 of which are one NFT_REG_1
+_VERDICT_REGISTER = 0
+_UPDATE = 1  # NFT_DYNSET_OP_UPDATE: add an element, or have its time begin anew
+_INVERTED = "NFT_LOOKUP_F_INV"
+_FULLY_RANDOM = "NF_NAT_RANGE_PROTO_RANDOM_FULLY"
+_ORIGINAL_DIRECTION = 0  # IP_CT_DIR_ORIGINAL
+
+_LOADS: dict[Field, tuple[str, dict[str, int]]] = {
+    Field.FAMILY: ("meta", {"NFTA_META_KEY": 15}),
+    Field.PROTOCOL: ("meta", {"NFTA_META_KEY": 16}),
+    Field.DEVICE: ("meta", {"NFTA_META_KEY": 6}),
+    Field.SOURCE: ("payload", {"NFTA_PAYLOAD_BASE": 1, "NFTA_PAYLOAD_OFFSET": 12, "NFTA_PAYLOAD_LEN": 4}),
+    Field.DESTINATION: (
+        "payload",
+        {"NFTA_PAYLOAD_BASE": 1, "NFTA_PAYLOAD_OFFSET": 16, "NFTA_PAYLOAD_LEN": 4},
+    ),
+    Field.PORT: ("payload", {"NFTA_PAYLOAD_BASE": 2, "NFTA_PAYLOAD_OFFSET": 2, "NFTA_PAYLOAD_LEN": 2}),
+    Field.ORIGINAL_DESTINATION: ("ct", {"NFTA_CT_KEY": 20, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
+    Field.ORIGINAL_PORT: ("ct", {"NFTA_CT_KEY": 12, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
+    Field.STATE: ("ct", {"NFTA_CT_KEY": 0}),
+    Field.STATUS: ("ct", {"NFTA_CT_KEY": 2}),
+}
+_SLOTS = {Field.DEVICE: 4}  # of all others: 1
+_DESTINATION_REGISTER = {"meta": "NFTA_META_DREG", "payload": "NFTA_PAYLOAD_DREG", "ct": "NFTA_CT_DREG"}
+
+
+def expressions_of(rule: Rule) -> list[Attributes]:
+    """What the kernel runs for a rule, in order."""
+    return [expression for match in rule.matches for expression in _match(match)] + _action(rule.action)
+
+
+def _expression(name: str, attrs: Attributes) -> Attributes:
+    return [("NFTA_EXPR_NAME", name), ("NFTA_EXPR_DATA", {"attrs": attrs})]
+
+
+def _register(slot: int) -> int:
+    """A 4-byte register as the kernel itself names it: the 16-byte one if it is that one's beginning."""
+    return slot // 4 + 1 if slot % 4 == 0 else _REGISTER_BASE + slot
+
+
+def _slots(*fields: Field | Random) -> int:
+    return sum(_SLOTS.get(field, 1) if isinstance(field, Field) else 1 for field in fields)
+
+
+def _load(field: Field | Random, slot: int) -> Attributes:
+    if isinstance(field, Random):
+        return _expression(
+            "numgen",
+            [("NFTA_NG_DREG", _register(slot)), ("NFTA_NG_MODULUS", field.modulus), ("NFTA_NG_TYPE", 1)],
+        )
+    name, attrs = _LOADS[field]
+    return _expression(name, [(_DESTINATION_REGISTER[name], _register(slot)), *attrs.items()])
+
+
+def _load_key(key: Key) -> list[Attributes]:
+    return [_load(field, _slots(*key[:index])) for index, field in enumerate(key)]
+
+
+def _lookup(set_name: str, destination: int | None = None, *, inverted: bool = False) -> Attributes:
+    attrs: Attributes = [
+        ("NFTA_LOOKUP_SET", set_name),
+        ("NFTA_LOOKUP_SREG", _register(0)),
+        ("NFTA_LOOKUP_FLAGS", {_INVERTED} if inverted else set()),
+    ]
+    if destination is not None:
+        attrs.append(("NFTA_LOOKUP_DREG", destination))
+    return _expression("lookup", attrs)
+
+
+def _compare(operation: int, value: bytes) -> Attributes:
+    data = {"attrs": [("NFTA_DATA_VALUE", value)]}
+    return _expression(
+        "cmp", [("NFTA_CMP_SREG", _register(0)), ("NFTA_CMP_OP", operation), ("NFTA_CMP_DATA", data)]
+    )
+
+
+def _has_any(match: HasAny) -> list[Attributes]:
+    mask = {"attrs": [("NFTA_DATA_VALUE", struct.pack("=I", match.bits))]}
+    zero = {"attrs": [("NFTA_DATA_VALUE", bytes(4))]}
+    masked = _expression(
+        "bitwise",
+        [
+            ("NFTA_BITWISE_SREG", _register(0)),
+            ("NFTA_BITWISE_DREG", _register(0)),
+            ("NFTA_BITWISE_LEN", 4),
+            ("NFTA_BITWISE_MASK", mask),
+            ("NFTA_BITWISE_XOR", zero),
+        ],
+    )
+    return [_load(match.field, 0), masked, _compare(1, bytes(4))]
+
+
+def _note(note: Note) -> list[Attributes]:
+    behind = _slots(*note.key)
+    attrs: Attributes = [
+        ("NFTA_DYNSET_SET_NAME", note.set),
+        ("NFTA_DYNSET_OP", _UPDATE),
+        ("NFTA_DYNSET_SREG_KEY", _register(0)),
+    ]
+    if note.data:
+        attrs.append(("NFTA_DYNSET_SREG_DATA", _register(behind)))
+    if note.seconds:
+        attrs.append(("NFTA_DYNSET_TIMEOUT", note.seconds * 1000))
+    return [*_load_key((*note.key, *note.data)), _expression("dynset", attrs)]
+
+
+def _match(match: Match) -> list[Attributes]:
+    match match:
+        case Equals(field, value):
+            return [_load(field, 0), _compare(0, bytes([value]))]
+        case HasAny():
+            return _has_any(match)
+        case In(key, set_name) | NotIn(key, set_name):
+            return [*_load_key(key), _lookup(set_name, inverted=isinstance(match, NotIn))]
+        case Note():
+            return _note(match)
+
+
+_VERDICTS = {Simple.ACCEPT: ACCEPT, Simple.DROP: DROP}
+_DECISIONS: dict[Simple, tuple[str, Attributes]] = {
+    Simple.MASQUERADE: ("masq", []),
+    Simple.MASQUERADE_AT_RANDOM: ("masq", [("NFTA_MASQ_FLAGS", {_FULLY_RANDOM})]),
+    Simple.RESET: ("reject", [("NFTA_REJECT_TYPE", 1)]),
+    Simple.UNREACHABLE: ("reject", [("NFTA_REJECT_TYPE", 2), ("NFTA_REJECT_ICMP_CODE", 1)]),
+}
+
+
+def _action(action: Action) -> list[Attributes]:
+    match action:
+        case DnatBy(key, map_name):
+            return [*_load_key(key), _lookup(map_name, _register(0)), _dnat()]
+        case JumpBy(key, map_name):
+            return [*_load_key(key), _lookup(map_name, _VERDICT_REGISTER)]
+        case Jump(target) | Goto(target):
+            return [_verdict(JUMP if isinstance(action, Jump) else GOTO, target)]
+        case Simple():
+            return _decision(action)
+
+
+def _decision(action: Simple) -> list[Attributes]:
+    if action is Simple.CONTINUE:
+        return []
+    if action in _VERDICTS:
+        return [_verdict(_VERDICTS[action])]
+    return [_expression(*_DECISIONS[action])]
+
+
+def _dnat() -> Attributes:
+    """Rewrite the destination to the IPv4 address in the first slot, and the port in the second."""
+    rewrite: Attributes = [
+        ("NFTA_NAT_TYPE", 1),
+        ("NFTA_NAT_FAMILY", 2),
+        ("NFTA_NAT_REG_ADDR_MIN", _register(0)),
+        ("NFTA_NAT_REG_PROTO_MIN", _register(1)),
+    ]
+    return _expression("nat", rewrite)
+
+
+def _verdict(code: int, target: str = "") -> Attributes:
+    attrs: Attributes = [("NFTA_VERDICT_CODE", code)]
+    if target:
+        attrs.append(("NFTA_VERDICT_CHAIN", target))
+    data = {"attrs": [("NFTA_DATA_VERDICT", {"attrs": attrs})]}
+    return _expression(
+        "immediate", [("NFTA_IMMEDIATE_DREG", _VERDICT_REGISTER), ("NFTA_IMMEDIATE_DATA", data)]
+    )

@@ -1,0 +1,80 @@
+"""By which frontends a Service port is reached on this node, and which policy holds for each. Pure.
+
+| entry | from pods and the node itself | from outside |
+|---|---|---|
+| cluster IP | the internal policy | likewise, unless cluster IPs are closed to the outside |
+| node port, external IP, load balancer IP | any endpoint | the external policy |
+| node port on 127.0.0.1 | any endpoint | never |
+
+Source: KEP-1669 and KEP-2086; kube-proxy short-circuits pods and the node alike (`pkg/proxy/nftables`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from userproxy.model.address import Address
+from userproxy.model.service import EntryKind, TrafficPolicy
+from userproxy.model.state import Frontend
+from userproxy.planner.context import LOOPBACK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from userproxy.model.service import Entry, ServicePort
+    from userproxy.planner.context import PlanContext
+
+
+class EntryFrontend(NamedTuple):
+    """One frontend of a Service port.
+
+    Attributes:
+        frontend: its key.
+        kind: of the entry that it is of.
+        policy: which endpoints its packets may reach.
+    """
+
+    frontend: Frontend
+    kind: EntryKind
+    policy: TrafficPolicy
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is a node port on the loopback address, which no other node can be sent to."""
+        return self.frontend.address.ip == LOOPBACK
+
+
+def frontends_of(service: ServicePort, context: PlanContext) -> list[EntryFrontend]:
+    """All frontends of a Service port, in the order of its entries; each key once."""
+    found = {entry.frontend: entry for entry in _frontends(service, context)}
+    return list(found.values())
+
+
+def policies_of(entries: list[EntryFrontend]) -> tuple[TrafficPolicy, ...]:
+    """The policies that hold for any of them: one pool each."""
+    return tuple(sorted({entry.policy for entry in entries}))
+
+
+def _frontends(service: ServicePort, context: PlanContext) -> Iterator[EntryFrontend]:
+    for entry in service.entries:
+        if entry.address.is_ipv6:
+            continue
+        if entry.kind is EntryKind.CLUSTER_IP:
+            frontend = Frontend(service.protocol, entry.address)
+            yield EntryFrontend(frontend, entry.kind, service.internal_traffic_policy)
+            continue
+        for address in _addresses(entry, context):
+            frontend = Frontend(service.protocol, address)
+            yield EntryFrontend(frontend, entry.kind, TrafficPolicy.CLUSTER)
+            if service.external_traffic_policy is TrafficPolicy.LOCAL and address.ip != LOOPBACK:
+                outside = Frontend(service.protocol, address, outside=True)
+                yield EntryFrontend(outside, entry.kind, TrafficPolicy.LOCAL)
+
+
+def _addresses(entry: Entry, context: PlanContext) -> Iterator[Address]:
+    if entry.kind is not EntryKind.NODE_PORT:
+        yield entry.address
+        return
+    for ip in (*context.network.addresses, LOOPBACK):
+        if ":" not in ip:
+            yield Address(ip, entry.address.port)

@@ -1,0 +1,82 @@
+"""What load balancers ask of this node: does it have endpoints of a Service? Pure.
+
+Source: kube-proxy's `pkg/proxy/healthcheck/service_health.go`: distinct addresses of ready endpoints on this
+node.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from userproxy.model.snapshot import EMPTY
+from userproxy.model.versioned import dropped, touched
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from userproxy.model.service import ServicePortName
+    from userproxy.model.snapshot import Node, Snapshot
+
+
+class LocalEndpoints(NamedTuple):
+    """How many endpoints of a Service are on this node.
+
+    Attributes:
+        namespace: of the Service.
+        service: its name.
+        local: distinct addresses that are ready.
+    """
+
+    namespace: str
+    service: str
+    local: int
+
+
+class LocalEndpointCounter:
+    """Counts the local endpoints of the Services whose load balancers ask. Lives as long as the daemon."""
+
+    def __init__(self) -> None:
+        self._snapshot = EMPTY
+        self._node = ""
+        self._ports: dict[ServicePortName, int] = {}  # of Services whose load balancers ask
+        self._counts: Mapping[int, LocalEndpoints] = {}
+
+    def observe(self, snapshot: Snapshot, node: Node) -> Mapping[int, LocalEndpoints]:
+        """Take in the desired state.
+
+        Returns:
+            By health check node port, the local endpoints of its Service; the same object as before if
+            nothing has changed that matters.
+        """
+        before, self._snapshot = self._snapshot, snapshot
+        ports = dict(self._ports)
+        for name in dropped(snapshot.services, before.services):
+            ports.pop(name, None)
+        for name in touched(snapshot.services, before.services):
+            ports.pop(name, None)
+            port = snapshot.services[name].health_check_port
+            if port is not None:
+                ports[name] = port
+        changed = {
+            *touched(snapshot.endpoints, before.endpoints),
+            *dropped(snapshot.endpoints, before.endpoints),
+        }
+        if ports != self._ports or node.name != self._node or not changed.isdisjoint(ports):
+            self._ports, self._node = ports, node.name
+            self._counts = self._count(snapshot)
+        return self._counts
+
+    def _count(self, snapshot: Snapshot) -> dict[int, LocalEndpoints]:
+        local: dict[int, set[str]] = {}
+        owners: dict[int, ServicePortName] = {}
+        for name, port in self._ports.items():
+            owners[port] = name
+            local.setdefault(port, set()).update(
+                endpoint.address.ip
+                for endpoint in snapshot.endpoints.get(name, ())
+                if endpoint.ready and not endpoint.drained and endpoint.node == self._node
+            )
+        return {
+            port: LocalEndpoints(owner.namespace, owner.service, len(local[port]))
+            for port, owner in owners.items()
+        }

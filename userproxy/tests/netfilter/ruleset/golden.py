@@ -1,0 +1,274 @@
+"""The rules as a reviewer reads them."""
+
+from __future__ import annotations
+
+GOLDEN = """\
+table inet userproxy {
+	set protocols {
+		type inet_proto
+	}
+
+	set uplinks {
+		type ifname
+	}
+
+	set closed {
+		type nf_proto
+	}
+
+	set checked4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	set refused4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	set dropped4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	map listeners4 {
+		type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+	}
+
+	map sizes4 {
+		type ipv4_addr . inet_proto . inet_service : verdict
+	}
+
+	map pods4 {
+		type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service
+	}
+
+	set masquerade4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	set used4 {
+		type ipv4_addr . inet_proto . inet_service
+		size 65536
+		flags dynamic,timeout
+		timeout 60s
+	}
+
+	map members4 {
+		type ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service : verdict
+	}
+
+	map affinity4 {
+		type ipv4_addr . ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+		size 65536
+		flags dynamic,timeout
+		timeout 10800s
+	}
+
+	set outside-checked4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	set outside-refused4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	set outside-dropped4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	map outside-listeners4 {
+		type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+	}
+
+	map outside-sizes4 {
+		type ipv4_addr . inet_proto . inet_service : verdict
+	}
+
+	map outside-pods4 {
+		type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service
+	}
+
+	set outside-masquerade4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	set outside-used4 {
+		type ipv4_addr . inet_proto . inet_service
+		size 65536
+		flags dynamic,timeout
+		timeout 60s
+	}
+
+	map outside-members4 {
+		type ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service : verdict
+	}
+
+	map outside-affinity4 {
+		type ipv4_addr . ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+		size 65536
+		flags dynamic,timeout
+		timeout 10800s
+	}
+
+	set outside4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	set ranged4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	set ranges4 {
+		type ipv4_addr . inet_proto . inet_service . ipv4_addr
+		flags interval
+	}
+
+	set inside4 {
+		type ipv4_addr
+		flags interval
+	}
+
+	set cluster-ips4 {
+		type ipv4_addr
+	}
+
+	set guarded4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	set hairpins4 {
+		type ipv4_addr . ipv4_addr
+	}
+
+	chain refuse {
+		meta l4proto tcp reject with tcp reset
+		reject
+	}
+
+	chain check {
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @ranged4 ip daddr . meta l4proto . th dport . ip saddr != @ranges4 drop
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @refused4 goto refuse
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @dropped4 drop
+	}
+
+	chain outside-check {
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @ranged4 ip daddr . meta l4proto . th dport . ip saddr != @ranges4 drop
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside-refused4 goto refuse
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside-dropped4 drop
+	}
+
+	chain deny {
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @checked4 goto check
+	}
+
+	chain outside-deny {
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside-checked4 goto outside-check
+	}
+
+	chain from-outside {
+		meta l4proto @protocols ip daddr @cluster-ips4 meta nfproto @closed goto refuse
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside4 goto outside-deny
+		goto deny
+	}
+
+	chain invalid {
+		meta l4proto tcp ip saddr . ip saddr @hairpins4 drop
+	}
+
+	chain arriving {
+		ct state invalid goto invalid
+		meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 goto from-outside
+		goto deny
+	}
+
+	chain capture {
+		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport map @listeners4
+		meta l4proto @protocols ip daddr . meta l4proto . th dport vmap @sizes4
+		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @pods4
+	}
+
+	chain outside-capture {
+		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport map @outside-listeners4
+		meta l4proto @protocols ip daddr . meta l4proto . th dport vmap @outside-sizes4
+		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @outside-pods4
+	}
+
+	chain leaving {
+		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @outside4 goto outside-leaving
+		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
+		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @masquerade4 masquerade fully-random
+	}
+
+	chain outside-leaving {
+		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @outside-members4
+		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @outside-masquerade4 masquerade fully-random
+	}
+
+	chain deny-prerouting {
+		type filter hook prerouting priority -110; policy accept;
+		ct state invalid,new meta nfproto ipv4 meta l4proto @protocols jump arriving
+	}
+
+	chain deny-output {
+		type filter hook output priority -110; policy accept;
+		ct state new meta nfproto ipv4 meta l4proto @protocols jump deny
+	}
+
+	chain capture-prerouting {
+		type nat hook prerouting priority -100; policy accept;
+		meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 ip daddr . meta l4proto . th dport @outside4 goto outside-capture
+		meta nfproto ipv4 meta l4proto @protocols jump capture
+	}
+
+	chain capture-output {
+		type nat hook output priority -100; policy accept;
+		meta nfproto ipv4 meta l4proto @protocols jump capture
+	}
+
+	chain unknown-prerouting {
+		type nat hook prerouting priority -95; policy accept;
+		meta l4proto @protocols ip daddr @cluster-ips4 goto refuse
+	}
+
+	chain unknown-output {
+		type nat hook output priority -95; policy accept;
+		meta l4proto @protocols ip daddr @cluster-ips4 goto refuse
+	}
+
+	chain guard-input {
+		type filter hook input priority 0; policy accept;
+		ct state established,related accept
+		ct status dnat accept
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @guarded4 goto refuse
+	}
+
+	chain leaving-postrouting {
+		type nat hook postrouting priority 100; policy accept;
+		ct status dnat meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 goto leaving
+		ct status dnat meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
+		ct status dnat meta l4proto @protocols ip saddr . ip daddr @hairpins4 masquerade
+	}
+
+	chain outside-staying {
+		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @outside-members4
+	}
+
+	chain staying-input {
+		type nat hook input priority 100; policy accept;
+		ct status dnat meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 ct original ip daddr . meta l4proto . ct original proto-dst @outside4 goto outside-staying
+		ct status dnat meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
+	}
+
+	chain outside-pin-for-10800 {
+		meta l4proto @protocols update @outside-affinity4 { ip saddr . ct original ip daddr . meta l4proto . ct original proto-dst timeout 10800s : ip daddr . th dport }
+	}
+
+	chain outside-sticky-pick-3 {
+		meta l4proto @protocols update @outside-used4 { ip daddr . meta l4proto . th dport }
+		meta l4proto @protocols dnat ip to ip saddr . ip daddr . meta l4proto . th dport map @outside-affinity4
+		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @outside-pods4
+	}
+
+	chain pick-3 {
+		meta l4proto @protocols update @used4 { ip daddr . meta l4proto . th dport } dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @pods4
+	}
+}
+"""  # noqa: E501 - as nft lists it

@@ -1,0 +1,55 @@
+"""What load balancers are told of the endpoints on this node."""
+
+from __future__ import annotations
+
+import msgspec
+
+from userproxy.model.address import Address
+from userproxy.model.endpoint import Endpoint
+from userproxy.model.service import Protocol, ServicePort, ServicePortName
+from userproxy.model.snapshot import Node, Snapshot
+from userproxy.planner.local_endpoints import LocalEndpointCounter, LocalEndpoints
+from userproxy.tests.services import cluster_ips
+
+HERE = Node("host1")
+HTTP, HTTPS = (ServicePortName("default", "web", port) for port in ("http", "https"))
+
+
+def port(name: ServicePortName, health_check_port: int | None = 32100) -> ServicePort:
+    vip = cluster_ips(Address("10.3.0.1", 80))
+    return ServicePort(name=name, protocol=Protocol.TCP, entries=vip, health_check_port=health_check_port)
+
+
+def pod(number: int, node: str = "host1", target: int = 8080, **conditions: bool) -> Endpoint:
+    return Endpoint(address=Address(f"10.0.1.{number}", target), node=node, **conditions)  # type: ignore[arg-type]
+
+
+WEB = Snapshot(
+    {HTTP: port(HTTP), HTTPS: port(HTTPS)},
+    {
+        HTTP: (pod(1), pod(2), pod(3, "host2"), pod(4, ready=False)),
+        HTTPS: (pod(1, target=8443), pod(2, target=8443), pod(5, target=8443, drained=True)),
+    },
+)
+
+
+def test_each_address_that_is_ready_here_counts_once() -> None:
+    counts = LocalEndpointCounter().observe(WEB, HERE)
+    assert counts == {32100: LocalEndpoints("default", "web", 2)}
+
+
+def test_services_that_nobody_asks_for_are_left_out() -> None:
+    silent = msgspec.structs.replace(WEB, services={HTTP: port(HTTP, None)})
+    assert LocalEndpointCounter().observe(silent, HERE) == {}
+
+
+def test_what_does_not_matter_changes_nothing() -> None:
+    counter = LocalEndpointCounter()
+    counts = counter.observe(WEB, HERE)
+    other = ServicePortName("default", "other")
+    more = msgspec.structs.replace(WEB, endpoints={**WEB.endpoints, other: (pod(9),)})
+    assert counter.observe(more, HERE) is counts
+    fewer = msgspec.structs.replace(more, endpoints={**more.endpoints, HTTP: (), HTTPS: (pod(1),)})
+    assert counter.observe(fewer, HERE)[32100].local == 1
+    assert counter.observe(fewer, Node("host2"))[32100].local == 0
+    assert counter.observe(Snapshot({}, {}), HERE) == {}

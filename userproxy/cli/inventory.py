@@ -26,6 +26,7 @@ SERVICE_COLUMNS: tuple[Column[ServiceRow], ...] = (
     Column("SERVICE", lambda row: row.service, breaks="/:"),
     Column("PROTOCOL", lambda row: row.protocol, keep=1),
     Column("PATH", lambda row: row.path, wide=True),
+    Column("POLICY", lambda row: row.policy, keep=4),
     Column("FRONTENDS", lambda row: ",".join(row.frontends), breaks=",", flexible=True),
     Column("LISTENER", lambda row: row.listener or "", keep=3),
     Column("BACKENDS", lambda row: f"{row.backends_up}/{row.backends}", right=True),

@@ -93,4 +93,4 @@ class Drained:
 def _idle_problem(address: Address) -> Problem:
     shown = str(address) if address.port else address.ip
     message = f"drained by an operator, and no backend has it any more: `userproxy drain --undo {shown}`"
-    return Problem(shown, "DrainedByHand", message)
+    return Problem(shown, "DrainedBackendGone", message)

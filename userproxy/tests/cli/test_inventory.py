@@ -50,15 +50,15 @@ def lines(result: Result) -> list[str]:
 def test_services_for_programs(admin_socket: Path) -> None:
     assert lines(run(admin_socket, "services")) == [
         (
-            "SERVICE                      PROTOCOL  FRONTENDS                       LISTENER"
+            "SERVICE                      PROTOCOL  POLICY   FRONTENDS                       LISTENER"
             "          BACKENDS  CONNECTIONS  PROBLEMS"
         ),
         (
-            "default/server-service:http  TCP       10.3.241.152:80,[fd00::152]:80  10.100.0.2:10400"
+            "default/server-service:http  TCP       Cluster  10.3.241.152:80,[fd00::152]:80  10.100.0.2:10400"
             "       1/2            3  -"
         ),
         (
-            "default/empty                UDP       10.3.241.153:53                 -"
+            "default/empty                UDP       Cluster  10.3.241.153:53                 -"
             "                      0/0            0  no endpoints: check the selector"
         ),
     ]
@@ -66,11 +66,12 @@ def test_services_for_programs(admin_socket: Path) -> None:
 
 def test_services_in_a_narrow_terminal(admin_socket: Path) -> None:
     assert lines(run(admin_socket, "services", width=80)) == [
-        "SERVICE                      FRONTENDS            BACKENDS  PROBLEMS",
-        "default/server-service:http  10.3.241.152:80,          1/2  -",
-        "                             [fd00::152]:80",
-        "default/empty                10.3.241.153:53           0/0  no endpoints: check",
-        "                                                            the selector",
+        "SERVICE                      POLICY   FRONTENDS         BACKENDS  PROBLEMS",
+        "default/server-service:http  Cluster  10.3.241.152:80,       1/2  -",
+        "                                      [fd00::152]:80",
+        "default/empty                Cluster  10.3.241.153:53        0/0  no endpoints:",
+        "                                                                  check the",
+        "                                                                  selector",
         "not shown at this width: PROTOCOL, LISTENER, CONNECTIONS (-o wide shows all)",
     ]
 

@@ -157,7 +157,7 @@ async def test_a_drained_address_that_no_backend_has_any_more_is_a_problem(side:
     await side.apply(snapshot(service()))
     side.reconciler.drained.add(POD1)
     await side.apply(snapshot(service(), pods=[POD2]))
-    assert side.problems() == ["10.0.1.2:8080: DrainedByHand"]
+    assert side.problems() == ["10.0.1.2:8080: DrainedBackendGone"]
 
 
 async def test_a_problem_is_logged_when_it_begins_and_when_it_is_over(side: ControlSide) -> None:

@@ -66,7 +66,7 @@ def test_what_does_not_change_keeps_its_identity() -> None:
 def test_an_address_that_no_backend_has_any_more_is_told() -> None:
     mine = drained("10.0.1.2:8080", "10.0.7.7")
     (problem,) = mine.idle(mine.mark(snapshot(POD1)))
-    assert (problem.about, problem.reason) == ("10.0.7.7", "DrainedByHand")
+    assert (problem.about, problem.reason) == ("10.0.7.7", "DrainedBackendGone")
     assert "userproxy drain --undo 10.0.7.7" in problem.message
 
 

@@ -184,7 +184,7 @@ def meta(raw: msgspec.Raw) -> Meta:
     """
     try:
         found = _headed.decode(raw).metadata
-    except (ValueError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         named = read(_named, raw).metadata
         found = Meta(named.name, named.namespace)
     if not NAME.fullmatch(found.name):

@@ -101,6 +101,17 @@ def test_from_outside_a_frontend_of_its_own_is_taken(
 
 
 @pytest.mark.usefixtures("servers")
+def test_use_from_outside_is_noted_as_such(node: Node, nftables: Nftables) -> None:
+    everybody, outside = frontend(NODE_PORT), frontend(NODE_PORT, outside=True)
+    put: dict[Frontend, Target] = {everybody: ToPods((SERVER2,)), outside: ToPods((SERVER1,))}
+    nftables.apply(CaptureChange(put=put, perimeter=PERIMETER))
+    node.ask("outside", NODE_PORT)
+    assert nftables.used() == {outside}
+    node.ask("server1", NODE_PORT)
+    assert nftables.used() == {everybody, outside}
+
+
+@pytest.mark.usefixtures("servers")
 def test_a_listener_serves_who_comes_from_outside_by_any_protocol(node: Node, nftables: Nftables) -> None:
     udp = Frontend(Protocol.UDP, NODE_PORT)
     nftables.apply(

@@ -125,7 +125,8 @@ class PodHealth:
     def _follow(self, wanted: NodeState, actual: NodeState) -> None:
         pools = wanted.checked
         gone, new = dropped(pools, self._pools), touched(pools, self._pools)
-        new += [name for name in touched(wanted.frontends, self._wanted.frontends) if name in pools]
+        frontends, before = wanted.frontends, self._wanted.frontends
+        new += [name for name in (*touched(frontends, before), *dropped(frontends, before)) if name in pools]
         for name in (*gone, *new):
             for frontend in self._frontends.pop(name, ()):
                 self._owners.pop(frontend, None)
@@ -133,7 +134,7 @@ class PodHealth:
             self.services.pop(name, None)
             self._restricted.pop(name, None)
         for name in dict.fromkeys(new):
-            self._frontends[name] = wanted.frontends.get(name, ())
+            self._frontends[name] = frontends.get(name, ())
             self._take(pools[name], actual)
         self._pools, self._wanted = pools, wanted
 
@@ -141,7 +142,7 @@ class PodHealth:
         name = pool.name
         on_use = pool.settings.check.kind is HealthCheck.AUTO
         if on_use:
-            self._owners.update(dict.fromkeys(map(_noted, self._frontends[name]), name))
+            self._owners.update(dict.fromkeys(self._frontends[name], name))
         service = self.services.get(name)
         if service is not None:
             service.update(pool)
@@ -177,11 +178,6 @@ class PodHealth:
             self._restricted.pop(pool.name, None)
         else:
             self._restricted[pool.name] = pods
-
-
-def _noted(frontend: Frontend) -> Frontend:
-    """As the kernel notes it: the key alone, wherever the packet came from."""
-    return Frontend(frontend.protocol, frontend.address)
 
 
 def _leading_to(target: Target | None, pods: tuple[Address, ...]) -> Target:

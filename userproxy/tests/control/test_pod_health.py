@@ -10,7 +10,7 @@ import pytest
 
 from userproxy.control.pod_health import PodHealth
 from userproxy.model.address import Address
-from userproxy.model.service import PoolName, Protocol, ServicePortName
+from userproxy.model.service import PoolName, Protocol, ServicePortName, TrafficPolicy
 from userproxy.model.settings import Check, HealthCheck, Settings
 from userproxy.model.state import Backend, Frontend, NodeState, Pool, ToPods
 from userproxy.tests.sockets import Clock, VirtualTimers
@@ -239,6 +239,34 @@ def test_a_pod_that_comes_while_nobody_uses_its_service_is_not_held_back(node: N
     )
     assert node.pod_health.restrict(one, NodeState()) is one
     assert node.targets(one) == node.pods
+
+
+def test_who_comes_from_outside_uses_the_pool_of_the_external_policy(node: Node) -> None:
+    node.settings = WHILE_USED
+    cluster = node.wanted
+    outside = msgspec.structs.replace(FRONTEND, outside=True)
+    local = msgspec.structs.replace(cluster.checked[POOL], policy=TrafficPolicy.LOCAL)
+    wanted = msgspec.structs.replace(
+        cluster,
+        captures={**cluster.captures, outside: ToPods(node.pods)},
+        checked={**cluster.checked, local.name: local},
+        frontends={**cluster.frontends, local.name: (outside,)},
+    )
+    node.pod_health.restrict(wanted, NodeState())
+    node.pod_health.notice({outside})
+    assert set(node.pod_health.services) == {local.name}
+    node.pod_health.notice({FRONTEND})
+    assert set(node.pod_health.services) == {local.name, POOL}
+    node.pod_health.restrict(cluster, NodeState())
+    node.pod_health.notice({FRONTEND, outside})
+    assert set(node.pod_health.services) == {POOL}, "the policy is Cluster for everybody now"
+
+
+def test_a_pool_that_has_lost_its_frontends_is_used_by_nobody(node: Node) -> None:
+    node.settings = WHILE_USED
+    node.pod_health.restrict(node.wanted, NodeState())
+    node.pod_health.restrict(msgspec.structs.replace(node.wanted, frontends={}), NodeState())
+    assert not node.pod_health.wants_to_know
 
 
 def test_where_every_author_has_chosen_nobody_need_know_who_is_in_use(node: Node) -> None:

@@ -85,9 +85,10 @@ class PodHealth:
             return wanted
         captures, last = wanted.captures, self._last
         restricted = {
-            key: _leading_to(captures.get(key), pods)
+            key: msgspec.structs.replace(target, pods=pods)
             for name, pods in self._restricted.items()
             for key in self._frontends[name]
+            if isinstance(target := captures.get(key), ToPods)
         }
         # Made of what was given the last time, so that few captures differ from those.
         looked_at = (*touched(captures, last.captures), *last.restricted, *restricted)
@@ -178,10 +179,6 @@ class PodHealth:
             self._restricted.pop(pool.name, None)
         else:
             self._restricted[pool.name] = pods
-
-
-def _leading_to(target: Target | None, pods: tuple[Address, ...]) -> Target:
-    return msgspec.structs.replace(target, pods=pods) if isinstance(target, ToPods) else ToPods(pods)
 
 
 def _redirected_to(frontends: Iterable[Frontend], actual: NodeState) -> set[Address]:

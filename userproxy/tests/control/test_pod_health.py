@@ -12,7 +12,7 @@ from userproxy.control.pod_health import PodHealth
 from userproxy.model.address import Address
 from userproxy.model.service import PoolName, Protocol, ServicePortName, TrafficPolicy
 from userproxy.model.settings import Check, HealthCheck, Settings
-from userproxy.model.state import Backend, Frontend, NodeState, Pool, ToPods
+from userproxy.model.state import Backend, Frontend, NodeState, Pool, ToListener, ToPods
 from userproxy.tests.sockets import Clock, VirtualTimers
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ FRONTEND = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
 OTHER = Frontend(Protocol.TCP, Address("10.3.0.2", 80))
 CHECKED = Settings(check=Check(kind=HealthCheck.TCP, interval=5.0, rise=2, fall=3))
 WHILE_USED = Settings()
+LISTENER = Address("10.100.0.2", 10400)
 BACKLOG = 1000
 """Nobody accepts, so every check that passes stays in it."""
 SOON = 10.0
@@ -143,6 +144,20 @@ def test_a_restricted_capture_is_found_again_among_many_without_comparing_them(n
     assert third.captures == {**first.captures, other: ToPods(node.pods)}
     less = msgspec.structs.replace(more, captures={OTHER: ToPods(node.pods)}, checked={})
     assert node.pod_health.restrict(less, third) is less
+
+
+def test_an_entry_that_a_listener_serves_is_left_to_it(node: Node) -> None:
+    loopback, listener = Frontend(Protocol.TCP, Address("127.0.0.1", 30080)), ToListener(LISTENER)
+    wanted = msgspec.structs.replace(
+        node.wanted,
+        captures={**node.wanted.captures, loopback: listener},
+        frontends={POOL: (FRONTEND, loopback)},
+    )
+    node.pod_health.restrict(wanted, NodeState())
+    node.stop(0)
+    node.later()
+    captures = node.pod_health.restrict(wanted, NodeState()).captures
+    assert (captures[FRONTEND], captures[loopback]) == (ToPods(node.pods[1:]), listener)
 
 
 def test_while_every_pod_looks_dead_all_of_them_stay(node: Node) -> None:

@@ -27,6 +27,20 @@ class Problem(msgspec.Struct, frozen=True, order=True):
         return f"{self.about}: {self.message}"
 
 
+class Notice(msgspec.Struct, frozen=True):
+    """Something that somebody may act upon. It happens, and may happen again; it is nobody's fault.
+
+    Attributes:
+        about: the Service port, `ns/name:port`.
+        reason: one CamelCase word, as in Kubernetes events (`NeedPods`).
+        message: one line: what is the matter, and what can be done.
+    """
+
+    about: str
+    reason: str
+    message: str
+
+
 class Node(msgspec.Struct, frozen=True):
     """The node that this daemon runs on, as far as topology is concerned.
 

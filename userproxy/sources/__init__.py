@@ -9,7 +9,7 @@ from userproxy.model.rows import SourceStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from userproxy.model.snapshot import Problem, Snapshot
+    from userproxy.model.snapshot import Notice, Problem, Snapshot
 
 
 class Source(Protocol):
@@ -35,6 +35,9 @@ class Source(Protocol):
 
     def tell(self, problems: Sequence[Problem]) -> None:
         """Let the owners of the Services know what is wrong now, where the source has a way to."""
+
+    def announce(self, notice: Notice) -> None:
+        """Let everybody know of something that happens to a Service, likewise."""
 
 
 def status_of(source: Source) -> SourceStatus:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from userproxy.model.snapshot import Problem, Snapshot
+from userproxy.model.snapshot import Notice, Problem, Snapshot
 from userproxy.sources.documents import MAX_BYTES, Manifest, ManifestError, decode_manifest
 from userproxy.sources.index import ObjectIndex
 from userproxy.sources.watch import DirectoryWatch
@@ -105,6 +105,9 @@ class ManifestSource:
 
     def tell(self, _problems: Sequence[Problem]) -> None:
         """Files have nobody to tell; `userproxy status` and the log do."""
+
+    def announce(self, _notice: Notice) -> None:
+        """Likewise."""
 
     async def run(self, publish: Callable[[Snapshot], None]) -> None:
         """Publish a Snapshot at once, and a new one after each change, until cancelled."""

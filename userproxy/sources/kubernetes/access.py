@@ -96,6 +96,17 @@ class Access:
             async with await self._request("POST", path, timeout, {}, body):
                 pass
 
+    async def patch(self, path: str, body: Mapping[str, Any]) -> None:
+        """Change fields of an object (RFC 7386).
+
+        Raises:
+            AccessError: there was no answer, or it was an error.
+        """
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS, sock_connect=_CONNECT_SECONDS)
+        with explained(self):
+            async with await self._request("PATCH", path, timeout, {}, body):
+                pass
+
     @contextlib.asynccontextmanager
     async def stream(
         self, path: str, query: Mapping[str, str], silence: float
@@ -153,6 +164,8 @@ class Access:
             "Accept-Encoding": "identity",
             "User-Agent": f"userproxy/{__version__}",
         }
+        if method == "PATCH":
+            headers["Content-Type"] = "application/merge-patch+json"
         client = self._client
         try:
             await client.update_params_for_auth(headers, [], ["BearerToken"])

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from userproxy.model.snapshot import Notice
+
 __all__ = ["KubeconfigError", "KubernetesSource"]
 
 log = structlog.get_logger("userproxy.kubernetes")
@@ -49,6 +51,9 @@ class Connection(Server, Protocol):
 
     async def post(self, path: str, body: Mapping[str, object]) -> None:
         """As of `Access.post`."""
+
+    async def patch(self, path: str, body: Mapping[str, object]) -> None:
+        """As of `Access.patch`."""
 
 
 class KubernetesSource:
@@ -93,7 +98,7 @@ class KubernetesSource:
             for resource, server, store in zip(resources, self._connections, stores, strict=False)
         ]
         self._recorder = Recorder(
-            self._connections[-1].post, node_name, self._services.uids.get, self._backoff(), self._times
+            self._connections[-1], node_name, self._services.uids.get, self._backoff(), self._times
         )
         self._index_snapshot = EMPTY
         self._snapshot = EMPTY
@@ -135,6 +140,10 @@ class KubernetesSource:
     def tell(self, problems: Sequence[Problem]) -> None:
         """Write an Event for each problem that the author of a Service must know of."""
         self._recorder.tell(problems)
+
+    def announce(self, notice: Notice) -> None:
+        """Write an Event on the Service, or count it in the one that is there."""
+        self._recorder.announce(notice)
 
     async def _publish(self, publish: Callable[[Snapshot], None]) -> None:
         started = self._times.clock()

@@ -15,7 +15,7 @@ from userproxy.ops.http.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from userproxy.model.snapshot import Problem, Snapshot
+    from userproxy.model.snapshot import Notice, Problem, Snapshot
     from userproxy.tests.control.rig.node import ControlSide
 
 PATIENCE_SECONDS = 30.0
@@ -26,6 +26,7 @@ class InMemorySource:
 
     Attributes:
         told: the problems that it was told of, at each reconcile.
+        announced: what happened to Services.
     """
 
     kind = "manifests"
@@ -33,6 +34,7 @@ class InMemorySource:
 
     def __init__(self) -> None:
         self.told: list[tuple[Problem, ...]] = []
+        self.announced: list[Notice] = []
         self._news: asyncio.Queue[Snapshot] = asyncio.Queue()
         self._said = 0
 
@@ -59,6 +61,10 @@ class InMemorySource:
     def tell(self, problems: Sequence[Problem]) -> None:
         """Of `Source`."""
         self.told.append(tuple(problems))
+
+    def announce(self, notice: Notice) -> None:
+        """Of `Source`."""
+        self.announced.append(notice)
 
 
 class Program:

@@ -33,6 +33,7 @@ class ScriptedServer:
     Attributes:
         asked: the query of each request, with the path as `path`.
         posted: what was created.
+        patched: what was changed.
     """
 
     server = "https://api"
@@ -40,6 +41,8 @@ class ScriptedServer:
     def __init__(self, *script: Answer, time: VirtualTime | None = None) -> None:
         self.asked: list[dict[str, str]] = []
         self.posted: list[tuple[str, Mapping[str, Any]]] = []
+        self.patched: list[tuple[str, Mapping[str, Any]]] = []
+        self.patch_refusal: Exception | None = None
         self.refusal: Exception | None = None
         self._script: Iterator[Answer] = iter(script)
         self._time = time or VirtualTime()
@@ -71,6 +74,12 @@ class ScriptedServer:
         if self.refusal is not None:
             raise self.refusal
         self.posted.append((path, body))
+
+    async def patch(self, path: str, body: Mapping[str, Any]) -> None:
+        """Note what is changed, or refuse it."""
+        if refusal := self.patch_refusal or self.refusal:
+            raise refusal
+        self.patched.append((path, body))
 
     async def _chunks(self, answer: list[bytes | Exception | float]) -> AsyncIterator[bytes]:
         for chunk in answer:

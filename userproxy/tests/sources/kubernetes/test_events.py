@@ -9,9 +9,18 @@ import pytest
 import structlog
 
 from userproxy.model.service import ServicePortName
-from userproxy.model.snapshot import Problem
+from userproxy.model.snapshot import Notice, Problem
 from userproxy.sources.kubernetes.backoff import Backoff
-from userproxy.sources.kubernetes.events import AGAIN_SECONDS, BURST, INTERVAL, Recorder, event
+from userproxy.sources.kubernetes.events import (
+    AGAIN_SECONDS,
+    APART_SECONDS,
+    BURST,
+    INTERVAL,
+    SERIES_SECONDS,
+    Recorder,
+    event,
+    notice_event,
+)
 from userproxy.sources.kubernetes.failures import AccessError, ForbiddenError
 from userproxy.sources.kubernetes.wire import Name
 from userproxy.tests.sources.kubernetes.scripted import ScriptedServer, VirtualTime
@@ -19,6 +28,7 @@ from userproxy.tests.sources.kubernetes.scripted import ScriptedServer, VirtualT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+NEED = Notice("default/web:http", "NeedPods", "clients wait")
 CONFLICT = Problem("default/web:http", "PortConflict", "10.3.240.9:80/TCP belongs to default/other")
 
 
@@ -29,18 +39,27 @@ class Desk:
         self.server = ScriptedServer()
         self.time = VirtualTime()
         self.uids = {Name("default", "web"): "uid-1"}
-        self.recorder = Recorder(
-            self.server.post, "host1", self.uids.get, Backoff(lambda: 1.0), self.time.times
-        )
+        self.recorder = Recorder(self.server, "host1", self.uids.get, Backoff(lambda: 1.0), self.time.times)
 
     async def tell(self, problems: Sequence[Problem]) -> list[str]:
         """Tell, let it write, and return the notes of all Events so far."""
         self.recorder.tell(problems)
+        await self.write()
+        return [body["note"] for _, body in self.server.posted]
+
+    async def announce(self, *, after: float = 0.0) -> tuple[int, list[int]]:
+        """Tell that clients wait, after so long; returns how many Events there are, and their counts."""
+        self.time.now += after
+        self.recorder.announce(NEED)
+        await self.write()
+        return len(self.server.posted), [body["series"]["count"] for _, body in self.server.patched]
+
+    async def write(self) -> None:
+        """Let it write what there is to write."""
         task = asyncio.ensure_future(self.recorder.run())
         for _ in range(200):
             await asyncio.sleep(0)
         task.cancel()
-        return [body["note"] for _, body in self.server.posted]
 
 
 async def test_a_problem_of_a_service_is_told_once() -> None:
@@ -118,3 +137,42 @@ def test_a_note_fits_the_api() -> None:
     long = Problem("default/web", "PortConflict", "ä" * 1000)
     note = event(long, ServicePortName("default", "web"), "uid", "host1")["note"]
     assert note == "ä" * 512
+
+
+async def test_what_happens_again_is_counted_in_the_event_that_is_there() -> None:
+    desk = Desk()
+    assert await desk.announce() == (1, [])
+    assert await desk.announce(after=APART_SECONDS - 1) == (1, [])  # a moment ago
+    assert await desk.announce(after=1) == (1, [2])
+    assert await desk.announce(after=SERIES_SECONDS - 1) == (1, [2, 3])
+    assert await desk.announce(after=SERIES_SECONDS) == (2, [2, 3])
+    path, body = desk.server.posted[0]
+    assert (body["type"], body["reason"], body["regarding"]["uid"]) == ("Normal", "NeedPods", "uid-1")
+    assert desk.server.patched[0][0] == f"{path}/{body['metadata']['name']}"
+    assert desk.server.patched[0][1]["series"]["lastObservedTime"].endswith("Z")
+
+
+async def test_each_node_tells_by_an_event_of_its_own_each_time() -> None:
+    web = ServicePortName("default", "web", "http")
+    bodies = [notice_event(NEED, web, "uid-1", node) for node in ("host1", "host2", "host1")]
+    assert len({body["metadata"]["name"] for body in bodies}) == 3
+
+
+async def test_an_event_that_somebody_has_deleted_is_written_anew() -> None:
+    desk = Desk()
+    await desk.announce()
+    desk.server.patch_refusal = AccessError("answered 404: not found")
+    assert await desk.announce(after=APART_SECONDS) == (2, [])
+
+
+async def test_notices_go_before_problems() -> None:
+    desk = Desk()
+    desk.recorder.announce(NEED)
+    assert await desk.tell([CONFLICT]) == [NEED.message, CONFLICT.message]
+
+
+async def test_a_notice_that_nobody_could_be_told_of_in_time_is_not_told() -> None:
+    desk = Desk()
+    desk.recorder.announce(NEED)
+    desk.time.now += 60.0
+    assert await desk.tell([]) == []

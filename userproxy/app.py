@@ -115,6 +115,7 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
     )
     daemon = Daemon(parts, inherited)
     pod_health.on_change = daemon.notify
+    workers.on_need = daemon.need_pods
     operator = Operator(reconciler, workers, view, daemon.notify)
     async with serve_admin(config.admin_socket, view, operator):
         try:

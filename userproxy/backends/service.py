@@ -16,7 +16,7 @@ from userproxy.backends.balancer import Balancer, make_balancer, warmth
 from userproxy.backends.rotation import Rotation, may_eject, rotate
 from userproxy.model import messages
 from userproxy.model.counters import Counters
-from userproxy.model.settings import Balance, HealthCheck
+from userproxy.model.settings import Balance, HealthCheck, NoEndpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -113,6 +113,20 @@ class LiveService:
         """Whether a client IP has as many connections as the author allows each."""
         most = self.pool.settings.max_connections_per_client
         return most is not None and self._clients.get(client, 0) >= most
+
+    @property
+    def holds(self) -> bool:
+        """Whether its clients wait for a backend: it has none at all, and its author wants it so."""
+        return (
+            not (self._near or self._far)
+            and self.pool.settings.no_endpoints is NoEndpoints.HOLD
+            and not self.retired
+        )
+
+    @property
+    def places(self) -> int:
+        """How many clients may wait here for a backend: each process has its part, rounded up."""
+        return -(-self.pool.settings.hold_connections // self._place[1])
 
     def enter(self, client: str) -> None:
         """A client IP has one more connection."""

@@ -18,6 +18,7 @@ from userproxy.control.handover import NOTHING, Handover
 from userproxy.control.health_ports import FLAG
 from userproxy.control.loop import ReconcileLoop
 from userproxy.model.actions import CaptureChange
+from userproxy.model.snapshot import Notice
 from userproxy.model.state import Refuse
 from userproxy.net.addresses import AddressWatch
 from userproxy.netfilter import NetfilterError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from userproxy.control.reconcile import Reconciler
     from userproxy.control.sides import Sides
     from userproxy.control.view import View
+    from userproxy.model.service import PoolName
     from userproxy.model.snapshot import Snapshot
     from userproxy.ops.http.metrics import Metrics
     from userproxy.sources import Source
@@ -190,6 +192,13 @@ class Daemon:
         await self._workers.count()
         handover.leave(self._view.past_counters(), self._workers.living_counters, self._listeners)
         self._workers.leave()
+
+    def need_pods(self, pool: PoolName) -> None:
+        """Tell that clients wait for a pool to have backends."""
+        service = pool.service_port
+        message = "clients wait for it to have endpoints: scale up what stands behind it"
+        log.info("clients wait for endpoints", service=str(service))
+        self._source.announce(Notice(str(service), "NeedPods", message))
 
     def notify(self) -> None:
         """Have the state applied soon: something has changed."""

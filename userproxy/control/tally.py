@@ -23,6 +23,7 @@ class Tally:
 
     Attributes:
         live: connections, of all Service ports.
+        waiting: those among them that wait for endpoints.
         pools: connections by pool.
         paused: why accepting waits, a line for each worker where it does.
         backends: what is known of them, by Service port and address.
@@ -30,6 +31,7 @@ class Tally:
 
     def __init__(self, parts: Iterable[Parts]) -> None:
         self.live = 0
+        self.waiting = 0
         self.pools: Counter[PoolName] = Counter()
         self.paused: list[str] = []
         self.backends: dict[tuple[ServicePortName, Address], BackendCount] = {}
@@ -49,6 +51,7 @@ class Tally:
 
     def _add_totals(self, part: Totals) -> None:
         self.live += part.connections
+        self.waiting += part.waiting
         if part.paused:
             self.paused.append(part.paused)
 

@@ -135,6 +135,7 @@ class View:
             services=len(self._snapshot.services),
             listeners=len(self._sides.workers.serves),
             connections=self._tally.live + self._sides.flows.live,
+            waiting=self._tally.waiting,
             problems=Counter(problem.reason for problem in self._problems),
             source=self._source(),
             counters=self.counters(),

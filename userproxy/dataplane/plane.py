@@ -19,6 +19,7 @@ from userproxy.dataplane.tcp.expiry import Lifetimes
 from userproxy.dataplane.tcp.lifecycle import Event
 from userproxy.dataplane.tcp.listener import Listener
 from userproxy.dataplane.tcp.pipes import PipePool
+from userproxy.dataplane.tcp.waiting import WaitingRoom
 from userproxy.model import messages
 from userproxy.model.counters import Counters
 from userproxy.model.state import Serve
@@ -27,7 +28,7 @@ from userproxy.net.sockets import turn_away
 
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from userproxy.dataplane.tcp.dial import Dialler
     from userproxy.model.address import Address
@@ -69,6 +70,7 @@ class DataPlane:
         trace: log each connection that ends, at debug level.
 
     Attributes:
+        need_pods: called with the name of a pool that clients wait for, from time to time while they do.
         connections: the table of live connections.
         services: by Service port, what is served now.
         counters: of this process.
@@ -86,6 +88,7 @@ class DataPlane:
         trace: bool = False,
     ) -> None:
         self.counters = Counters()
+        self.need_pods: Callable[[PoolName], object] | None = None
         self.connections = ConnectionTable(self.counters, trace=trace)
         self.services: dict[PoolName, LiveService] = {}
         self._retired: dict[PoolName, set[LiveService]] = {}  # those that have connections
@@ -110,6 +113,7 @@ class DataPlane:
             dialling=Dialling(self._poller, Watch(loop, _DIAL_TICK, Dial.look), self._starve),
             half_closed=Watch(loop, min(linger / 4, 1.0), Connection.look_at_half_closed),
             resting=Watch(loop, _REST_SECONDS, Connection.wake),
+            waiting=WaitingRoom(loop, self._poller, self.counters, self._need_pods),
             ended=self._ended,
             linger=linger,
         )
@@ -134,6 +138,7 @@ class DataPlane:
         return messages.Totals(
             serial=serial,
             connections=len(self.connections.live),
+            waiting=len(self._context.waiting),
             paused=self._paused,
             counters=self.counters,
         )
@@ -183,6 +188,7 @@ class DataPlane:
             for former in self._retired.get(serve.name, ()):
                 former.update(serve)  # its connections are to end with their pods all the same
                 self._lifetimes.watch(former)
+                self._context.waiting.settle(former)
             service = self.services.get(serve.name)
             if service is None and serve.name not in opened:
                 continue  # this plane accepts no more
@@ -198,6 +204,7 @@ class DataPlane:
             if sock is not None:
                 self._open(service, serve.listener, sock)
             self._lifetimes.watch(service)
+            self._context.waiting.settle(service)
             self._heed_limit(service)
 
     def _open(self, service: LiveService, address: Address, sock: socket) -> None:
@@ -226,6 +233,7 @@ class DataPlane:
             self._stop_accepting(name)
             for former in {service, *self._retired.get(name, ())} - {None}:
                 former.retire()
+                self._context.waiting.settle(former)
 
     def _stop_accepting(self, name: PoolName) -> None:
         for former in self._former_of(name):
@@ -244,10 +252,12 @@ class DataPlane:
             seconds: how long; None for as long as it takes.
 
         Returns:
-            How many were left after that time, and have been reset.
+            How many were left after that time, and have been reset; with a limit, those are who wait for
+            endpoints, as nobody will tell of any.
         """
         for name in tuple(self._listeners):
             self._stop_accepting(name)
+        cut = 0 if seconds is None else self._context.waiting.empty()
         if self.connections.live and not self._hurried:
             self._drained.clear()
             with contextlib.suppress(TimeoutError):
@@ -256,7 +266,7 @@ class DataPlane:
         left = tuple(self.connections.live.values())
         for connection in left:
             connection.end(Event.SHUTDOWN)
-        return len(left)
+        return cut + len(left)
 
     def end_drain(self) -> None:
         """Stop waiting for connections to end, now or as soon as `drain` is called."""
@@ -273,6 +283,7 @@ class DataPlane:
         self._context.dialling.waiting.stop()
         self._context.half_closed.stop()
         self._context.resting.stop()
+        self._context.waiting.stop()
         self._lifetimes.stop()
         self.checker.stop()
         self._acceptors.shut()
@@ -313,6 +324,10 @@ class DataPlane:
         self._resume()
         if not self.connections.live:
             self._drained.set()
+
+    def _need_pods(self, name: PoolName) -> None:
+        if self.need_pods is not None:
+            self.need_pods(name)
 
     def _forget_retired(self, service: LiveService) -> None:
         name = service.pool.name

@@ -80,6 +80,7 @@ class Counters(msgspec.Struct, omit_defaults=True, kw_only=True):
         default_factory=Counter
     )
     clients_turned_away: Annotated[int, Metric("Clients with too many connections.")] = 0
+    clients_held: Annotated[int, Metric("Clients that waited for a Service to have endpoints.")] = 0
     failed_dials: Annotated[dict[str, int], Metric("Backends that could not be reached.", label="reason")] = (
         msgspec.field(default_factory=Counter)
     )

@@ -162,6 +162,12 @@ class Pins(Part, frozen=True, kw_only=True):
     pins: tuple[Pin, ...]
 
 
+class NeedPods(Part, frozen=True, kw_only=True):
+    """Clients wait for a pool to have backends. Told unasked, when the first comes, and from time to time."""
+
+    pool: PoolName
+
+
 class BackendCount(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker knows of one backend.
 
@@ -212,11 +218,13 @@ class Totals(Part, frozen=True, kw_only=True):
 
     Attributes:
         connections: live ones.
+        waiting: those among them whose Service has no endpoints yet.
         paused: why accepting waits, or empty.
         counters: what it has counted since it started.
     """
 
     connections: int
+    waiting: int = 0
     paused: str = ""
     counters: Counters = msgspec.field(default_factory=Counters)
 
@@ -244,4 +252,16 @@ class Done(Part, frozen=True, kw_only=True):
 
 
 Orders = Begin | Apply | ListConnections | Kill | Count | Retire | Drain | LearnPins | ListPins
-Parts = Hello | Holds | Leaving | Pins | ConnectionListing | ServiceCounts | Totals | Drained | Killed | Done
+Parts = (
+    Hello
+    | Holds
+    | Leaving
+    | NeedPods
+    | Pins
+    | ConnectionListing
+    | ServiceCounts
+    | Totals
+    | Drained
+    | Killed
+    | Done
+)

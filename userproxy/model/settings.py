@@ -39,6 +39,16 @@ class HealthCheck(enum.StrEnum):
     """Not at all: only clients' own connections tell."""
 
 
+class NoEndpoints(enum.StrEnum):
+    """What becomes of clients while there are no endpoints. The values are those of the annotation."""
+
+    REJECT = "reject"
+    """They are refused at once."""
+
+    HOLD = "hold"
+    """They wait for an endpoint, for a bounded time."""
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An active check.
 
@@ -73,6 +83,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         max_connections: live ones of the Service port on this node; over it, accepting waits.
         max_connections_per_client: live ones of one client IP at each worker; one more is reset.
         close_on_removal: how long a connection may go on after its backend was removed.
+        no_endpoints: what becomes of clients while there are none.
+        hold_connections: clients that may wait on this node for the Service port to have endpoints; one more
+            is reset.
+        hold_timeout: how long a client may wait.
     """
 
     balance: Balance = Balance.ROUND_ROBIN
@@ -83,6 +97,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_connections: int | None = None
     max_connections_per_client: int | None = None
     close_on_removal: float | None = None
+    no_endpoints: NoEndpoints = NoEndpoints.REJECT
+    hold_connections: int = 16
+    hold_timeout: float = 120.0
 
 
 AGE_JITTER = 0.1

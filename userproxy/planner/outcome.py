@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from userproxy.model.address import Address
-from userproxy.model.service import EntryKind, PoolName, ServicePortName
+from userproxy.model.service import EntryKind, PoolName, Protocol, ServicePortName
+from userproxy.model.settings import NoEndpoints
 from userproxy.model.snapshot import Problem
 from userproxy.model.state import Drop, Frontend, Pool, Refuse, Serve, Target
 from userproxy.planner.entries import frontends_of
@@ -79,11 +80,16 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
     ranges: dict[Frontend, tuple[str, ...]] = {}
 
 
-def target_of(choice: Choice, target: Target) -> Target:
-    """The target, if there is anybody to take the traffic."""
+def target_of(choice: Choice, target: Target, otherwise: Target | None = None) -> Target:
+    """The target, if there is anybody to take the traffic; else the other one, by default to refuse it."""
     if choice.drop:
         return Drop()
-    return target if choice.backends else Refuse()
+    return target if choice.backends else otherwise or Refuse()
+
+
+def holds_clients(service: ServicePort) -> bool:
+    """Whether clients wait at a listener of ours while there are no endpoints."""
+    return service.protocol is Protocol.TCP and service.settings.no_endpoints is NoEndpoints.HOLD
 
 
 def unserved_addresses(service: ServicePort) -> tuple[Problem, ...]:
@@ -139,6 +145,14 @@ def _without(
         flows={key: pods for key, pods in outcome.flows.items() if key in kept},
         ranges={key: ranges for key, ranges in outcome.ranges.items() if key in kept},
     )
+
+
+def exhausted_problem(name: ServicePortName, ports: range, remedy: str = "") -> Problem:
+    """No host port is left for one of its listeners; the remedy is what may be done beside the obvious."""
+    message = (
+        f"refused, as no host port is left in {ports.start}-{ports.stop - 1}: widen --port-range{remedy}"
+    )
+    return Problem(str(name), "PortRangeExhausted", message)
 
 
 def _ipv6_problem(name: ServicePortName, address: Address) -> Problem:

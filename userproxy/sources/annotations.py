@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import msgspec
 
 from userproxy.model.service import Path
-from userproxy.model.settings import AGE_JITTER, Balance, Check, HealthCheck, Settings
+from userproxy.model.settings import AGE_JITTER, Balance, Check, HealthCheck, NoEndpoints, Settings
 from userproxy.model.snapshot import Problem
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _SHORTEST = 0.001
 _SHORTEST_INTERVAL = 0.1
 _MOST_IN_A_ROW = 100
 _MOST_CONNECTIONS = 10_000_000
+_MOST_HELD = 1000
 _HTTP_PATH = re.compile(r"/[!-~]{0,1023}")
 _STATUS = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
 
@@ -257,6 +258,21 @@ _CHOSEN = (
         "duration, `off`",
         "reset a connection so long after its pod is gone; `off`: it may go on",
     ),
+    Annotation(
+        "no-endpoints",
+        "no_endpoints",
+        _one_of(NoEndpoints),
+        _options(NoEndpoints),
+        "`hold`: TCP clients wait for an endpoint, on either path",
+    ),
+    Annotation(
+        "hold-connections",
+        "hold_connections",
+        _count(_MOST_HELD),
+        f"1 to {_MOST_HELD}",
+        "that may wait, of the Service on this node; one more is reset",
+    ),
+    Annotation("hold-timeout", "hold_timeout", _duration(), "duration", "how long a client may wait"),
 )
 
 ANNOTATIONS = (PATH, *_CHOSEN)

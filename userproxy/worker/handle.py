@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from userproxy.model.service import PoolName
     from userproxy.model.state import Serve
 
 _PARTS = msgspec.msgpack.Decoder(messages.Parts)
@@ -47,11 +48,13 @@ class Callbacks(NamedTuple):
         gone: called once when the worker has ended.
         leaving: called when the worker has been asked to end by somebody else.
         pinned: called with pins that the worker tells of unasked.
+        need_pods: called with the name of a pool that clients wait for.
     """
 
     gone: Callable[[WorkerHandle], None]
     leaving: Callable[[WorkerHandle], None]
     pinned: Callable[[WorkerHandle, messages.Pins], None] = lambda _handle, _pins: None
+    need_pods: Callable[[PoolName], None] = lambda _pool: None
 
 
 class WorkerHandle:
@@ -193,6 +196,8 @@ class WorkerHandle:
                     self.held += zip(serves, fds, strict=False)
             case messages.Leaving():
                 self._callbacks.leaving(self)
+            case messages.NeedPods(pool=pool):
+                self._callbacks.need_pods(pool)
             case messages.Done(serial=serial, error=error):
                 if error:
                     log.error("a worker failed at an order: its log says why", pid=self.pid, error=error)

@@ -49,13 +49,19 @@ class WorkerPool:
         count: how many workers.
         begin: how they are to work; the index is put in here.
         origin: where they come from.
+
+    Attributes:
+        on_need: called with the name of a pool that clients wait for, from time to time while they do.
     """
 
     def __init__(self, count: int, begin: messages.Begin, origin: Origin) -> None:
         self._count = count
         self._begin = begin
         self._origin = origin
-        self._callbacks = Callbacks(gone=self._on_gone, leaving=self._dismiss, pinned=self._on_pinned)
+        self.on_need: Callable[[PoolName], object] | None = None
+        self._callbacks = Callbacks(
+            gone=self._on_gone, leaving=self._dismiss, pinned=self._on_pinned, need_pods=self._on_need
+        )
         self._pins = SharedPins(asyncio.get_running_loop().time)
         self._handles: dict[int, WorkerHandle] = {}
         self._retiring: list[WorkerHandle] = []
@@ -369,6 +375,10 @@ class WorkerPool:
         for other in self._handles.values():
             if other is not handle:
                 other.tell(messages.LearnPins(pool=part.pool, pins=part.pins))
+
+    def _on_need(self, name: PoolName) -> None:
+        if self.on_need is not None:
+            self.on_need(name)
 
     def _on_gone(self, handle: WorkerHandle) -> None:
         self._past.merge(handle.counters)

@@ -221,6 +221,7 @@ class Worker:
             place=(order.index, order.workers),
             trace=order.log_level == "debug",
         )
+        self._plane.need_pods = self._need_pods
         self._tell_pins()
         # What lives now lives as long as the process: the garbage collector need not look at it again.
         gc.collect()
@@ -275,6 +276,9 @@ class Worker:
         if self._channel is not None and self._plane is not None:
             for part in self._plane.fresh_pins():
                 self._say(part)
+
+    def _need_pods(self, name: PoolName) -> None:
+        self._say(messages.NeedPods(pool=name))
 
     def _retire(self) -> None:
         if not self._going:

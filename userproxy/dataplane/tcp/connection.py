@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from userproxy.backends.service import LiveService
     from userproxy.dataplane.tcp.dial import Dialling
     from userproxy.dataplane.tcp.pipes import PipePool
+    from userproxy.dataplane.tcp.waiting import WaitingRoom
     from userproxy.net.poller import Poller, Watch
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,7 @@ class Context(NamedTuple):
         dialling: what reaching a backend takes.
         half_closed: looks after those of which one side has finished.
         resting: wakes those that have left the poller for a moment.
+        waiting: holds those whose Service has no endpoints yet.
         ended: called with each connection when it is over.
         linger: seconds without a byte on a half-closed connection before it is given up.
     """
@@ -45,6 +47,7 @@ class Context(NamedTuple):
     dialling: Dialling
     half_closed: Watch[Connection]
     resting: Watch[Connection]
+    waiting: WaitingRoom
     ended: Callable[[Connection], None]
     linger: float = 60.0
 
@@ -142,17 +145,24 @@ class Connection:
         if self._flow.state is not State.CONNECTING:  # it may be over, if it had to wait for a socket
             return
         try:
-            # Most clients speak first, and have by now: their bytes go to the backend as soon as it answers.
-            client = self.client_leg
-            is_well = client is None or client.holds or client.prefetch()
-            self._run(self._dial.next() if is_well else Event.CLIENT_RESET)
+            self._run(self._reach())
         except Exception:
             # The poller, which would give it up, does not know it yet.
             log.exception("a connection is given up: dialling failed")
             self.abort()
 
+    def _reach(self) -> Event | None:
+        # Most clients speak first, and have by now: their bytes go to the backend as soon as it answers.
+        client = self.client_leg
+        is_well = client is None or client.holds or self.service.holds or client.prefetch()
+        return self._dial.next() if is_well else Event.CLIENT_RESET
+
     def end(self, event: Event) -> None:
         """End it from outside: `KILLED` or `SHUTDOWN`."""
+        self._run(event)
+
+    def waited(self, event: Event) -> None:
+        """The waiting room's report: there are endpoints, or waiting is over otherwise."""
         self._run(event)
 
     def dialled(self, event: Event) -> None:
@@ -200,7 +210,7 @@ class Connection:
 
         It is not while a backend is still looked for.
         """
-        if self._flow.state is State.CONNECTING:
+        if self._flow.state in (State.CONNECTING, State.WAITING):
             return False
         if self._dial.sock is not None:
             keep_alive(self._dial.sock)
@@ -216,6 +226,14 @@ class Connection:
 
     def _next(self) -> Event | None:
         return self._dial.next()
+
+    def _wait(self) -> Event | None:
+        return None if self._context.waiting.enter(self, self._client_sock) else Event.HOLD_FULL
+
+    def _dial_anew(self) -> Event | None:
+        self._context.waiting.leave(self)
+        self._dial.begin_anew()
+        return self._reach()
 
     def _relay(self) -> None:
         context, dial, client = self._context, self._dial, self.client_leg
@@ -253,6 +271,7 @@ class Connection:
                 leg.release()
         context = self._context
         context.half_closed.members.pop(self.number, None)
+        context.waiting.leave(self)
         self.service.leave(self.peer[0])
         try:
             context.ended(self)
@@ -270,6 +289,8 @@ class Connection:
 
 _CARRY_OUT: dict[Command, Callable[[Connection], Event | None]] = {
     Command.DIAL: Connection._next,  # noqa: SLF001 (the same class)
+    Command.WAIT: Connection._wait,  # noqa: SLF001
+    Command.DIAL_ANEW: Connection._dial_anew,  # noqa: SLF001
     Command.RELAY: Connection._relay,  # noqa: SLF001
     Command.FIN_TO_BACKEND: Connection._fin_to_backend,  # noqa: SLF001
     Command.FIN_TO_CLIENT: Connection._fin_to_client,  # noqa: SLF001

@@ -7,6 +7,7 @@
 | it takes long, and the Service hedges | a second one beside it (`userproxy.dataplane.tcp.hedge`) |
 | the system has no socket for it | `starved`, and another go at it later; no backend is blamed |
 | none is left, or the time for all is over | the connection ends |
+| the Service has none at all, and holds its clients | it waits, and then begins anew |
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class Dial:
         "_hedge_at",
         "_owner",
         "_shared",
+        "_since",
         "_tried",
         "backend",
         "sock",
@@ -113,6 +115,7 @@ class Dial:
         self.sock: socket | None = None
         self._owner = owner
         self._shared = shared
+        self._since = owner.opened
         self._began = self._ends = 0.0
         self._tried: tuple[LiveBackend, ...] = ()
         self._hedge: Hedge | None = None
@@ -122,10 +125,10 @@ class Dial:
         """Dial the next backend; returns what came of it if that is known at once."""
         owner, shared = self._owner, self._shared
         service, now = owner.service, shared.poller.clock()
-        seconds = shared.budget.next_attempt(now - owner.opened)
+        seconds = shared.budget.next_attempt(now - self._since)
         backend = service.pick(owner.peer[0], self._tried) if seconds > 0 else None
         if backend is None:
-            return Event.BACKENDS_EXHAUSTED
+            return Event.NO_ENDPOINTS if service.holds else Event.BACKENDS_EXHAUSTED
         if self._tried:
             service.retry(self._tried[-1])
         self.backend = backend
@@ -173,6 +176,11 @@ class Dial:
             return error.errno or errno.EIO
         return 0
 
+    def begin_anew(self) -> None:
+        """Forget what was tried: the time for dialling begins now."""
+        self._since = self._shared.poller.clock()
+        self._tried = ()
+
     def answered(self) -> bool:
         """The backend has answered: wait for nothing else. Returns whether the poller has its socket."""
         owner, shared = self._owner, self._shared
@@ -216,7 +224,7 @@ class Dial:
 
     def _dial_beside(self) -> None:
         owner, shared, first = self._owner, self._shared, self.backend
-        seconds = shared.budget.next_attempt(shared.poller.clock() - owner.opened)
+        seconds = shared.budget.next_attempt(shared.poller.clock() - self._since)
         tried = self._tried if first is None else (*self._tried, first)
         backend = owner.service.pick(owner.peer[0], tried) if seconds > 0 else None
         if backend is None:

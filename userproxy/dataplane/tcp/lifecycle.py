@@ -2,7 +2,8 @@
 
 A client has been accepted; a backend is dialled, and another one if that fails; both are relayed until each
 side has finished sending (RFC 9293, section 3.6: a connection may be closed in one direction only), or until
-one of them resets. `relay` applies the commands and reports the events.
+one of them resets. Where the Service has no endpoints, and wants its clients held, the client waits for one
+first. `relay` applies the commands and reports the events.
 
 `TRANSITIONS` is the whole behaviour, one row for each thing that can happen in each state. What is not in a
 row cannot matter there any more (a timer that fires late, a second end of the same side) and is ignored.
@@ -18,6 +19,8 @@ class State(enum.StrEnum):
     """Where a connection is in its life. The values are what `userproxy connections` prints."""
 
     CONNECTING = "connecting"
+    WAITING = "waiting"
+    """The Service has no endpoints, and holds its clients until it has some."""
     ESTABLISHED = "established"
     CLIENT_FINISHED = "client-finished"
     """The client has shut its sending side; the backend's reply is still on its way."""
@@ -33,8 +36,16 @@ class Event(enum.StrEnum):
     """One backend refused, was unreachable or did not answer in time, and there is time for another one."""
     BACKENDS_EXHAUSTED = "backends-exhausted"
     """No distinct backend is left to try, or the time for dialling is spent."""
+    NO_ENDPOINTS = "no-endpoints"
+    """The Service has none at all, and holds its clients."""
+    ENDPOINTS_CAME = "endpoints-came"
+    HOLD_FULL = "hold-full"
+    """As many clients wait for the Service as may."""
+    HOLD_EXPIRED = "hold-expired"
+    """The client has waited for as long as the Service holds clients."""
     CLIENT_FIN = "client-fin"
-    """The client finished sending, and all its bytes have been handed to the backend's socket."""
+    """The client finished sending, and all its bytes have been handed to the backend's socket. Or, while it
+    waits: it finished sending, as everybody does who gives up."""
     BACKEND_FIN = "backend-fin"
     CLIENT_RESET = "client-reset"
     """The client's socket failed: a reset, or a keepalive that nobody answered."""
@@ -55,6 +66,10 @@ class Command(enum.StrEnum):
 
     DIAL = "dial"
     """Dial the next distinct backend; report what comes of it."""
+    WAIT = "wait"
+    """Watch for the end of the wait, and of the client, if there is a place for it."""
+    DIAL_ANEW = "dial-anew"
+    """Wait no longer, and dial as for a client that comes now."""
     RELAY = "relay"
     """Start moving bytes both ways."""
     FIN_TO_BACKEND = "fin-to-backend"
@@ -79,6 +94,12 @@ class Reason(enum.StrEnum):
     BACKEND_RESET = "backend-reset"
     NO_BACKEND = "no-backend"
     """No backend could be reached, or there is none."""
+    HOLD_FULL = "hold-full"
+    """There was no place to wait for one."""
+    HOLD_EXPIRED = "hold-expired"
+    """None came while it waited."""
+    CLIENT_GONE = "client-gone"
+    """The client gave up while it waited for a backend."""
     LINGER = "linger"
     AGED = "aged"
     BACKEND_REMOVED = "backend-removed"
@@ -113,6 +134,15 @@ TRANSITIONS: dict[State, dict[Event, Transition]] = {
         Event.CONNECTED: Transition(State.ESTABLISHED, (Command.RELAY,)),
         Event.DIAL_FAILED: Transition(State.CONNECTING, (Command.DIAL,)),
         Event.BACKENDS_EXHAUSTED: _ends(Reason.NO_BACKEND),
+        Event.NO_ENDPOINTS: Transition(State.WAITING, (Command.WAIT,)),
+    },
+    State.WAITING: {
+        **_CUT_SHORT,
+        Event.ENDPOINTS_CAME: Transition(State.CONNECTING, (Command.DIAL_ANEW,)),
+        Event.BACKENDS_EXHAUSTED: _ends(Reason.NO_BACKEND),
+        Event.HOLD_FULL: _ends(Reason.HOLD_FULL),
+        Event.HOLD_EXPIRED: _ends(Reason.HOLD_EXPIRED),
+        Event.CLIENT_FIN: _ends(Reason.CLIENT_GONE),
     },
     State.ESTABLISHED: {
         **_CUT_SHORT,

@@ -42,6 +42,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         services: Service ports.
         listeners: that are open.
         connections: live ones.
+        waiting: those among them whose Service has no endpoints yet.
         problems: how many there are, by reason.
         source: where the Services come from.
         counters: of all processes of this daemon, those that are gone included.
@@ -50,6 +51,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     services: int
     listeners: int
     connections: int
+    waiting: int = 0
     problems: Mapping[str, int]
     source: SourceStatus
     counters: Counters
@@ -127,6 +129,7 @@ class _FiguresCollector(Collector):
             ("services", "Service ports.", now.services),
             ("listeners", "Open listeners.", now.listeners),
             ("connections", "Live connections.", now.connections),
+            ("connections_waiting", "Connections whose Service has no endpoints yet.", now.waiting),
             ("source_synced", "Whether everything has been read at least once.", now.source.synced),
             ("source_stale_seconds", "How old the source's data may be.", now.source.stale_seconds),
         ):

@@ -10,10 +10,18 @@ from userproxy.model.snapshot import Problem
 from userproxy.model.state import Frontend, Refuse, Serve, Target, ToListener
 from userproxy.planner import topology
 from userproxy.planner.entries import frontends_of, policies_of
-from userproxy.planner.outcome import Outcome, cluster_ips_of, ranges_of, target_of, unserved_addresses
+from userproxy.planner.outcome import (
+    Outcome,
+    cluster_ips_of,
+    exhausted_problem,
+    holds_clients,
+    ranges_of,
+    target_of,
+    unserved_addresses,
+)
 
 if TYPE_CHECKING:
-    from userproxy.model.service import ServicePort, ServicePortName
+    from userproxy.model.service import ServicePort
     from userproxy.planner.context import PlanContext
     from userproxy.planner.entries import EntryFrontend
     from userproxy.planner.outcome import Traffic
@@ -38,7 +46,8 @@ def outcome_of(traffic: Traffic) -> Outcome:
     entries = traffic.entries
     relayed = relay(traffic, entries)
     if len(relayed.serves) < len(policies_of(entries)):
-        problems = (*problems, _exhausted_problem(service.name, traffic.context.ports))
+        remedy = f", or {_REMEDY}, which needs none"
+        problems = (*problems, exhausted_problem(service.name, traffic.context.ports, remedy))
     return Outcome(
         name=service.name,
         serves=relayed.serves,
@@ -52,7 +61,10 @@ def outcome_of(traffic: Traffic) -> Outcome:
 
 
 def relay(traffic: Traffic, entries: list[EntryFrontend]) -> Outcome:
-    """Listeners and captures for some entries of a Service port. A pool without a host port is refused."""
+    """Listeners and captures for some entries of a Service port.
+
+    A pool without a host port is refused, and so is one without backends whose clients are not held.
+    """
     service, context = traffic.service, traffic.context
     serves: dict[PoolName, Serve] = {}
     targets: dict[PoolName, Target] = {}
@@ -64,7 +76,8 @@ def relay(traffic: Traffic, entries: list[EntryFrontend]) -> Outcome:
             continue
         choice = topology.select(service, traffic.same_family, context.node, policy)
         listener = Address(context.network.host_ip, port)
-        targets[name] = target_of(choice, ToListener(listener))
+        target = ToListener(listener)
+        targets[name] = target_of(choice, target, otherwise=target if holds_clients(service) else None)
         serves[name] = Serve(
             service=service.name,
             policy=policy,
@@ -95,11 +108,3 @@ def _leaving(traffic: Traffic, choice: topology.Choice) -> tuple[Address, ...]:
 def _protocol_problem(service: ServicePort) -> Problem:
     message = f"{Path.REDIRECT_TO_HOST} does not carry {service.protocol}: {_REMEDY}, which does"
     return Problem(str(service.name), "ProtocolNotSupported", message)
-
-
-def _exhausted_problem(name: ServicePortName, ports: range) -> Problem:
-    message = (
-        f"refused, as no host port is left in {ports.start}-{ports.stop - 1}: "
-        f"widen --port-range, or {_REMEDY}, which needs none"
-    )
-    return Problem(str(name), "PortRangeExhausted", message)

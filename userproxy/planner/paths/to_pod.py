@@ -1,7 +1,8 @@
 """Redirect to pod: netfilter sends the packets straight to a pod.
 
-But for node ports on 127.0.0.1: the kernel lets no packet with a loopback address leave the node, so a
-listener of ours relays these.
+But for those that a listener of ours has to relay: node ports on 127.0.0.1, as the kernel lets no packet with
+a loopback address leave the node; and, for as long as there are no endpoints, all of a Service that has its
+clients wait for some.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from userproxy.model.settings import HealthCheck
 from userproxy.model.state import Pool, Target, ToPods
 from userproxy.planner import topology
 from userproxy.planner.entries import frontends_of, policies_of
-from userproxy.planner.outcome import Outcome, cluster_ips_of, ranges_of, target_of, unserved_addresses
+from userproxy.planner.outcome import (
+    Outcome,
+    cluster_ips_of,
+    exhausted_problem,
+    holds_clients,
+    ranges_of,
+    target_of,
+    unserved_addresses,
+)
 from userproxy.planner.paths.to_host import relay
 
 if TYPE_CHECKING:
@@ -27,7 +36,8 @@ if TYPE_CHECKING:
 
 def listeners_of(service: ServicePort, context: PlanContext) -> tuple[PoolName, ...]:
     """The pools of a Service port that need a listener of ours."""
-    return (PoolName.of(service.name),) if _relayed(service, frontends_of(service, context)) else ()
+    policies = policies_of(_relayed(service, frontends_of(service, context)))
+    return tuple(PoolName.of(service.name, policy) for policy in policies)
 
 
 def outcome_of(traffic: Traffic) -> Outcome:
@@ -36,14 +46,22 @@ def outcome_of(traffic: Traffic) -> Outcome:
     entries = traffic.entries
     if not entries:
         return Outcome(service.name, problems=unserved_addresses(service))
-    relayed = relay(traffic, _relayed(service, entries))
+    problems = unserved_addresses(service)
+    to_relay = _relayed(service, entries)
+    relayed = relay(traffic, to_relay)
+    if len(relayed.serves) < len(policies_of(to_relay)):
+        problems = (*problems, exhausted_problem(service.name, traffic.context.ports))
     direct = [entry for entry in entries if not entry.is_loopback]
     choices = {
         policy: topology.select(service, traffic.same_family, traffic.context.node, policy)
         for policy in policies_of(direct)
     }
     captures: dict[Frontend, Target] = {
-        entry.frontend: target_of(choices[entry.policy], _to_pods(traffic, entry, choices[entry.policy]))
+        entry.frontend: target_of(
+            choices[entry.policy],
+            _to_pods(traffic, entry, choices[entry.policy]),
+            otherwise=relayed.captures.get(entry.frontend),
+        )
         for entry in direct
     }
     pools = {entry.frontend: PoolName.of(service.name, entry.policy) for entry in direct}
@@ -51,9 +69,9 @@ def outcome_of(traffic: Traffic) -> Outcome:
     return Outcome(
         name=service.name,
         serves=relayed.serves,
-        captures=captures | relayed.captures,
-        pools=pools | relayed.pools,
-        problems=unserved_addresses(service),
+        captures=relayed.captures | captures,
+        pools=relayed.pools | pools,
+        problems=problems,
         guards=relayed.guards,
         flows={entry.frontend: _reachable(traffic, choices[entry.policy]) for entry in direct}
         if is_udp
@@ -65,7 +83,9 @@ def outcome_of(traffic: Traffic) -> Outcome:
 
 
 def _relayed(service: ServicePort, entries: list[EntryFrontend]) -> list[EntryFrontend]:
-    """The entries that a listener of ours has to serve."""
+    """The entries that a listener of ours has to serve, always or while there are no endpoints."""
+    if holds_clients(service):
+        return entries
     return [entry for entry in entries if entry.is_loopback and service.protocol is Protocol.TCP]
 
 

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from userproxy.control import daemon as daemon_module
-from userproxy.model.service import Path, PoolName
+from userproxy.model.service import Path, PoolName, TrafficPolicy
 from userproxy.model.snapshot import EMPTY, Node
 from userproxy.netfilter import NetfilterError
 from userproxy.tests.control.rig.node import CART, WEB, ControlSide, config, service, snapshot, tcp
@@ -44,6 +44,12 @@ async def test_what_the_source_says_is_carried_out_and_its_problems_are_told_to_
         await program.noted("capture 1")
         await until(lambda: program.source.told and program.source.told[-1])
     assert [problem.reason for problem in program.source.told[-1]] == ["AddressFamilyNotSupported"]
+
+
+def test_that_clients_wait_for_endpoints_is_announced_by_the_source(program: Program) -> None:
+    program.daemon.need_pods(PoolName("shop", "cart", "http", TrafficPolicy.LOCAL))
+    (notice,) = program.source.announced
+    assert (notice.about, notice.reason) == ("shop/cart:http", "NeedPods")
 
 
 async def test_it_is_healthy_once_everything_has_been_carried_out(program: Program) -> None:

@@ -19,16 +19,18 @@ def told(state: str, connections: int, latency: float | None) -> ServiceCounts:
     return ServiceCounts(services=(count,))
 
 
-def totals(live: int) -> Totals:
-    return Totals(connections=live)
+def totals(live: int, waiting: int = 0) -> Totals:
+    return Totals(connections=live, waiting=waiting)
 
 
 def test_counts_add_up_and_the_worse_judgement_is_shown() -> None:
-    tally = Tally([told("up", 2, 0.001), told("ejected", 1, None), totals(3), totals(4)])
+    tally = Tally(
+        [told("up", 2, 0.001), told("ejected", 1, None), totals(3, waiting=1), totals(4, waiting=2)]
+    )
     backend = tally.backend(WEB, POD)
     assert (backend.connections, backend.latency, backend.state) == (3, 0.001, "ejected")
     assert backend.reason == "is ejected"
-    assert tally.live == 7
+    assert (tally.live, tally.waiting) == (7, 3)
 
 
 def test_of_a_backend_that_nobody_has_used_nothing_is_known() -> None:

@@ -8,13 +8,13 @@ import pytest
 from userproxy.model.address import Address
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.network import NodeNetwork
-from userproxy.model.service import Path, PoolName, Protocol, ServicePort, ServicePortName
-from userproxy.model.settings import Balance, Check, HealthCheck, Settings
+from userproxy.model.service import Path, PoolName, Protocol, ServicePort, ServicePortName, TrafficPolicy
+from userproxy.model.settings import Balance, Check, HealthCheck, NoEndpoints, Settings
 from userproxy.model.snapshot import Node
-from userproxy.model.state import Frontend, Refuse, ToPods
+from userproxy.model.state import Drop, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.planner.context import PlanContext
 from userproxy.planner.outcome import Outcome, Traffic
-from userproxy.planner.paths import to_host, to_pod
+from userproxy.planner.paths import PATHS, to_host, to_pod
 from userproxy.tests.services import cluster_ips
 
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
@@ -89,3 +89,63 @@ def test_pods_that_netfilter_sends_to_are_checked_unless_they_cannot_or_must_not
     assert bool(pools) == checked
     for pool in pools.values():
         assert [backend.address for backend in pool.backends] == [READY.address]
+
+
+HELD = Settings(no_endpoints=NoEndpoints.HOLD)
+LISTENER = Address("10.100.0.2", 10400)
+
+
+def led_to(
+    path: Path,
+    *endpoints: Endpoint,
+    settings: Settings = HELD,
+    protocol: Protocol = Protocol.TCP,
+    policy: TrafficPolicy = TrafficPolicy.CLUSTER,
+) -> tuple[Target | None, tuple[PoolName, ...]]:
+    """Where the packets of a Service go, and which pools have a listener."""
+    service = ServicePort(
+        name=ServicePortName("default", "web"),
+        protocol=protocol,
+        entries=cluster_ips(FRONTEND.address),
+        internal_traffic_policy=policy,
+        settings=settings,
+    )
+    listeners = PATHS[path].listeners_of(service, CONTEXT)
+    ports = dict.fromkeys(listeners, LISTENER.port)
+    outcome = PATHS[path].outcome_of(Traffic(service, endpoints, ports, CONTEXT))
+    assert tuple(outcome.serves) == listeners
+    return outcome.captures.get(Frontend(protocol, FRONTEND.address)), listeners
+
+
+@pytest.mark.parametrize("path", Path)
+def test_who_is_to_wait_for_an_endpoint_is_sent_to_a_listener_on_either_path(path: Path) -> None:
+    by_listener = ToListener(LISTENER), (PoolName("default", "web"),)
+    assert led_to(path) == by_listener
+    assert led_to(path, GONE) == by_listener
+    assert led_to(path, settings=Settings())[0] == Refuse()
+
+
+def test_on_the_path_redirect_to_pod_the_listener_is_out_of_the_way_once_there_is_a_pod() -> None:
+    assert led_to(Path.REDIRECT_TO_POD, READY) == (ToPods((READY.address,)), (PoolName("default", "web"),))
+    assert led_to(Path.REDIRECT_TO_POD, READY, settings=Settings())[1] == ()
+
+
+def test_nobody_waits_over_udp() -> None:
+    assert led_to(Path.REDIRECT_TO_POD, protocol=Protocol.UDP) == (Refuse(), ())
+
+
+@pytest.mark.parametrize("path", Path)
+def test_nobody_waits_where_endpoints_exist_that_the_policy_forbids(path: Path) -> None:
+    assert led_to(path, READY, policy=TrafficPolicy.LOCAL)[0] == Drop()
+
+
+def test_without_a_host_port_to_wait_at_clients_are_refused_and_that_is_told() -> None:
+    service = ServicePort(
+        name=ServicePortName("default", "web"),
+        protocol=Protocol.TCP,
+        entries=cluster_ips(FRONTEND.address),
+        settings=HELD,
+    )
+    outcome = to_pod.outcome_of(Traffic(service, (), {}, CONTEXT))
+    assert outcome.captures == {FRONTEND: Refuse()}
+    assert [problem.reason for problem in outcome.problems] == ["PortRangeExhausted"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.model.service import Path
-from userproxy.model.settings import Balance, Check, HealthCheck, Settings
+from userproxy.model.settings import Balance, Check, HealthCheck, NoEndpoints, Settings
 from userproxy.sources.annotations import ANNOTATIONS, PREFIX, Annotation, read_path, read_settings
 from userproxy.tests.sources.objects import decoded_service, service
 
@@ -53,6 +53,9 @@ def test_every_setting_can_be_chosen() -> None:
         max_connections="1000",
         max_connections_per_client="10",
         close_on_removal="5m",
+        no_endpoints="hold",
+        hold_connections="100",
+        hold_timeout="30s",
     )
     assert problems == []
     assert chosen == Settings(
@@ -72,6 +75,9 @@ def test_every_setting_can_be_chosen() -> None:
         max_connections=1000,
         max_connections_per_client=10,
         close_on_removal=300.0,
+        no_endpoints=NoEndpoints.HOLD,
+        hold_connections=100,
+        hold_timeout=30.0,
     )
 
 
@@ -85,6 +91,9 @@ def test_a_time_can_be_switched_off_by_name(name: str) -> None:
     [
         ("balance", "fair", "one of round-robin, least-connections, random-two, source-hash"),
         ("health_check", "ping", "one of auto, tcp, http, off"),
+        ("no_endpoints", "wait", "one of reject, hold"),
+        ("hold_connections", "0", "a whole number from 1 to 1000"),
+        ("hold_timeout", "off", "a duration such as 250ms, 30s or 5m"),
         ("slow_start", "30", "a duration such as 250ms, 30s or 5m, or off"),
         ("health_check_interval", "1ms", "between 100ms and 720h"),
         ("max_connection_age", "1000000h", "between 1ms and 720h, or off"),

@@ -18,9 +18,11 @@ from userproxy.model.messages import (
     Kill,
     Killed,
     ListConnections,
+    NeedPods,
     ServiceCounts,
     Totals,
 )
+from userproxy.model.service import PoolName
 from userproxy.tests.ops.daemon import connection
 from userproxy.tests.worker.scripted import counted, serve, totals, until
 from userproxy.tests.worker.test_pool import minded
@@ -61,6 +63,15 @@ async def pool(site: Site) -> WorkerPool:
 
 async def test_connections_are_listed_with_ids_that_tell_whose_they_are(pool: WorkerPool) -> None:
     assert await listed(pool) == ["101-1", "101-2", "102-1", "102-2"]
+
+
+async def test_that_clients_wait_is_told_by_any_worker_unasked(site: Site, pool: WorkerPool) -> None:
+    needed: list[PoolName] = []
+    pool.on_need = needed.append
+    name = PoolName("default", "web")
+    for worker in site.started:
+        worker.say(NeedPods(pool=name))
+    await until(lambda: needed == [name, name])
 
 
 async def test_connections_of_a_worker_that_is_gone_or_fails_are_missing_from_the_listing(

@@ -16,6 +16,7 @@ from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.dial import Dial, Dialling
 from userproxy.dataplane.tcp.lifecycle import State
 from userproxy.dataplane.tcp.pipes import PipePool
+from userproxy.dataplane.tcp.waiting import WaitingRoom
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
 from userproxy.model.service import ServicePortName
@@ -27,6 +28,8 @@ from userproxy.tests.sockets import Clock, VirtualTimers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from userproxy.model.service import PoolName
+    from userproxy.model.settings import Settings
     from userproxy.tests.sockets import Sockets
 
 PATIENCE = 20.0
@@ -44,6 +47,7 @@ class Proxy:
         self.pipes = PipePool(4)
         self.table = ConnectionTable(Counters(), trace=False)
         self.starved: list[OSError] = []
+        self.needed: list[PoolName] = []
         self.context = Context(
             poller=self.poller,
             pipes=self.pipes,
@@ -54,14 +58,18 @@ class Proxy:
             ),
             half_closed=Watch(self.timers.loop, 1.0, Connection.look_at_half_closed),
             resting=Watch(self.timers.loop, 0.1, Connection.wake),
+            waiting=WaitingRoom(self.timers.loop, self.poller, self.table.counters, self.needed.append),
             ended=self.table.remove,
         )
         self.service = LiveService(Serve(service=ServicePortName("shop", "cart", "http"), listener=LISTENER))
 
-    def serve(self, *backends: socket) -> None:
-        """Serve with these backends: sockets that are bound to their addresses."""
+    def serve(self, *backends: socket, settings: Settings | None = None) -> None:
+        """Serve with these backends, sockets that are bound to their addresses, and maybe other settings."""
+        pool = self.service.pool
         known = tuple(Backend(Address(*backend.getsockname())) for backend in backends)
-        self.service.update(Serve(service=self.service.pool.service, listener=LISTENER, backends=known))
+        chosen = pool.settings if settings is None else settings
+        self.service.update(Serve(service=pool.service, listener=LISTENER, backends=known, settings=chosen))
+        self.context.waiting.settle(self.service)
 
     def accept(self, said: bytes = b"", *, finished: bool = False) -> tuple[Connection, socket]:
         """A new connection, and its client, who has said this much already, and maybe finished."""
@@ -141,6 +149,7 @@ class Proxy:
             and all(live.connections == 0 for live in self.service.backends)
             and not self.context.dialling.waiting.members
             and not self.context.half_closed.members
+            and not len(self.context.waiting)
             and not self.poller._handlers
             and self.pipes.lent == 0
         )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.dataplane.tcp.lifecycle import Command, Event, Flow, Reason, State
-from userproxy.model.settings import Balance, Settings
+from userproxy.model.settings import Balance, NoEndpoints, Settings
 from userproxy.tests.dataplane.rig.proxy import Proxy
 from userproxy.tests.sockets import Sockets, open_fds
 
@@ -44,7 +43,7 @@ def test_a_flow_ends_exactly_once_and_says_why(events: list[Event], last: Event)
 
 HAPPENINGS = st.one_of(
     st.tuples(st.just("wait"), st.sampled_from([0.05, 0.25, 0.8, 1.0])),
-    st.tuples(st.just("serve"), st.sampled_from([0b001, 0b010, 0b101, 0b111])),
+    st.tuples(st.just("serve"), st.sampled_from([0b000, 0b001, 0b010, 0b101, 0b111])),
     st.tuples(st.just("event"), st.sampled_from(CUTS)),
     st.tuples(st.sampled_from(["accept", "dispatch", "leave"]), st.none()),
 )
@@ -53,21 +52,29 @@ HAPPENINGS = st.one_of(
 @given(
     st.lists(st.sampled_from("asr"), min_size=3, max_size=3),
     st.sampled_from(Balance),
+    st.sampled_from(NoEndpoints),
     st.lists(HAPPENINGS, max_size=12),
 )
 def test_connections_leak_nothing(
-    kinds: list[str], balance: Balance, happenings: list[tuple[str, object]]
+    kinds: list[str], balance: Balance, no_endpoints: NoEndpoints, happenings: list[tuple[str, object]]
 ) -> None:
     before = open_fds()
     with ExitStack() as stack:
         proxy = Proxy(Sockets(stack))
         make = {"a": proxy.listening, "s": proxy.silent, "r": proxy.bound}
         pods = [make[kind]() for kind in kinds]
-        settings = Settings(balance=balance, hedged_dial=0.25, slow_start=1.0)
+        settings = Settings(
+            balance=balance,
+            hedged_dial=0.25,
+            slow_start=1.0,
+            no_endpoints=no_endpoints,
+            hold_connections=2,
+            hold_timeout=1.5,
+        )
 
         def serve(mask: int) -> None:
-            proxy.serve(*(pod for place, pod in enumerate(pods) if mask >> place & 1))
-            proxy.service.update(msgspec.structs.replace(proxy.service.pool, settings=settings))
+            served = (pod for place, pod in enumerate(pods) if mask >> place & 1)
+            proxy.serve(*served, settings=settings)
 
         serve(0b111)
         clients = [proxy.accept()[1]]

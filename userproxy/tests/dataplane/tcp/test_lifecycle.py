@@ -25,8 +25,10 @@ BACKEND_FINISHED: Conversation = [
     *ESTABLISHED,
     (Event.BACKEND_FIN, State.BACKEND_FINISHED, (Command.FIN_TO_CLIENT, Command.LINGER)),
 ]
+WAITING: Conversation = [(Event.NO_ENDPOINTS, State.WAITING, (Command.WAIT,))]
 LEADS_TO: dict[State, Conversation] = {
     State.CONNECTING: [],
+    State.WAITING: WAITING,
     State.ESTABLISHED: ESTABLISHED,
     State.CLIENT_FINISHED: CLIENT_FINISHED,
     State.BACKEND_FINISHED: BACKEND_FINISHED,
@@ -76,6 +78,32 @@ ENDINGS: dict[str, tuple[Conversation, Reason]] = {
             (Event.DIAL_FAILED, State.CONNECTING, (Command.DIAL,)),
             (Event.BACKENDS_EXHAUSTED, State.CLOSED, RESET),
         ],
+        Reason.NO_BACKEND,
+    ),
+    "the client waits for an endpoint, and is served": (
+        [
+            *WAITING,
+            (Event.ENDPOINTS_CAME, State.CONNECTING, (Command.DIAL_ANEW,)),
+            *CLIENT_FINISHED,
+            (Event.BACKEND_FIN, State.CLOSED, CLOSE),
+        ],
+        Reason.CLIENT_FIN,
+    ),
+    "all endpoints go while one is dialled": (
+        [
+            (Event.DIAL_FAILED, State.CONNECTING, (Command.DIAL,)),
+            *WAITING,
+            (Event.HOLD_EXPIRED, State.CLOSED, RESET),
+        ],
+        Reason.HOLD_EXPIRED,
+    ),
+    "there is no place to wait": ([*WAITING, (Event.HOLD_FULL, State.CLOSED, RESET)], Reason.HOLD_FULL),
+    "the client gives up while it waits": (
+        [*WAITING, (Event.CLIENT_FIN, State.CLOSED, RESET)],
+        Reason.CLIENT_GONE,
+    ),
+    "the Service is deleted while the client waits": (
+        [*WAITING, (Event.BACKENDS_EXHAUSTED, State.CLOSED, RESET)],
         Reason.NO_BACKEND,
     ),
     "the client has finished, and the backend says nothing more": (

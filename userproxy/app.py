@@ -29,6 +29,7 @@ from userproxy.netfilter.kernel import Kernel
 from userproxy.ops.admin import serve_admin
 from userproxy.ops.http.metrics import Metrics
 from userproxy.sources import status_of
+from userproxy.sources.decode import Scope
 from userproxy.sources.manifests import ManifestSource
 from userproxy.worker.origin import processes
 from userproxy.worker.pool import WorkerPool
@@ -131,16 +132,16 @@ async def _open_source(config: Config) -> Source:
     Raises:
         StartError: it is not there, or its credentials cannot be read.
     """
-    proxy_name = config.service_proxy_name or None
+    scope = Scope(config.service_proxy_name or None, config.external_ips)
     if config.manifests is not None:
         try:
-            return ManifestSource(config.manifests, service_proxy_name=proxy_name)
+            return ManifestSource(config.manifests, scope=scope)
         except FileNotFoundError as error:
             raise StartError(f"{error.filename}: {error.strerror}") from None
     # It takes up to a second and 73 MB, which only those pay who use it.
     from userproxy.sources.kubernetes.source import KubeconfigError, KubernetesSource  # noqa: PLC0415
 
-    source = KubernetesSource(config.kubeconfig, node_name=config.node_name, service_proxy_name=proxy_name)
+    source = KubernetesSource(config.kubeconfig, node_name=config.node_name, scope=scope)
     try:
         await source.check()
     except KubeconfigError as error:

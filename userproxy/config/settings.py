@@ -103,6 +103,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
             default="false",
         ),
     ] = False
+    external_ips: Annotated[
+        bool,
+        _help(
+            "Whether Services answer at their `externalIPs`.",
+            metavar="true|false",
+            default="true",
+        ),
+    ] = True
     mode: Annotated[TrafficPath, _help("The path of Services that choose none.")] = (
         TrafficPath.REDIRECT_TO_HOST
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -102,21 +102,36 @@ def object_key(kind: Kind, metadata: api.ObjectMeta | None) -> ObjectKey:
     return ObjectKey(kind, sys.intern(namespace), sys.intern(metadata.name))
 
 
-def decode_slice(endpoint_slice: api.EndpointSlice, service_proxy_name: str | None = None) -> SliceObject:
+class Scope(NamedTuple):
+    """Which Services this daemon serves, and what of them.
+
+    Attributes:
+        proxy_name: those that are labelled for this proxy; None: those that are labelled for no proxy.
+        external_ips: their `externalIPs` too.
+    """
+
+    proxy_name: str | None = None
+    external_ips: bool = True
+
+
+EVERYTHING = Scope()
+
+
+def decode_slice(endpoint_slice: api.EndpointSlice, scope: Scope = EVERYTHING) -> SliceObject:
     """Decode an EndpointSlice; its conditions get the API's nil-defaults.
 
     Only the first of an endpoint's addresses is used, as kube-proxy does.
 
     Args:
         endpoint_slice: the API object.
-        service_proxy_name: as for `decode_service`; a slice without that label follows its Service.
+        scope: what is served; a slice without the label of a proxy follows its Service.
 
     Raises:
         DecodeError: it cannot be used as it stands.
     """
     key = object_key(Kind.ENDPOINT_SLICE, endpoint_slice.metadata)
     labels = (endpoint_slice.metadata and endpoint_slice.metadata.labels) or api.Labels()
-    for_another = labels.proxy_name is not None and labels.proxy_name != service_proxy_name
+    for_another = labels.proxy_name is not None and labels.proxy_name != scope.proxy_name
     if for_another or labels.headless is not None or endpoint_slice.address_type == "FQDN":
         return SliceObject(key)
     if endpoint_slice.address_type not in ("IPv4", "IPv6"):
@@ -156,9 +171,9 @@ def _fitness(endpoint: Endpoint) -> tuple[bool, bool, bool]:
     return endpoint.ready, endpoint.serving, not endpoint.terminating
 
 
-def is_ours(labels: api.Labels | None, service_proxy_name: str | None) -> bool:
+def is_ours(labels: api.Labels | None, scope: Scope) -> bool:
     """Whether an object with these labels is for this proxy to serve."""
-    return labels is None or (labels.headless is None and labels.proxy_name == service_proxy_name)
+    return labels is None or (labels.headless is None and labels.proxy_name == scope.proxy_name)
 
 
 def _said(value: str | None) -> str:

@@ -19,9 +19,11 @@ from userproxy.model.snapshot import Problem
 from userproxy.sources import api
 from userproxy.sources.api import DecodeError, typed
 from userproxy.sources.decode import (
+    EVERYTHING,
     DecodedObject,
     Kind,
     ObjectKey,
+    Scope,
     decode_slice,
 )
 from userproxy.sources.services import decode_service
@@ -80,20 +82,20 @@ class Manifest(NamedTuple):
     problems: tuple[Problem, ...] = ()
 
 
-def decode_manifest(data: bytes, *, is_json: bool, service_proxy_name: str | None = None) -> Manifest:
+def decode_manifest(data: bytes, *, is_json: bool, scope: Scope = EVERYTHING) -> Manifest:
     """Decode a whole file.
 
     Args:
         data: the bytes of the file.
         is_json: JSON, which is read far faster; a YAML file may hold JSON too.
-        service_proxy_name: as for `decode.decode_service`.
+        scope: what of it is served.
 
     Raises:
         ManifestError: something in the file cannot be served as it stands, or the file holds nothing at all.
     """
     if len(data) > MAX_BYTES:
         raise ManifestError(f"is larger than {MAX_BYTES >> 20} MiB: split it into several files")
-    reading = _Reading(_JSON if is_json else _YAML, service_proxy_name)
+    reading = _Reading(_JSON if is_json else _YAML, scope)
     try:
         if not is_json:
             for number, value in enumerate(yaml_documents(data), 1):
@@ -145,12 +147,12 @@ _JSON = _Syntax(msgspec.json.decode, _JsonHeader)
 class _Reading:
     """One pass through a file."""
 
-    def __init__(self, syntax: _Syntax, service_proxy_name: str | None) -> None:
+    def __init__(self, syntax: _Syntax, scope: Scope) -> None:
         self.documents = 0
         self.objects: dict[ObjectKey, DecodedObject] = {}
         self.problems: list[Problem] = []
         self._syntax = syntax
-        self._service_proxy_name = service_proxy_name
+        self._scope = scope
         self._subject = ""
 
     def document(self, number: int, value: object) -> None:
@@ -209,8 +211,8 @@ class _Reading:
             said = repr(header.api_version) if header.api_version else "is missing"
             raise DecodeError("apiVersion", f"{said}: a {header.kind} is {_API_VERSIONS[header.kind]}")
         if header.kind == Kind.SERVICE:
-            return decode_service(self._read(value, api.Service), self._service_proxy_name)
-        return decode_slice(self._read(value, api.EndpointSlice), self._service_proxy_name)
+            return decode_service(self._read(value, api.Service), self._scope)
+        return decode_slice(self._read(value, api.EndpointSlice), self._scope)
 
 
 def _json_fault(error: str, data: bytes) -> str:

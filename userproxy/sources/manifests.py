@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.model.snapshot import Notice, Problem, Snapshot
+from userproxy.sources.decode import EVERYTHING
 from userproxy.sources.documents import MAX_BYTES, Manifest, ManifestError, decode_manifest
 from userproxy.sources.index import ObjectIndex
 from userproxy.sources.watch import DirectoryWatch
@@ -29,7 +30,7 @@ from userproxy.sources.watch import DirectoryWatch
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
-    from userproxy.sources.decode import DecodedObject, ObjectKey
+    from userproxy.sources.decode import DecodedObject, ObjectKey, Scope
 
 log = structlog.get_logger()
 
@@ -55,7 +56,7 @@ class ManifestSource:
         self,
         path: Path,
         *,
-        service_proxy_name: str | None = None,
+        scope: Scope = EVERYTHING,
         debounce: float = 0.05,
         rescan: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
@@ -65,7 +66,7 @@ class ManifestSource:
 
         Args:
             path: a file, or a directory, which may be missing for now.
-            service_proxy_name: as for `decode.decode_service`.
+            scope: what of it is served.
             debounce: seconds from one look at the files to the next, however fast they change.
             rescan: seconds after which to look even if nothing told of a change.
             clock: monotonic, in seconds.
@@ -79,7 +80,7 @@ class ManifestSource:
             raise FileNotFoundError(
                 errno.ENOENT, "no such manifest: create it, or name a directory", str(path)
             )
-        self._service_proxy_name = service_proxy_name
+        self._scope = scope
         self._debounce = debounce
         self._rescan = rescan
         self._clock = clock
@@ -204,7 +205,7 @@ class ManifestSource:
             self._unsettled = True
         else:
             if data is not None:
-                file.take(path, data, self._service_proxy_name)
+                file.take(path, data, self._scope)
             file.signature = signature
 
     def _reindex(self) -> None:
@@ -265,16 +266,14 @@ class _File:
         """What its author should know of it."""
         return (*self.good.problems, self.problem) if self.problem else self.good.problems
 
-    def take(self, path: Path, data: bytes, service_proxy_name: str | None) -> None:
+    def take(self, path: Path, data: bytes, scope: Scope) -> None:
         """Decode new content; what cannot be decoded leaves the good content as it was."""
         digest = hashlib.blake2b(data, digest_size=16).digest()
         if digest == self._digest:
             return
         self.problem = None
         try:
-            self.good = decode_manifest(
-                data, is_json=path.suffix == ".json", service_proxy_name=service_proxy_name
-            )
+            self.good = decode_manifest(data, is_json=path.suffix == ".json", scope=scope)
         except ManifestError as failure:
             self.refuse(path, failure)
         else:

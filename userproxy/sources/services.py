@@ -17,7 +17,16 @@ from userproxy.model.snapshot import Problem
 from userproxy.sources import api
 from userproxy.sources.annotations import read_path, read_settings
 from userproxy.sources.api import DecodeError
-from userproxy.sources.decode import PORT_NAME, Kind, ObjectKey, ServiceObject, is_ours, object_key
+from userproxy.sources.decode import (
+    EVERYTHING,
+    PORT_NAME,
+    Kind,
+    ObjectKey,
+    Scope,
+    ServiceObject,
+    is_ours,
+    object_key,
+)
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -27,18 +36,19 @@ _E = TypeVar("_E", bound=enum.StrEnum)
 
 _RANGES_ANNOTATION = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _ANY = {False: "0.0.0.0", True: "::"}  # noqa: S104 - the address of a node port, by whether it is IPv6
+_SHOWN_IPS = 4
 _DEFAULT_AFFINITY = 10800
 _LONGEST_AFFINITY = 86400
 _NOBODY = "255.255.255.255/32"
 """The source range of a Service of which no range can be read: no client has that address."""
 
 
-def decode_service(service: api.Service, service_proxy_name: str | None = None) -> ServiceObject:
+def decode_service(service: api.Service, scope: Scope = EVERYTHING) -> ServiceObject:
     """Decode a Service.
 
     Args:
         service: the API object.
-        service_proxy_name: serve the Services labelled for this proxy; None: those labelled for no proxy.
+        scope: what is served.
 
     Raises:
         DecodeError: it cannot be served as it stands.
@@ -46,7 +56,7 @@ def decode_service(service: api.Service, service_proxy_name: str | None = None) 
     key = object_key(Kind.SERVICE, service.metadata)
     metadata, spec = service.metadata or api.ObjectMeta(), service.spec or api.ServiceSpec()
     ips = _cluster_ips(spec)
-    if spec.type == "ExternalName" or not ips or not is_ours(metadata.labels, service_proxy_name):
+    if spec.type == "ExternalName" or not ips or not is_ours(metadata.labels, scope):
         return ServiceObject(key)
     problems: list[Problem] = []
     about, chosen = f"{key.namespace}/{key.name}", metadata.annotations or {}
@@ -54,7 +64,7 @@ def decode_service(service: api.Service, service_proxy_name: str | None = None) 
     settings = read_settings(chosen, about, problems)
     internal = _choice(TrafficPolicy, "spec.internalTrafficPolicy", spec.internal_traffic_policy)
     external = _choice(TrafficPolicy, "spec.externalTrafficPolicy", spec.external_traffic_policy)
-    others = [*_external_ips(about, spec, problems), *_balancer_ips(about, service.status, problems)]
+    others = [*_external_ips(about, spec, scope, problems), *_balancer_ips(about, service.status, problems)]
     ranges = _source_ranges(about, spec, chosen, problems)
     affinity = _affinity(about, spec, problems)
     health_check_port = spec.health_check_node_port if external is TrafficPolicy.LOCAL else None
@@ -97,8 +107,13 @@ def _entries(port: _Port, ips: tuple[str, ...], others: list[tuple[EntryKind, st
 
 
 def _external_ips(
-    about: str, spec: api.ServiceSpec, problems: list[Problem]
+    about: str, spec: api.ServiceSpec, scope: Scope, problems: list[Problem]
 ) -> Iterator[tuple[EntryKind, str]]:
+    if spec.external_ips and not scope.external_ips:
+        said = ", ".join(map(str, spec.external_ips[:_SHOWN_IPS]))
+        message = f"spec.externalIPs: {said} are not served, as --external-ips is false: remove them"
+        problems.append(Problem(about, "ExternalIPsOff", message))
+        return
     for index, text in enumerate(spec.external_ips or ()):
         ip = _usable_ip(f"spec.externalIPs[{index}]", text, about, problems)
         if ip:
@@ -230,7 +245,10 @@ def _service_ports(
         numbers.add((protocol, number))
         full_name = ServicePortName(key.namespace, key.name, name)
         if protocol == "SCTP":
-            message = f"port {number}/SCTP is not served: only TCP and UDP are"
+            message = (
+                f"port {number}/SCTP is not served, only TCP and UDP are: remove the port, or label the "
+                f"Service {api.PROXY_NAME_LABEL} for a proxy that serves it"
+            )
             problems.append(Problem(str(full_name), "ProtocolNotSupported", message))
             continue
         known = _choice(Protocol, f"{field}.protocol", protocol) or Protocol.TCP

@@ -34,6 +34,7 @@ REASONS = frozenset(
         "AddressFamilyNotSupported",
         "BadAnnotation",
         "BadObject",
+        "ExternalIPsOff",
         "PortConflict",
         "PortRangeExhausted",
         "ProtocolNotSupported",

@@ -16,6 +16,7 @@ import structlog
 
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
 from userproxy.sources import api
+from userproxy.sources.decode import EVERYTHING, Scope
 from userproxy.sources.index import ObjectIndex
 from userproxy.sources.kubernetes.access import Access
 from userproxy.sources.kubernetes.backoff import Backoff
@@ -70,7 +71,7 @@ class KubernetesSource:
         kubeconfig: Path | None,
         *,
         node_name: str,
-        service_proxy_name: str | None = None,
+        scope: Scope = EVERYTHING,
         connect: Callable[[Path | None], Connection] = Access,
         times: Times | None = None,
     ) -> None:
@@ -79,7 +80,7 @@ class KubernetesSource:
         Args:
             kubeconfig: the file; None for the ServiceAccount of the pod that this process runs in.
             node_name: of this daemon's own Node.
-            service_proxy_name: as for `decode.decode_service`.
+            scope: what is served.
             connect: makes a connection to the API server.
             times: clock, randomness and waiting.
         """
@@ -88,11 +89,11 @@ class KubernetesSource:
         self._index = ObjectIndex()
         self._dirty = asyncio.Event()
         self._node = NodeStore(node_name, self._index, self._settled)
-        self._services = ServiceStore(self._index, self._settled, service_proxy_name)
-        slices = SliceStore(self._index, self._settled, service_proxy_name)
+        self._services = ServiceStore(self._index, self._settled, scope)
+        slices = SliceStore(self._index, self._settled, scope)
         stores: tuple[Store, ...] = (self._services, slices, self._node)
         self._connections = [connect(kubeconfig) for _ in range(4)]
-        resources = _resources(node_name, service_proxy_name)
+        resources = _resources(node_name, scope.proxy_name)
         self._reflectors = [
             Reflector(resource, server, store, self._backoff(), self._note_error, self._times)
             for resource, server, store in zip(resources, self._connections, stores, strict=False)

@@ -9,7 +9,7 @@ import structlog
 
 from userproxy.model.snapshot import Node, Problem
 from userproxy.sources import api
-from userproxy.sources.decode import DecodedObject, Kind, ObjectKey, decode_slice
+from userproxy.sources.decode import DecodedObject, Kind, ObjectKey, Scope, decode_slice
 from userproxy.sources.kubernetes import wire
 from userproxy.sources.services import decode_service
 
@@ -30,14 +30,12 @@ class ServiceStore:
 
     kind = Kind.SERVICE
 
-    def __init__(
-        self, index: ObjectIndex, settled: Callable[[], None], service_proxy_name: str | None
-    ) -> None:
+    def __init__(self, index: ObjectIndex, settled: Callable[[], None], scope: Scope) -> None:
         self.settled = settled
         self.uids: dict[Name, str] = {}
         self._index = index
         self._flaws = _Flaws(index)
-        self._service_proxy_name = service_proxy_name
+        self._scope = scope
 
     def put(self, meta: Meta, raw: msgspec.Raw) -> None:
         """An object is new, or has changed."""
@@ -76,7 +74,7 @@ class ServiceStore:
 
     def _decode(self, raw: msgspec.Raw) -> DecodedObject:
         service = wire.read(_service, raw)
-        return decode_service(service, self._service_proxy_name)
+        return decode_service(service, self._scope)
 
 
 class SliceStore(ServiceStore):
@@ -89,7 +87,7 @@ class SliceStore(ServiceStore):
         self._put(meta.key, raw)
 
     def _decode(self, raw: msgspec.Raw) -> DecodedObject:
-        return decode_slice(wire.read(_slice, raw), self._service_proxy_name)
+        return decode_slice(wire.read(_slice, raw), self._scope)
 
 
 class NodeStore:

@@ -8,7 +8,7 @@ import msgspec
 
 from userproxy.lab import objects
 from userproxy.sources import api
-from userproxy.sources.decode import ServiceObject, SliceObject, decode_slice
+from userproxy.sources.decode import EVERYTHING, Scope, ServiceObject, SliceObject, decode_slice
 from userproxy.sources.services import decode_service
 
 SERVICE_IP = "10.3.241.152"
@@ -34,11 +34,11 @@ def endpoint_slice(
     return made | {"ports": [{"name": "http", "port": 8080}], "endpoints": given} | fields
 
 
-def decoded_service(manifest: dict[str, Any], service_proxy_name: str | None = None) -> ServiceObject:
+def decoded_service(manifest: dict[str, Any], scope: Scope = EVERYTHING) -> ServiceObject:
     """Decode a manifest as the sources do."""
-    return decode_service(api.typed(lambda: msgspec.convert(manifest, api.Service)), service_proxy_name)
+    return decode_service(api.typed(lambda: msgspec.convert(manifest, api.Service)), scope)
 
 
-def decoded_slice(manifest: dict[str, Any], service_proxy_name: str | None = None) -> SliceObject:
+def decoded_slice(manifest: dict[str, Any], scope: Scope = EVERYTHING) -> SliceObject:
     """Decode a manifest as the sources do."""
-    return decode_slice(api.typed(lambda: msgspec.convert(manifest, api.EndpointSlice)), service_proxy_name)
+    return decode_slice(api.typed(lambda: msgspec.convert(manifest, api.EndpointSlice)), scope)

@@ -11,6 +11,7 @@ from userproxy.model.address import Address
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.service import Path, Protocol, ServicePortName, TrafficPolicy
 from userproxy.sources.api import DecodeError
+from userproxy.sources.decode import Scope
 from userproxy.tests.sources.objects import (
     SERVICE_IP,
     decoded_service,
@@ -173,9 +174,9 @@ def test_headless_and_external_name_services_are_skipped(spec: dict[str, Any]) -
 def test_a_service_is_served_by_the_proxy_that_its_label_names(
     labels: dict[str, str], proxy_name: str | None, *, served: bool
 ) -> None:
-    assert bool(decoded_service(service(metadata={"labels": labels}), proxy_name).ports) is served
+    assert bool(decoded_service(service(metadata={"labels": labels}), Scope(proxy_name)).ports) is served
     if labels:
-        assert bool(decoded_slice(endpoint_slice(labels=labels), proxy_name).endpoints) is served
+        assert bool(decoded_slice(endpoint_slice(labels=labels), Scope(proxy_name)).endpoints) is served
 
 
 def test_an_sctp_port_is_reported_and_the_others_are_served() -> None:
@@ -184,6 +185,17 @@ def test_an_sctp_port_is_reported_and_the_others_are_served() -> None:
     assert [str(port.name) for port in decoded.ports] == ["default/server-service:a"]
     (problem,) = decoded.problems
     assert (problem.about, problem.reason) == ("default/server-service:b", "ProtocolNotSupported")
+
+
+def test_external_ips_can_be_switched_off_and_that_is_told() -> None:
+    manifest = service(externalIPs=[f"192.0.2.{number}" for number in range(1, 8)])
+    decoded = decoded_service(manifest, Scope(external_ips=False))
+    assert [entry.kind.value for port in decoded.ports for entry in port.entries] == ["cluster-ip"]
+    (problem,) = decoded.problems
+    assert (problem.about, problem.reason) == ("default/server-service", "ExternalIPsOff")
+    assert "192.0.2.1" in problem.message
+    assert len(problem.message) < 200
+    assert decoded_service(service(externalIPs=[]), Scope(external_ips=False)).problems == ()
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from userproxy.sources import api
-    from userproxy.sources.decode import ServiceObject
+    from userproxy.sources.decode import Scope, ServiceObject
 
 ONE, TWO = "default/server-service:http", "default/other:http"
 
@@ -213,10 +213,10 @@ def test_an_object_of_another_shape_costs_nothing_but_itself(bad: dict[str, Any]
 
 
 def test_a_fault_of_ours_costs_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(found: api.Service, proxy_name: str | None) -> ServiceObject:
+    def fail(found: api.Service, scope: Scope) -> ServiceObject:
         if found.metadata and found.metadata.name == "server-service":
             raise OverflowError("too much for us")
-        return decode_service(found, proxy_name)
+        return decode_service(found, scope)
 
     monkeypatch.setattr(stores, "decode_service", fail)
     story = Story(Unreliable(page(9, SERVICE, OTHER), []), Unreliable(page(1, SLICE), []), nodes())

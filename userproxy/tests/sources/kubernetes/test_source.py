@@ -12,6 +12,7 @@ import structlog
 from userproxy.lab.objects import node
 from userproxy.model.snapshot import Node, Problem, Snapshot
 from userproxy.sources import status_of
+from userproxy.sources.decode import Scope
 from userproxy.sources.kubernetes.failures import AccessError
 from userproxy.sources.kubernetes.source import KubernetesSource
 from userproxy.tests.sources.kubernetes.scripted import (
@@ -58,7 +59,7 @@ class Run:
         self.source = KubernetesSource(
             None,
             node_name="host1",
-            service_proxy_name=proxy_name,
+            scope=Scope(proxy_name),
             connect=connect,
             times=VirtualTime().times,
         )

@@ -41,8 +41,8 @@ class HealthPorts:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """A problem for each port that cannot be listened on."""
-        return tuple(
+        """A problem for each port that cannot be listened on, or that two Services have."""
+        failures = (
             Problem(
                 f"{counts.namespace}/{counts.service}",
                 "FailedToStartServiceHealthcheck",
@@ -51,6 +51,7 @@ class HealthPorts:
             for address, error in sorted(self._failures.items())
             if (counts := self._counts.get(address.port)) is not None
         )
+        return (*failures, *self._counter.conflicts)
 
     def observe(self, snapshot: Snapshot, node: Node, addresses: tuple[str, ...]) -> None:
         """Take in the desired state.

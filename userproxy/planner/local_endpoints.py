@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from userproxy.model.snapshot import EMPTY
+from userproxy.model.snapshot import EMPTY, Problem
 from userproxy.model.versioned import dropped, touched
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ class LocalEndpointCounter:
         self._node = ""
         self._ports: dict[ServicePortName, int] = {}  # of Services whose load balancers ask
         self._counts: Mapping[int, LocalEndpoints] = {}
+        self._conflicts: tuple[Problem, ...] = ()
+
+    @property
+    def conflicts(self) -> tuple[Problem, ...]:
+        """A problem for each Service whose port is that of another one, by whose name the answer goes."""
+        return self._conflicts
 
     def observe(self, snapshot: Snapshot, node: Node) -> Mapping[int, LocalEndpoints]:
         """Take in the desired state.
@@ -67,16 +73,26 @@ class LocalEndpointCounter:
         return self._counts
 
     def _count(self, snapshot: Snapshot) -> dict[int, LocalEndpoints]:
-        local: dict[int, set[str]] = {}
-        owners: dict[int, ServicePortName] = {}
-        for name, port in self._ports.items():
-            owners[port] = name
-            local.setdefault(port, set()).update(
+        local: dict[tuple[str, str], set[str]] = {}
+        owners: dict[int, tuple[str, str]] = {}
+        conflicts: dict[tuple[str, str], Problem] = {}
+        for name, port in sorted(self._ports.items()):
+            service = (name.namespace, name.service)
+            owner = owners.setdefault(port, service)
+            if owner != service:
+                conflicts[service] = _conflict(service, port, owner)
+            local.setdefault(service, set()).update(
                 endpoint.address.ip
                 for endpoint in snapshot.endpoints.get(name, ())
                 if endpoint.ready and not endpoint.drained and endpoint.node == self._node
             )
-        return {
-            port: LocalEndpoints(owner.namespace, owner.service, len(local[port]))
-            for port, owner in owners.items()
-        }
+        self._conflicts = tuple(conflicts.values())
+        return {port: LocalEndpoints(*owner, len(local[owner])) for port, owner in owners.items()}
+
+
+def _conflict(service: tuple[str, str], port: int, owner: tuple[str, str]) -> Problem:
+    message = (
+        f"healthCheckNodePort {port} belongs to {'/'.join(owner)}, of whose endpoints load balancers are "
+        "told: give one of the two another port"
+    )
+    return Problem("/".join(service), "PortConflict", message)

@@ -64,10 +64,11 @@ def decode_service(service: api.Service, scope: Scope = EVERYTHING) -> ServiceOb
     settings = read_settings(chosen, about, problems)
     internal = _choice(TrafficPolicy, "spec.internalTrafficPolicy", spec.internal_traffic_policy)
     external = _choice(TrafficPolicy, "spec.externalTrafficPolicy", spec.external_traffic_policy)
-    others = [*_external_ips(about, spec, scope, problems), *_balancer_ips(about, service.status, problems)]
+    # An address that is both is the load balancer's: its source ranges hold there.
+    others = [*_balancer_ips(about, service.status, problems), *_external_ips(about, spec, scope, problems)]
     ranges = _source_ranges(about, spec, chosen, problems)
     affinity = _affinity(about, spec, problems)
-    health_check_port = spec.health_check_node_port if external is TrafficPolicy.LOCAL else None
+    health_check_port = _health_check_port(about, spec, problems) if external is TrafficPolicy.LOCAL else None
     ports = tuple(
         ServicePort(
             name=port.name,
@@ -76,7 +77,7 @@ def decode_service(service: api.Service, scope: Scope = EVERYTHING) -> ServiceOb
             internal_traffic_policy=internal or TrafficPolicy.CLUSTER,
             external_traffic_policy=external or TrafficPolicy.CLUSTER,
             source_ranges=ranges,
-            health_check_port=health_check_port or None,
+            health_check_port=health_check_port,
             affinity=affinity,
             path=path,
             settings=settings,
@@ -253,6 +254,18 @@ def _service_ports(
             continue
         known = _choice(Protocol, f"{field}.protocol", protocol) or Protocol.TCP
         yield _Port(full_name, known, number, _node_port(spec.node_port, full_name, problems))
+
+
+def _health_check_port(about: str, spec: api.ServiceSpec, problems: list[Problem]) -> int | None:
+    number = spec.health_check_node_port
+    if number and not 0 < number <= MAX_PORT:
+        message = (
+            f"spec.healthCheckNodePort: {number} is not 1 to {MAX_PORT}; load balancers are not answered: "
+            "correct it"
+        )
+        problems.append(Problem(about, "BadHealthCheckNodePort", message))
+        return None
+    return number or None
 
 
 def _node_port(number: int | None, name: ServicePortName, problems: list[Problem]) -> int | None:

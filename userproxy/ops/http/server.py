@@ -6,6 +6,7 @@ Neither is needed for serving: where an address is taken, it is tried again, and
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -116,27 +117,33 @@ async def serve_http(
     runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        if flag not in listeners:
-            listeners[flag] = await _listen(address, sleep, report or _log_failures(address, flag))
-        await web.SockSite(runner, listeners[flag].dup()).start()
+        failures = report or _log_failures(address, flag)
+        while (own := _opened(address, flag, listeners, failures)) is None:
+            await sleep(_RETRY_SECONDS)
+        await web.SockSite(runner, own).start()
         await _hang_up_on_the_idle(runner, sleep)
     finally:
         await runner.cleanup()
 
 
-async def _listen(
-    address: Address, sleep: Callable[[float], Awaitable[None]], report: Callable[[str], None]
-) -> socket.socket:
+def _opened(
+    address: Address, flag: str, listeners: dict[str, socket.socket], report: Callable[[str], None]
+) -> socket.socket | None:
+    """A descriptor of the listening socket, which is made if need be; None, and a report, if it cannot be."""
     family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
-    while True:
-        try:
-            sock = socket.create_server((address.ip, address.port), family=family, backlog=_BACKLOG)
-        except OSError as error:
-            report(error.strerror or str(error))
-            await sleep(_RETRY_SECONDS)
-        else:
-            report("")
-            return sock
+    try:
+        if flag not in listeners:
+            listeners[flag] = socket.create_server(
+                (address.ip, address.port), family=family, backlog=_BACKLOG
+            )
+        own = listeners[flag].dup()
+    except OSError as error:
+        report(
+            os.strerror(error.errno) if error.errno else str(error)
+        )  # what Python adds repeats the address
+        return None
+    report("")
+    return own
 
 
 def _log_failures(address: Address, flag: str) -> Callable[[str], None]:

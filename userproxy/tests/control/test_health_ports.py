@@ -135,6 +135,6 @@ async def test_a_port_that_something_else_has_is_a_problem(balancer: Balancer) -
                 await balancer.told.wait()
             (problem,) = balancer.ports.problems
             assert (problem.about, problem.reason) == ("default/web", "FailedToStartServiceHealthcheck")
-            assert f"127.0.0.1:{balancer.port}: Address already in use" in problem.message
+            assert f"127.0.0.1:{balancer.port}: Address already in use; what else" in problem.message
             balancer.ports.observe(EMPTY, HERE, LOOPBACK)
             assert balancer.ports.problems == ()

@@ -53,3 +53,15 @@ def test_what_does_not_matter_changes_nothing() -> None:
     assert counter.observe(fewer, HERE)[32100].local == 1
     assert counter.observe(fewer, Node("host2"))[32100].local == 0
     assert counter.observe(Snapshot({}, {}), HERE) == {}
+
+
+def test_of_two_services_with_one_port_the_first_by_name_is_told_and_the_other_hears_of_it() -> None:
+    other = ServicePortName("default", "zebra", "http")
+    both = Snapshot({other: port(other), **WEB.services}, {other: (pod(8), pod(9), pod(10)), **WEB.endpoints})
+    counter = LocalEndpointCounter()
+    assert counter.observe(both, HERE) == {32100: LocalEndpoints("default", "web", 2)}
+    (problem,) = counter.conflicts
+    assert (problem.about, problem.reason) == ("default/zebra", "PortConflict")
+    assert "healthCheckNodePort 32100 belongs to default/web" in problem.message
+    assert counter.observe(WEB, HERE)[32100].local == 2
+    assert counter.conflicts == ()

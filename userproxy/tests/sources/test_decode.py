@@ -9,7 +9,7 @@ import pytest
 
 from userproxy.model.address import Address
 from userproxy.model.endpoint import Endpoint
-from userproxy.model.service import Path, Protocol, ServicePortName, TrafficPolicy
+from userproxy.model.service import Entry, EntryKind, Path, Protocol, ServicePortName, TrafficPolicy
 from userproxy.sources.api import DecodeError
 from userproxy.sources.decode import Scope
 from userproxy.tests.sources.objects import (
@@ -59,8 +59,8 @@ def test_every_way_to_reach_a_service_is_an_entry() -> None:
         ("cluster-ip", "[fd00::1]:80"),
         ("node-port", "0.0.0.0:30080"),
         ("node-port", "[::]:30080"),
-        ("external-ip", "192.0.2.7:80"),
         ("load-balancer-ip", "192.0.2.8:80"),
+        ("external-ip", "192.0.2.7:80"),
     ]
     assert decoded.problems == ()
 
@@ -109,6 +109,23 @@ def test_load_balancers_ask_for_local_endpoints_only_under_the_policy_local(
 ) -> None:
     manifest = service(type="LoadBalancer", externalTrafficPolicy=policy, healthCheckNodePort=32100)
     assert decoded_service(manifest).ports[0].health_check_port == port
+
+
+@pytest.mark.parametrize("number", [-1, 99999])
+def test_a_health_check_port_that_is_none_is_told_and_nobody_listens_there(number: int) -> None:
+    manifest = service(type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=number)
+    decoded = decoded_service(manifest)
+    assert decoded.ports[0].health_check_port is None
+    (problem,) = decoded.problems
+    assert problem.reason == "BadHealthCheckNodePort"
+    assert f"spec.healthCheckNodePort: {number} is not 1 to 65535" in problem.message
+
+
+def test_an_external_ip_that_the_load_balancer_has_is_the_load_balancer_s() -> None:
+    manifest = service(externalIPs=["192.0.2.8"], loadBalancerSourceRanges=["203.0.113.0/24"])
+    manifest["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.8"}]}}
+    entries = decoded_service(manifest).ports[0].entries
+    assert entries[1:] == (Entry(EntryKind.LOAD_BALANCER_IP, Address("192.0.2.8", 80)),)
 
 
 def test_a_service_that_asks_for_a_cluster_ip_alone_has_no_problem() -> None:

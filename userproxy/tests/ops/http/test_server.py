@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -164,6 +166,31 @@ async def test_an_address_that_is_taken_is_one_line_and_is_tried_again() -> None
             task.cancel()
     assert [line["event"] for line in logs] == ["cannot listen, and will try again", "listening after all"]
     assert logs[0]["remedy"] == "--healthz-bind-address"
+
+
+async def test_without_a_free_descriptor_it_is_tried_again_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = Address("127.0.0.1", free_port())
+    told: list[str] = []
+
+    def dup(_sock: socket.socket) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def sleep(_seconds: float) -> None:
+        if len(told) > 1:
+            await asyncio.Event().wait()
+        monkeypatch.undo()  # one is free again
+
+    monkeypatch.setattr(socket.socket, "dup", dup)
+    listeners: dict[str, socket.socket] = {}
+    async with asyncio.TaskGroup() as tasks:
+        pages = Daemon().pages.probes()
+        serving = serve_http(address, pages, "a-flag", listeners, sleep=sleep, report=told.append)
+        task = tasks.create_task(serving)
+        await until_listening(address)
+        assert (await get(f"http://{address}/livez"))[0] == 200
+        task.cancel()
+    assert told == ["Too many open files", ""]
+    listeners["a-flag"].close()
 
 
 async def test_whoever_connects_and_says_nothing_is_hung_up_on() -> None:

@@ -150,6 +150,22 @@ def test_with_the_policy_local_and_no_pod_here_clients_from_outside_reach_nobody
         assert pods_at(lab, "client", address) == {"server2"}
 
 
+@pytest.mark.parametrize("policy", ["Cluster", "Local"])
+def test_a_pod_of_another_node_reaches_a_pod_beside_it_by_way_of_this_one(lab: Lab, policy: str) -> None:
+    """The answer has to come this way too, though there is a shorter one."""
+    beside = "10.0.2.9"  # server2 is two pods for the time of the test
+    lab.exec("server2", "ip", "address", "add", f"{beside}/24", "dev", "eth0")
+    try:
+        with published(lab, ["server2"], externalTrafficPolicy=policy):
+            url = f"http://{FROM_OUTSIDE['node port']}/"
+            done = lab.exec(
+                "server2", "curl", "-sS", "--max-time", "3", "--interface", beside, url, check=False
+            )
+    finally:
+        lab.exec("server2", "ip", "address", "delete", f"{beside}/24", "dev", "eth0")
+    assert done.stdout.startswith(f"server2 answers {HOST1.ip}:"), done.stderr
+
+
 def test_with_the_internal_policy_local_pods_reach_those_of_this_node_alone(lab: Lab) -> None:
     with published(lab, internalTrafficPolicy="Local"):
         assert pods_at(lab, "client", CLUSTER_IP) == {"server1"}

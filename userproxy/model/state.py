@@ -85,8 +85,8 @@ class ToPods(msgspec.Struct, frozen=True, tag="to-pods"):
 
     Attributes:
         pods: never empty.
-        masquerade: packets that come from outside the node and its pods get the node's address as their
-            source too, so that the answers of a pod elsewhere come back this way.
+        masquerade: packets that come in by an uplink, from outside or from a pod of another node, get this
+            node's address as their source too, so that the answers of a pod elsewhere come back this way.
         affinity: seconds for which a client IP keeps its pod after its last new connection; None: not at all.
     """
 

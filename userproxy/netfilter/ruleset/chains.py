@@ -22,7 +22,7 @@ from userproxy.netfilter.ruleset.language import (
     Ruleset,
     Simple,
 )
-from userproxy.netfilter.ruleset.sets import CLOSED, OUTSIDE_PREFIX, SETS, each
+from userproxy.netfilter.ruleset.sets import CLOSED, OUTSIDE_PREFIX, SETS, UPLINKS, each
 
 if TYPE_CHECKING:
     from userproxy.netfilter.ruleset.made import Made
@@ -195,7 +195,12 @@ def _leaving_hook() -> Chain:
         itself = In((family.source, family.destination), family.hairpins.name)
         return (Rule((_TRANSLATED, *family.candidate, itself), Simple.MASQUERADE),)
 
-    rules = (*each(from_outside), *each(pin), *each(hairpin))
+    def pod_elsewhere(family: Family) -> tuple[Rule, ...]:
+        masquerade = In(family.original_frontend, family.anywhere.masquerade.name)
+        uplink = In((Field.DEVICE,), UPLINKS.name)
+        return (Rule((_TRANSLATED, *family.candidate, uplink, masquerade), Simple.MASQUERADE_AT_RANDOM),)
+
+    rules = (*each(from_outside), *each(pin), *each(hairpin), *each(pod_elsewhere))
     return Chain("leaving-postrouting", rules, Hook("nat", "postrouting", SRCNAT_PRIORITY))
 
 

@@ -93,8 +93,8 @@ def _to_pods(traffic: Traffic, entry: EntryFrontend, choice: topology.Choice) ->
     """Straight to the pods.
 
     The client's address is kept wherever an answer finds its way back: a pod elsewhere would answer a client
-    from outside past this node, so that such packets get the node's address, but for those under the policy
-    `Local`, which go to pods on this node.
+    that is not on this node past it, so that such packets get the node's address, but for those under the
+    policy `Local`, which go to pods on this node.
     """
     from_outside = entry.kind is not EntryKind.CLUSTER_IP or not traffic.context.closed
     return ToPods(

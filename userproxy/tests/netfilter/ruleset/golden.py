@@ -245,6 +245,7 @@ table inet userproxy {
 		ct status dnat meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 goto leaving
 		ct status dnat meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
 		ct status dnat meta l4proto @protocols ip saddr . ip daddr @hairpins4 masquerade
+		ct status dnat meta nfproto ipv4 meta l4proto @protocols meta iifname @uplinks ct original ip daddr . meta l4proto . ct original proto-dst @masquerade4 masquerade fully-random
 	}
 
 	chain outside-staying {

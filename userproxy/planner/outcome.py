@@ -5,6 +5,7 @@ How it comes to that is a matter of its path (`userproxy.planner.paths`).
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -104,12 +105,18 @@ def cluster_ips_of(service: ServicePort) -> tuple[str, ...]:
     return tuple(address.ip for address in service.cluster_ips if not address.is_ipv6)
 
 
-def ranges_of(service: ServicePort, entries: list[EntryFrontend]) -> dict[Frontend, tuple[str, ...]]:
-    """By frontend of a load balancer IP, the networks whose clients alone may reach it."""
-    if not service.source_ranges:
+def ranges_of(traffic: Traffic, entries: list[EntryFrontend]) -> dict[Frontend, tuple[str, ...]]:
+    """By frontend of a load balancer IP, the networks whose clients alone may reach it.
+
+    A node that is among them may have that IP on an interface, and then asks from there.
+    """
+    ranges = traffic.service.source_ranges
+    if not ranges:
         return {}
+    node = ipaddress.ip_address(traffic.context.network.host_ip)
+    admits_node = any(node in ipaddress.ip_network(network) for network in ranges)
     return {
-        entry.frontend: service.source_ranges
+        entry.frontend: (*ranges, f"{entry.frontend.address.ip}/32") if admits_node else ranges
         for entry in entries
         if entry.kind is EntryKind.LOAD_BALANCER_IP and not entry.frontend.outside
     }
@@ -118,16 +125,22 @@ def ranges_of(service: ServicePort, entries: list[EntryFrontend]) -> dict[Fronte
 def without_conflicts(outcomes: list[Outcome]) -> list[Outcome]:
     """Leave each frontend to the first that has it, and tell the others.
 
-    A source settles such conflicts by age; this is for one that did not.
+    Whoever has it from pods has it from outside too. A source settles such conflicts by age; this is for one
+    that did not, and for addresses of which only the node knows that they are the same: those of its node
+    ports.
     """
     owners: dict[Frontend, ServicePortName] = {}
     settled: list[Outcome] = []
     for outcome in outcomes:
-        kept = {key for key in outcome.captures if key not in owners}
-        lost = [key for key in outcome.captures if key in owners]
+        kept = {key for key in outcome.captures if _anywhere(key) not in owners}
+        lost = [key for key in outcome.captures if key not in kept]
         settled.append(_without(outcome, kept, lost, owners) if lost else outcome)
-        owners.update(dict.fromkeys(kept, outcome.name))
+        owners.update(dict.fromkeys(map(_anywhere, kept), outcome.name))
     return settled
+
+
+def _anywhere(key: Frontend) -> Frontend:
+    return msgspec.structs.replace(key, outside=False) if key.outside else key
 
 
 def _without(
@@ -136,7 +149,8 @@ def _without(
     lost: list[Frontend],
     owners: dict[Frontend, ServicePortName],
 ) -> Outcome:
-    conflicts = (_conflict_problem(outcome.name, key, owners[key]) for key in lost)
+    claims = dict.fromkeys(map(_anywhere, lost))
+    conflicts = (_conflict_problem(outcome.name, key, owners[key]) for key in claims)
     return msgspec.structs.replace(
         outcome,
         captures={key: target for key, target in outcome.captures.items() if key in kept},

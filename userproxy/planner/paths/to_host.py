@@ -56,7 +56,7 @@ def outcome_of(traffic: Traffic) -> Outcome:
         problems=problems,
         guards=relayed.guards,
         cluster_ips=cluster_ips_of(service),
-        ranges=ranges_of(service, entries),
+        ranges=ranges_of(traffic, entries),
     )
 
 

@@ -78,7 +78,7 @@ def outcome_of(traffic: Traffic) -> Outcome:
         else {},
         checked={} if is_udp else _checked(service, choices),
         cluster_ips=cluster_ips_of(service),
-        ranges=ranges_of(service, entries),
+        ranges=ranges_of(traffic, entries),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from userproxy.model.address import Address
@@ -22,7 +23,7 @@ from userproxy.model.service import (
 from userproxy.model.snapshot import Node
 from userproxy.model.state import Drop, Frontend, Refuse, ToListener, ToPods
 from userproxy.planner.context import PlanContext
-from userproxy.planner.outcome import Outcome, Traffic
+from userproxy.planner.outcome import Outcome, Traffic, without_conflicts
 from userproxy.planner.paths import PATHS
 
 if TYPE_CHECKING:
@@ -145,9 +146,33 @@ def test_source_ranges_bind_the_load_balancer_ips_alone() -> None:
 
 
 @pytest.mark.parametrize("path", list(Path))
+def test_a_node_in_the_ranges_may_ask_from_the_load_balancer_ip_which_it_may_have_itself(path: Path) -> None:
+    ranges = ("10.100.0.0/24", "fd00::/64")
+    made = outcome(service(path, CLUSTER, LOCAL, source_ranges=ranges), LOCAL_POD)
+    balancer = ADDRESSES[EntryKind.LOAD_BALANCER_IP]
+    assert made.ranges == {Frontend(Protocol.TCP, balancer): (*ranges, f"{balancer.ip}/32")}
+
+
+@pytest.mark.parametrize("path", list(Path))
 def test_affinity_reaches_whoever_picks(path: Path) -> None:
     made = outcome(service(path, CLUSTER, CLUSTER, affinity=60.0), LOCAL_POD)
     picks = [serve.affinity for serve in made.serves.values()]
     picks += [target.affinity for target in made.captures.values() if isinstance(target, ToPods)]
     assert picks
     assert set(picks) == {60.0}
+
+
+@pytest.mark.parametrize("path", list(Path))
+def test_who_loses_an_address_loses_it_for_clients_from_outside_too(path: Path) -> None:
+    first = outcome(service(path, CLUSTER, CLUSTER), LOCAL_POD)
+    clash = ADDRESSES[EntryKind.NODE_PORT]
+    other = msgspec.structs.replace(
+        service(path, CLUSTER, LOCAL, source_ranges=("192.0.2.0/24",)),
+        name=ServicePortName("default", "other"),
+        entries=(Entry(EntryKind.LOAD_BALANCER_IP, clash),),
+    )
+    kept, lost = without_conflicts([first, outcome(other, REMOTE_POD)])
+    assert kept is first
+    assert not any((lost.captures, lost.pools, lost.ranges))
+    (conflict,) = (problem for problem in lost.problems if problem.reason == "PortConflict")
+    assert conflict.message.startswith(f"{clash}/TCP belongs to default/web")

@@ -84,11 +84,11 @@ class PodHealth:
         if not self._restricted:
             return wanted
         captures, last = wanted.captures, self._last
-        restricted = {
+        restricted: dict[Frontend, Target] = {
             key: msgspec.structs.replace(target, pods=pods)
             for name, pods in self._restricted.items()
             for key in self._frontends[name]
-            if isinstance(target := captures.get(key), ToPods)
+            if isinstance(target := captures.get(key), ToPods)  # a node port on loopback leads to a listener
         }
         # Made of what was given the last time, so that few captures differ from those.
         looked_at = (*touched(captures, last.captures), *last.restricted, *restricted)
@@ -148,7 +148,9 @@ class PodHealth:
         if service is not None:
             service.update(pool)
         else:
-            known = set() if name in self._pools else _redirected_to(self._frontends[name], actual)
+            # What this daemon has had sent elsewhere says nothing of a pod.
+            adopted = (key for key in self._frontends[name] if key not in self._wanted.captures)
+            known = set() if name in self._pools else _redirected_to(adopted, actual)
             out = bool(known) and any(backend.address not in known for backend in pool.backends)
             if on_use and not out:
                 return

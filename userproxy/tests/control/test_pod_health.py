@@ -12,7 +12,7 @@ from userproxy.control.pod_health import PodHealth
 from userproxy.model.address import Address
 from userproxy.model.service import PoolName, Protocol, ServicePortName, TrafficPolicy
 from userproxy.model.settings import Check, HealthCheck, Settings
-from userproxy.model.state import Backend, Frontend, NodeState, Pool, ToListener, ToPods
+from userproxy.model.state import Backend, Frontend, NodeState, Pool, Refuse, ToListener, ToPods
 from userproxy.tests.sockets import Clock, VirtualTimers
 
 if TYPE_CHECKING:
@@ -146,20 +146,6 @@ def test_a_restricted_capture_is_found_again_among_many_without_comparing_them(n
     assert node.pod_health.restrict(less, third) is less
 
 
-def test_an_entry_that_a_listener_serves_is_left_to_it(node: Node) -> None:
-    loopback, listener = Frontend(Protocol.TCP, Address("127.0.0.1", 30080)), ToListener(LISTENER)
-    wanted = msgspec.structs.replace(
-        node.wanted,
-        captures={**node.wanted.captures, loopback: listener},
-        frontends={POOL: (FRONTEND, loopback)},
-    )
-    node.pod_health.restrict(wanted, NodeState())
-    node.stop(0)
-    node.later()
-    captures = node.pod_health.restrict(wanted, NodeState()).captures
-    assert (captures[FRONTEND], captures[loopback]) == (ToPods(node.pods[1:]), listener)
-
-
 def test_while_every_pod_looks_dead_all_of_them_stay(node: Node) -> None:
     node.targets()
     node.stop(0, 1)
@@ -287,3 +273,43 @@ def test_a_pool_that_has_lost_its_frontends_is_used_by_nobody(node: Node) -> Non
 def test_where_every_author_has_chosen_nobody_need_know_who_is_in_use(node: Node) -> None:
     node.targets()
     assert not node.pod_health.wants_to_know
+
+
+def test_a_listener_and_a_refusal_stay_what_they_are_when_a_pod_is_taken_out(node: Node) -> None:
+    loopback = Frontend(Protocol.TCP, Address("127.0.0.1", 30080))
+    refused = Frontend(Protocol.TCP, Address("10.100.0.2", 30080))
+    others = {loopback: ToListener(Address("10.100.0.2", 10400)), refused: Refuse()}
+    wanted = node.wanted
+    wanted = msgspec.structs.replace(
+        wanted, captures={**wanted.captures, **others}, frontends={POOL: (FRONTEND, loopback, refused)}
+    )
+    node.pod_health.restrict(wanted, NodeState())
+    node.stop(0)
+    node.later()
+    captures = node.pod_health.restrict(wanted, NodeState()).captures
+    assert captures == {**wanted.captures, FRONTEND: ToPods(node.pods[1:])}
+
+
+def test_what_is_left_of_the_pods_is_masqueraded_and_kept_as_before(node: Node) -> None:
+    target = ToPods(node.pods, masquerade=True, affinity=60.0)
+    wanted = msgspec.structs.replace(node.wanted, captures={FRONTEND: target})
+    node.pod_health.restrict(wanted, NodeState())
+    node.stop(0)
+    node.later()
+    captures = node.pod_health.restrict(wanted, NodeState()).captures
+    assert captures == {FRONTEND: ToPods(node.pods[1:], masquerade=True, affinity=60.0)}
+
+
+def test_a_policy_that_is_edited_holds_no_pod_back(node: Node) -> None:
+    node.settings = WHILE_USED
+    wanted = node.wanted
+    pool = wanted.checked[POOL]
+    local = msgspec.structs.replace(pool, policy=TrafficPolicy.LOCAL, backends=pool.backends[:1])
+    before = msgspec.structs.replace(
+        wanted,
+        captures={**wanted.captures, FRONTEND: ToPods(node.pods[:1])},
+        checked={local.name: local},
+        frontends={local.name: (FRONTEND,)},
+    )
+    assert node.pod_health.restrict(before, NodeState()) is before
+    assert node.pod_health.restrict(wanted, before) is wanted

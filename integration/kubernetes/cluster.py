@@ -62,17 +62,19 @@ class Cluster:
         bind_address: str = "127.0.0.1",
         service_cidr: str = SERVICE_CIDR,
         apiserver_flags: Sequence[str] = NO_CONTROLLERS,
+        parent: Path | None = None,
     ) -> None:
         """Prepares a cluster; nothing runs before `start`.
 
         Args:
             binaries: the directory that `scripts/kubernetes-binaries` prints.
-            netns: name of an existing network namespace whose `lo` is up, or None for the current one.
+            netns: name or path of a network namespace whose `lo` is up, or None for the current one.
             bind_address: the address of that namespace which the API server listens on, and the one in
                 every kubeconfig. Port 6443 in a namespace (one cluster each), a free one otherwise.
             service_cidr: where Service IPs come from; `CIDR4,CIDR6` makes a dual-stack cluster.
             apiserver_flags: more of kube-apiserver's flags; the last of two equal ones wins. These replace
                 NO_CONTROLLERS.
+            parent: where its directory is made, if not among the temporary files.
 
         Raises:
             ValueError: `bind_address` is no address that a client can connect to.
@@ -85,6 +87,7 @@ class Cluster:
         self._addresses = Addresses(address, *((6443, 2379, 2380) if netns else _free_ports()))
         self._service_cidr = service_cidr
         self._apiserver_flags = tuple(apiserver_flags)
+        self._parent = parent
         self._running: _Running | None = None
         self._undo = ExitStack()
 
@@ -134,7 +137,7 @@ class Cluster:
         if self._running is not None:
             raise ClusterError("the cluster is started already")
         with ExitStack() as undo:  # an interrupt too must leave nothing behind
-            directory = Path(tempfile.mkdtemp(prefix="userproxy-kubernetes-"))
+            directory = Path(tempfile.mkdtemp(prefix="userproxy-kubernetes-", dir=self._parent))
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
             credentials = Credentials(directory, self.url)
             etcd = Server(

@@ -49,8 +49,15 @@ def run_client(
 
 
 def in_namespace(netns: str | None, command: Sequence[str]) -> list[str]:
-    """Returns `command` as it is run inside the network namespace `netns` (None: the current one)."""
-    return [*command] if netns is None else ["ip", "netns", "exec", netns, *command]
+    """Returns `command` as it is run inside a network namespace.
+
+    `netns` is its name, the path of its file (as in /proc/PID/ns/net), or None for the current one.
+    """
+    if netns is None:
+        return [*command]
+    if netns.startswith("/"):
+        return ["nsenter", f"--net={netns}", "--", *command]
+    return ["ip", "netns", "exec", netns, *command]
 
 
 class Server:

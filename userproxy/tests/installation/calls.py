@@ -20,20 +20,21 @@ PLACES = {
     r"find_program|first_line|Server|(network\.)?(_run|preflight)|(.*\.)?site\.ask": 0,
     r"run_client|in_namespace|node\.run|(.*\.)?(site|processes)\.start|.*\.(exec|command)": 1,
     r".*\.start": 2,
+    r".*\.start_program": 1,
     r"running": 4,
 }
 """Where the program stands, or a sequence that begins with it, by what is called; the first that fits."""
 
 PASSES_ON = {
     "__init__", "_run", "_talking", "_told", "ask", "command", "exec", "find_program", "first_line",
-    "in_namespace", "preflight", "run", "run_client", "running", "start",
+    "in_namespace", "preflight", "run", "run_client", "running", "start", "start_program",
 }  # fmt: skip
 """The functions that are given a program: their callers name it."""
 
 UNKNOWN = "?"
 """In place of a word that only a run tells."""
 
-_SHELL_WORDS = frozenset({":", "do", "done", "echo", "exec", "exit", "trap", "while"})
+_SHELL_WORDS = frozenset({":", "do", "done", "echo", "exec", "exit", "set", "shift", "trap", "while"})
 
 Words = tuple[str, ...]
 
@@ -130,7 +131,7 @@ class Source:
 
 def programs(words: Words) -> Iterator[str]:
     """The program that these words call, and those that it starts in turn."""
-    if not words or UNKNOWN in words[0]:
+    if not words or UNKNOWN in words[0] or words[0].startswith('"$'):
         return
     program, *rest = words
     if program not in _SHELL_WORDS:

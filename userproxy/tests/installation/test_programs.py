@@ -16,7 +16,10 @@ FILES = sorted(
     if "tests" not in file.parts
 )
 OURS = {"python3", "userproxy"}
-BUILT = {"etcd", "kube-apiserver", "kube-proxy", "kubectl", "kubernetes-binaries"}
+BUILT = {
+    *("etcd", "kube-apiserver", "kube-proxy", "kubectl", "kubernetes-binaries"),
+    *("coredns", "e2e.test", "kube-controller-manager", "kube-scheduler", "kubelet", "pause"),
+}
 """By scripts/kubernetes-binaries."""
 FILE = re.compile(r"/usr/lib/\w[\w./-]+\w")
 """Of a package, by its path."""

@@ -114,6 +114,5 @@ class NodeProxy:
             ]
         return [
             *(_USERPROXY, "run", "--kubeconfig", str(self._kubeconfigs[proxy]), "--node-name", name),
-            *("--host-ip", self._node.address.ip, "--mode", proxy.value),
-            *("--drain-seconds", str(_DRAIN_SECONDS), "--log-format", "json"),
+            *("--mode", proxy.value, "--drain-seconds", str(_DRAIN_SECONDS), "--log-format", "json"),
         ]

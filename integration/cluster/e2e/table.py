@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from integration.cluster.e2e.exceptions import by_reason
 from integration.cluster.e2e.outcome import Result
 from integration.cluster.e2e.selection import AREA, LEFT_OUT
 from integration.cluster.rig.addresses import HOSTS, PODS, SERVICES
@@ -40,6 +41,7 @@ def page(outcomes: Mapping[Proxy, Mapping[str, Outcome]], machine: str, version:
         _HEAD.format(machine=machine, version=version),
         *_on_dns(outcomes),
         _summary(outcomes),
+        *_exceptions(outcomes),
         "## Test by test\n\nWhy a test failed or was skipped, in the words of its log: [below](#why).\n",
         _grid(outcomes, tests),
         "## Why\n",
@@ -67,6 +69,17 @@ def _summary(outcomes: Mapping[Proxy, Mapping[str, Outcome]]) -> str:
         counts = Counter(outcome.result for outcome in column.values())
         rows.append([proxy.value, *(str(counts[result]) for result in Result)])
     return _table(["proxy", *(result.value for result in Result)], rows, numbers=True)
+
+
+def _exceptions(outcomes: Mapping[Proxy, Mapping[str, Outcome]]) -> list[str]:
+    """A paragraph for each proxy and reason, with the tests."""
+    parts = [
+        f"**{proxy.value}**, {len(tests)} tests: {why or 'nobody knows yet why'}.\n\n"
+        + "".join(f"- {_plain(test)}\n" for test in sorted(tests))
+        for proxy, column in outcomes.items()
+        for why, tests in by_reason(proxy, column.values()).items()
+    ]
+    return ["## What fails\n", *parts] if parts else []
 
 
 def _grid(outcomes: Mapping[Proxy, Mapping[str, Outcome]], tests: list[str]) -> str:

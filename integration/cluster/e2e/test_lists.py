@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from integration.cluster.e2e.exceptions import reason_of, unexplained
 from integration.cluster.e2e.outcome import Outcome, Result
 from integration.cluster.e2e.passing import Passing
 from integration.cluster.e2e.selection import names_in, select
@@ -50,6 +53,17 @@ def test_a_listed_test_that_is_skipped_is_broken_too(tmp_path: Path) -> None:
     assert Passing(Proxy.REDIRECT_TO_POD, tmp_path).broken([skipped]) == [skipped]
 
 
+@pytest.mark.parametrize("proxy", Proxy, ids=lambda each: each.value)
+def test_no_exception_is_made_for_what_passes(proxy: Proxy) -> None:
+    assert [test for test in Passing(proxy).tests if reason_of(proxy, test)] == []
+
+
+def test_a_failure_without_a_reason_is_noticed() -> None:
+    known = failed("[sig-network] Networking Granular Checks: Services should update endpoints: udp")
+    assert unexplained(Proxy.REDIRECT_TO_HOST, [passed(SERVES), failed(HOLDS), known]) == [failed(HOLDS)]
+    assert unexplained(Proxy.REDIRECT_TO_POD, [passed(SERVES), known]) == [known]
+
+
 def test_the_page_has_every_test_and_every_reason() -> None:
     text = page(
         {
@@ -62,6 +76,9 @@ def test_the_page_has_every_test_and_every_reason() -> None:
     )
     assert "| redirect-to-host | 1 | 1 | 0 |" in text
     assert "| Services should hold \\| affinity | pass | **fail** | **fail** |" in text
+    assert (
+        "**redirect-to-host**, 1 tests: nobody knows yet why.\n\n- Services should hold \\| affinity" in text
+    )
     assert (
         "**Services should hold \\| affinity**\n\n- redirect-to-host, redirect-to-pod: `` it `did` not ``"
         in text

@@ -42,9 +42,12 @@ if TYPE_CHECKING:
 
 # What the control side needs of the file descriptors, however few there are. A connection holds two of them,
 # and this share of the others is for connections. The pipes have a smaller one, the rest is for listeners.
+# Sessions of UDP clients hold one each, and take theirs from the share of the connections.
 _RESERVED_FILES = 60
 _CONNECTIONS_SHARE = 0.45
 _PIPES_SHARE = 0.02
+_SESSIONS_SHARE = 0.25
+_MOST_SESSIONS = 32768
 
 
 def run(config: Config, check: Callable[[], object]) -> bool:
@@ -89,6 +92,7 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
             index=0,
             max_connections=max(1, int((files - _RESERVED_FILES) * _CONNECTIONS_SHARE)),
             max_pipes=max(1, int(files * _PIPES_SHARE)),
+            max_sessions=config.udp_sessions or min(max(1, int(files * _SESSIONS_SHARE)), _MOST_SESSIONS),
             linger=config.linger_seconds,
             orphan_seconds=config.orphan_seconds,
             log_format=config.log_format.value,

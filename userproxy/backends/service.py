@@ -17,12 +17,13 @@ from userproxy.backends.rotation import Rotation, may_eject, rotate
 from userproxy.model import messages
 from userproxy.model.counters import Counters
 from userproxy.model.settings import Balance, HealthCheck, NoEndpoints
+from userproxy.model.state import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from userproxy.model.address import Address
-    from userproxy.model.state import Backend, Pool
+    from userproxy.model.state import Pool
 
 log = structlog.get_logger(__name__)
 
@@ -146,6 +147,15 @@ class LiveService:
         """The backend at an address, if the Service has it."""
         return next((live for live in self.backends if live.address == address), None)
 
+    def known(self, address: Address) -> LiveBackend:
+        """The backend at an address, for a session that another worker had there: it may have left since."""
+        live = self.find(address) or self._departed.get(address)
+        if live is None:
+            now = self._clock()
+            live = self._departed[address] = LiveBackend(Backend(address), now, now)
+            live.removed = None if address in self.pool.leaving else now
+        return live
+
     def uses(self, live: LiveBackend) -> bool:
         """Whether connections go to a backend, or would if it were well."""
         return live in self._near or live in self.rotation.first or live.in_doubt
@@ -244,6 +254,11 @@ class LiveService:
     def dial_answered(self, live: LiveBackend, seconds: float) -> None:
         """A client's dial of a backend was answered after so many seconds."""
         live.latency = seconds
+        if live.outlier.failures and live.outlier.succeeded(self._clock()):
+            self._came_back(live)
+
+    def not_refused(self, live: LiveBackend) -> None:
+        """A client's datagram to a backend was not refused, though it may never be answered."""
         if live.outlier.failures and live.outlier.succeeded(self._clock()):
             self._came_back(live)
 

@@ -78,6 +78,10 @@ def _complete(settings: Settings) -> Config:
         raise ValueError(f"drain-seconds: {settings.drain_seconds} is not a number of seconds from 0 on")
     if not 0 < settings.linger_seconds < math.inf:
         raise ValueError(f"linger-seconds: {settings.linger_seconds} is not a number of seconds above 0")
+    if not 1 <= settings.udp_idle_seconds < math.inf:
+        raise ValueError(f"udp-idle-seconds: {settings.udp_idle_seconds} is not seconds, from 1 on")
+    if settings.udp_sessions is not None and settings.udp_sessions < 1:
+        raise ValueError(f"udp-sessions: {settings.udp_sessions} is not a number from 1 on")
     if settings.orphan_seconds is not None and settings.orphan_seconds < 0:
         raise ValueError(f"orphan-seconds: {settings.orphan_seconds} is below 0")
     if settings.workers != "auto" and settings.workers < 1:

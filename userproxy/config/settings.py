@@ -128,6 +128,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
         float,
         _help("How long a half-closed connection may carry no byte before it ends.", metavar="SECONDS"),
     ] = 60.0
+    udp_idle_seconds: Annotated[
+        float,
+        _help(
+            "How long a UDP client's session may carry nothing before it ends; a Service may say otherwise.",
+            metavar="SECONDS",
+        ),
+    ] = 30.0
+    udp_sessions: Annotated[
+        int | None,
+        _help(
+            "How many UDP clients a worker serves at once; then the one last heard of longest ago gives way.",
+            metavar="N",
+            default="as many as a quarter of the files that may be open, and 32768 at most",
+        ),
+    ] = None
     orphan_seconds: Annotated[
         float | None,
         _help("How long workers go on when the daemon is gone.", metavar="SECONDS", default="no limit"),

@@ -78,6 +78,7 @@ class Reconciler:
         self._planner = Planner(on_node.ports.book)
         self._mode = config.mode
         self._closed = not config.cluster_ips_from_outside
+        self._udp_idle = config.udp_idle_seconds
         self._snapshot: Snapshot | None = None
         self._actual = NodeState()
         self._problems: frozenset[Problem] = frozenset()
@@ -151,6 +152,7 @@ class Reconciler:
             mode=self._mode,
             ports=self._ports.book.range,
             closed=self._closed,
+            udp_idle=self._udp_idle,
         )
         behind = self._workers.behind
         attempt = _Attempt()

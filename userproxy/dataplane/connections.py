@@ -6,20 +6,24 @@ import os
 from datetime import UTC, datetime
 from itertools import chain, islice, takewhile
 from time import monotonic, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from userproxy.dataplane.tcp.lifecycle import Event
 from userproxy.model.connection_id import ConnectionId
 from userproxy.model.rows import ConnectionRow
-from userproxy.model.service import Path, Protocol
+from userproxy.model.service import Path
+from userproxy.model.service import Protocol as IpProtocol
 from userproxy.model.state import Serve
 
 if TYPE_CHECKING:
+    import enum
     from collections.abc import Iterable, Iterator
 
-    from userproxy.dataplane.tcp.connection import Connection
+    from userproxy.backends.backend import LiveBackend
+    from userproxy.backends.service import LiveService
+    from userproxy.model.address import Address
     from userproxy.model.counters import Counters
     from userproxy.model.filter import ConnectionFilter
 
@@ -27,6 +31,67 @@ log = structlog.get_logger(__name__)
 
 # Rows made in one go: well under a millisecond's worth of a connection's waiting.
 _CHUNK = 100
+
+
+class Relayed(Protocol):
+    """What is known of a client's connection, or of a UDP client's session."""
+
+    @property
+    def number(self) -> int:
+        """Unique while the daemon lives."""
+
+    @property
+    def service(self) -> LiveService:
+        """Whose traffic it is."""
+
+    @property
+    def opened(self) -> float:
+        """When it began, in monotonic time."""
+
+    @property
+    def last_active(self) -> float:
+        """When something moved last, in monotonic time."""
+
+    @property
+    def state(self) -> enum.StrEnum:
+        """Where it is in its life."""
+
+    @property
+    def reason(self) -> enum.StrEnum | None:
+        """Why it ended; None while it lives."""
+
+    @property
+    def client(self) -> Address:
+        """The client's address."""
+
+    @property
+    def frontend(self) -> Address | None:
+        """The original destination, if that is known."""
+
+    @property
+    def source(self) -> Address | None:
+        """Our own address on the backend's side, while there is one."""
+
+    @property
+    def backend(self) -> LiveBackend | None:
+        """Where it goes, while it goes anywhere."""
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes that came from the client."""
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes that came from the backend."""
+
+    def equip(self) -> bool:
+        """Give it what short ones are spared; returns whether that is settled."""
+
+    def end(self, event: Event) -> None:
+        """End it from outside."""
+
+    def abort(self) -> None:
+        """Give it up: something failed that never should."""
 
 
 class ConnectionTable:
@@ -42,27 +107,27 @@ class ConnectionTable:
     """
 
     def __init__(self, counters: Counters, *, trace: bool) -> None:
-        self.live: dict[int, Connection] = {}
+        self.live: dict[int, Relayed] = {}
         self.counters = counters
         self._trace = trace
         self._pid = os.getpid()
         self._swept = 0
-        self._dialling: list[Connection] = []
+        self._dialling: list[Relayed] = []
 
     def next_number(self) -> int:
         """A number that no connection had before."""
         self.counters.connections_opened += 1
         return self.counters.connections_opened
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: Relayed) -> None:
         """Take in a connection that was accepted."""
         self.live[connection.number] = connection
 
-    def id_of(self, connection: Connection) -> str:
+    def id_of(self, connection: Relayed) -> str:
         """What an operator calls it."""
         return str(ConnectionId(self._pid, connection.number))
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: Relayed) -> None:
         """Forget a connection that is over."""
         self.live.pop(connection.number, None)
         if connection.reason is not None:
@@ -111,14 +176,14 @@ class ConnectionTable:
                 one.end(Event.KILLED)
             yield len(chunk)
 
-    def _chunks(self, numbers: Iterable[int] | None, wanted: ConnectionFilter) -> Iterator[list[Connection]]:
+    def _chunks(self, numbers: Iterable[int] | None, wanted: ConnectionFilter) -> Iterator[list[Relayed]]:
         looked_at = iter(list(self.live) if numbers is None else numbers)
         while chunk := list(islice(looked_at, _CHUNK)):
             found = (self.live.get(number) for number in chunk)
             yield [one for one in found if one is not None and _matches(wanted, one)]
 
 
-def _matches(wanted: ConnectionFilter, connection: Connection) -> bool:
+def _matches(wanted: ConnectionFilter, connection: Relayed) -> bool:
     backend = connection.backend
     return wanted.matches(
         connection.service.pool.service,
@@ -127,14 +192,14 @@ def _matches(wanted: ConnectionFilter, connection: Connection) -> bool:
     )
 
 
-def _row(connection: Connection, name: str) -> ConnectionRow:
+def _row(connection: Relayed, name: str) -> ConnectionRow:
     now = monotonic()
     age = now - connection.opened
     pool = connection.service.pool
     source, backend, frontend = connection.source, connection.backend, connection.frontend
     return ConnectionRow(
         id=name,
-        protocol=Protocol.TCP.value,
+        protocol=(pool.protocol if isinstance(pool, Serve) else IpProtocol.TCP).value,
         service=str(pool.service),
         client=str(connection.client),
         frontend=str(frontend) if frontend else "",

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from itertools import chain
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from userproxy.backends.checker import Checker
 from userproxy.backends.service import LiveService
-from userproxy.dataplane.connections import ConnectionTable
+from userproxy.dataplane.connections import ConnectionTable, Relayed
 from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.dial import Dial, Dialling
 from userproxy.dataplane.tcp.expiry import Lifetimes
@@ -20,8 +20,11 @@ from userproxy.dataplane.tcp.lifecycle import Event
 from userproxy.dataplane.tcp.listener import Listener
 from userproxy.dataplane.tcp.pipes import PipePool
 from userproxy.dataplane.tcp.waiting import WaitingRoom
+from userproxy.dataplane.udp.datagrams import Datagrams
+from userproxy.dataplane.udp.listener import DatagramListener
 from userproxy.model import messages
 from userproxy.model.counters import Counters
+from userproxy.model.service import Protocol
 from userproxy.model.state import Serve
 from userproxy.net.poller import Poller, Watch
 from userproxy.net.sockets import turn_away
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from userproxy.dataplane.tcp.dial import Dialler
-    from userproxy.model.address import Address
     from userproxy.model.service import PoolName
 
 log = structlog.get_logger(__name__)
@@ -57,13 +59,26 @@ _FORMER_SECONDS = 1.0
 _SPARE_PIPES = 64
 
 
+class Limits(NamedTuple):
+    """What a data plane may have at once.
+
+    Attributes:
+        connections: over this many, accepting waits until one ends.
+        pipes: over this many, bytes are copied instead of spliced.
+        sessions: of UDP clients; over this many, the one that was heard of least recently gives way.
+    """
+
+    connections: int
+    pipes: int
+    sessions: int = 1000
+
+
 class DataPlane:
     """Listeners, connections and what they share, on one event loop.
 
     Args:
         loop: that drives it.
-        max_connections: over this many, accepting waits until one ends.
-        max_pipes: over this many, bytes are copied instead of spliced.
+        limits: what it may have at once.
         linger: seconds without a byte on a half-closed connection before it is given up.
         place: of this plane among all, from 0, and their number: each begins elsewhere in a rotation of
             backends, and has its part of a Service's limit.
@@ -75,14 +90,14 @@ class DataPlane:
         services: by Service port, what is served now.
         counters: of this process.
         checker: makes the active checks.
+        datagrams: all that is about UDP.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         *,
-        max_connections: int,
-        max_pipes: int,
+        limits: Limits,
         linger: float = 60.0,
         place: tuple[int, int] = (0, 1),
         trace: bool = False,
@@ -93,10 +108,10 @@ class DataPlane:
         self.services: dict[PoolName, LiveService] = {}
         self._retired: dict[PoolName, set[LiveService]] = {}  # those that have connections
         self._loop = loop
-        self._max_connections = max_connections
+        self._max_connections = limits.connections
         self._place = place
-        self._listeners: dict[PoolName, Listener] = {}
-        self._former: dict[Listener, tuple[PoolName, asyncio.TimerHandle]] = {}
+        self._listeners: dict[PoolName, AnyListener] = {}
+        self._former: dict[AnyListener, tuple[PoolName, asyncio.TimerHandle]] = {}
         self._poller = Poller()
         self._acceptors = Poller()
         self._poller.nest(self._acceptors)
@@ -109,7 +124,7 @@ class DataPlane:
         self._hurried = False
         self._context = Context(
             poller=self._poller,
-            pipes=PipePool(max_pipes),
+            pipes=PipePool(limits.pipes),
             dialling=Dialling(self._poller, Watch(loop, _DIAL_TICK, Dial.look), self._starve),
             half_closed=Watch(loop, min(linger / 4, 1.0), Connection.look_at_half_closed),
             resting=Watch(loop, _REST_SECONDS, Connection.wake),
@@ -117,6 +132,7 @@ class DataPlane:
             ended=self._ended,
             linger=linger,
         )
+        self.datagrams = Datagrams(loop, self._poller, self.connections, self._ended, limits.sessions)
         self.checker = Checker(loop, self._poller, self.services, self.counters, share=1 / place[1])
         self._lifetimes = Lifetimes(loop, self.connections.live, monotonic)
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
@@ -172,7 +188,7 @@ class DataPlane:
         return [pool for pool in pools if isinstance(pool, Serve)]
 
     @property
-    def listeners(self) -> Mapping[PoolName, Listener]:
+    def listeners(self) -> Mapping[PoolName, AnyListener]:
         """By Service port, the open listeners."""
         return self._listeners
 
@@ -189,25 +205,34 @@ class DataPlane:
                 former.update(serve)  # its connections are to end with their pods all the same
                 self._lifetimes.watch(former)
                 self._context.waiting.settle(former)
-            service = self.services.get(serve.name)
-            if service is None and serve.name not in opened:
-                continue  # this plane accepts no more
-            if service is None:
-                service = LiveService(serve, self._place, counters=self.counters)
-                self.services[serve.name] = service
-                service.on_failure = self.checker.hasten
-                for _ in range(self._place[0]):
-                    service.balancer.pick()
-            else:
-                service.update(serve)
-            sock = opened.get(serve.name)
-            if sock is not None:
-                self._open(service, serve.listener, sock)
-            self._lifetimes.watch(service)
-            self._context.waiting.settle(service)
-            self._heed_limit(service)
+            self._serve(serve, opened.get(serve.name))
 
-    def _open(self, service: LiveService, address: Address, sock: socket) -> None:
+    def _serve(self, serve: Serve, sock: socket | None) -> None:
+        service, listener = self.services.get(serve.name), self._listeners.get(serve.name)
+        if listener is not None and isinstance(listener, DatagramListener) != _is_udp(serve):
+            self._stop_accepting(serve.name)
+            service = None
+        if service is None and sock is None:
+            return  # this plane accepts no more
+        if service is None:
+            # One worker alone has the clients of a UDP Service port.
+            place = (0, 1) if _is_udp(serve) else self._place
+            service = LiveService(serve, place, counters=self.counters)
+            self.services[serve.name] = service
+            service.on_failure = self.checker.hasten
+            for _ in range(place[0]):
+                service.balancer.pick()
+        else:
+            service.update(serve)
+            if isinstance(listener, DatagramListener):
+                listener.update(serve)
+        if sock is not None:
+            self._open(service, serve, sock)
+        self._lifetimes.watch(service)
+        self._context.waiting.settle(service)
+        self._heed_limit(service)
+
+    def _open(self, service: LiveService, serve: Serve, sock: socket) -> None:
         def admit(client: socket, peer: tuple[str, int]) -> bool:
             return self._admit(service, client, peer)
 
@@ -216,14 +241,18 @@ class DataPlane:
         if former is not None:
             timer = self._loop.call_later(_FORMER_SECONDS, self._close_former, former)
             self._former[former] = name, timer
-        self._listeners[name] = Listener(address, sock, self._acceptors, admit, self._out_of_resources)
+        self._listeners[name] = (
+            self.datagrams.open(serve, service, sock)
+            if _is_udp(serve)
+            else Listener(serve.listener, sock, self._acceptors, admit, self._out_of_resources)
+        )
 
-    def _close_former(self, listener: Listener) -> None:
+    def _close_former(self, listener: AnyListener) -> None:
         _, timer = self._former.pop(listener)
         timer.cancel()
         listener.close()
 
-    def _former_of(self, name: PoolName) -> list[Listener]:
+    def _former_of(self, name: PoolName) -> list[AnyListener]:
         return [listener for listener, (owner, _) in self._former.items() if owner == name]
 
     def close(self, names: Iterable[PoolName]) -> None:
@@ -248,6 +277,8 @@ class DataPlane:
     async def drain(self, seconds: float | None) -> int:
         """Stop accepting for all, and wait for the connections to end.
 
+        UDP clients are left to another worker if that may take for ever; else those are served who are known.
+
         Args:
             seconds: how long; None for as long as it takes.
 
@@ -255,9 +286,15 @@ class DataPlane:
             How many were left after that time, and have been reset; with a limit, those are who wait for
             endpoints, as nobody will tell of any.
         """
-        for name in tuple(self._listeners):
-            self._stop_accepting(name)
-        cut = 0 if seconds is None else self._context.waiting.empty()
+        for name, listener in tuple(self._listeners.items()):
+            if not isinstance(listener, DatagramListener):
+                self._stop_accepting(name)
+        cut = 0
+        if seconds is None:
+            self.datagrams.pause()
+        else:
+            self.datagrams.drain()
+            cut = self._context.waiting.empty()
         if self.connections.live and not self._hurried:
             self._drained.clear()
             with contextlib.suppress(TimeoutError):
@@ -286,6 +323,7 @@ class DataPlane:
         self._context.waiting.stop()
         self._lifetimes.stop()
         self.checker.stop()
+        self.datagrams.stop()
         self._acceptors.shut()
         self._poller.shut()
         self._context.pipes.close()
@@ -299,12 +337,17 @@ class DataPlane:
         connection = Connection(connections.next_number(), self._context, service, client, peer)
         connections.add(connection)
         connection.open()
-        if len(connections.live) >= self._max_connections:
+        if self._is_crowded:
             self._pause("as many connections as the limit allows")
         if service.is_full:
             self._heed_limit(service)
             return False
         return not self._paused
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether there are as many connections as may be. A session has half as many files open as one."""
+        return 2 * len(self.connections.live) - self.datagrams.count >= 2 * self._max_connections
 
     def _heed_limit(self, service: LiveService) -> None:
         """Have clients wait while a Service port has as many connections as it may. Others notice nothing."""
@@ -314,7 +357,7 @@ class DataPlane:
             for each in (listener, *self._former_of(name)):
                 each.wait(service.is_full)
 
-    def _ended(self, connection: Connection) -> None:
+    def _ended(self, connection: Relayed) -> None:
         self.connections.remove(connection)
         service = connection.service
         if service.pool.settings.max_connections is not None:
@@ -363,7 +406,7 @@ class DataPlane:
                 log.warning("accepting waits", reason=reason, connections=len(self.connections.live))
 
     def _resume(self) -> None:
-        if self._paused and self._retry is None and len(self.connections.live) < self._max_connections:
+        if self._paused and self._retry is None and not self._is_crowded:
             self._paused = ""
             self._poller.resume(self._acceptors)
 
@@ -371,4 +414,12 @@ class DataPlane:
         """What needs no promptness: keepalive for connections that last, spare pipes back to the system."""
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
         self.connections.sweep()
+        self.datagrams.sweep()
         self._context.pipes.trim(_SPARE_PIPES)
+
+
+AnyListener = Listener | DatagramListener
+
+
+def _is_udp(serve: Serve) -> bool:
+    return serve.protocol is Protocol.UDP

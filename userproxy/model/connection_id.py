@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # More than a pid or the number of a connection has.
 _DIGITS = 19
@@ -28,6 +31,11 @@ class ConnectionId(NamedTuple):
         if not (_is_number(pid) and _is_number(number)):
             return None
         return cls(int(pid), int(number))
+
+
+def numbers_of(ids: Iterable[ConnectionId | None], pid: int) -> tuple[int, ...]:
+    """The numbers of those connections that are this worker's."""
+    return tuple(one.number for one in ids if one is not None and one.pid == pid)
 
 
 def _is_number(text: str) -> bool:

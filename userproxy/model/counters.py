@@ -87,6 +87,9 @@ class Counters(msgspec.Struct, omit_defaults=True, kw_only=True):
     retried_dials: Annotated[
         dict[str, int], Metric("Failed dials that were followed by another.", label="reason")
     ] = msgspec.field(default_factory=Counter)
+    datagrams_dropped: Annotated[
+        dict[str, int], Metric("Datagrams of clients and pods that were not passed on.", label="reason")
+    ] = msgspec.field(default_factory=Counter)
     backend_changes: Annotated[
         dict[str, int], Metric("Backends that came to be in this state.", label="state")
     ] = msgspec.field(default_factory=Counter)

@@ -34,6 +34,7 @@ class Begin(Order, frozen=True, kw_only=True):
         workers: how many there are; each has its part of the limits that Services set.
         max_connections: over this many, accepting waits until one ends.
         max_pipes: over this many, bytes are copied instead of spliced.
+        max_sessions: UDP clients at once; over this many, the one that was heard of least recently gives way.
         linger: seconds without a byte on a half-closed connection before it is given up.
         orphan_seconds: how long to go on without a control side; None for ever.
         log_format: as in the configuration.
@@ -48,6 +49,7 @@ class Begin(Order, frozen=True, kw_only=True):
     log_format: str
     log_level: str
     workers: int = 1
+    max_sessions: int = 1000
 
 
 class Apply(Order, frozen=True, kw_only=True):
@@ -121,6 +123,42 @@ class ListPins(Order, frozen=True, kw_only=True):
     """Answered by `Pins`."""
 
 
+class SessionState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A UDP client's session, for another worker to go on with.
+
+    Attributes:
+        pool: whose traffic it is.
+        client: whose session.
+        backend: that its socket is connected to.
+        age: seconds since it began.
+        idle: seconds since its last datagram.
+        bytes_up: from the client.
+        bytes_down: from backends.
+        asked: datagrams from the client.
+        answered: datagrams from backends.
+    """
+
+    pool: PoolName
+    client: Address
+    backend: Address
+    age: float
+    idle: float
+    bytes_up: int
+    bytes_down: int
+    asked: int
+    answered: int
+
+
+class YieldSessions(Order, frozen=True, kw_only=True):
+    """Take no more datagrams of clients, and give up their sessions. Answered by `Sessions`."""
+
+
+class InheritSessions(Order, frozen=True, kw_only=True):
+    """Go on with these once their listeners are opened; the sockets come with this message, in this order."""
+
+    sessions: tuple[SessionState, ...]
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """From a worker to control: a part of the answer to the order of that serial number."""
 
@@ -166,6 +204,12 @@ class NeedPods(Part, frozen=True, kw_only=True):
     """Clients wait for a pool to have backends. Told unasked, when the first comes, and from time to time."""
 
     pool: PoolName
+
+
+class Sessions(Part, frozen=True, kw_only=True):
+    """Some sessions that a worker gives up; their sockets come with this message, in this order."""
+
+    sessions: tuple[SessionState, ...]
 
 
 class BackendCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,13 +295,26 @@ class Done(Part, frozen=True, kw_only=True):
     error: str = ""
 
 
-Orders = Begin | Apply | ListConnections | Kill | Count | Retire | Drain | LearnPins | ListPins
+Orders = (
+    Begin
+    | Apply
+    | ListConnections
+    | Kill
+    | Count
+    | Retire
+    | Drain
+    | LearnPins
+    | ListPins
+    | YieldSessions
+    | InheritSessions
+)
 Parts = (
     Hello
     | Holds
     | Leaving
     | NeedPods
     | Pins
+    | Sessions
     | ConnectionListing
     | ServiceCounts
     | Totals

@@ -87,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         hold_connections: clients that may wait on this node for the Service port to have endpoints; one more
             is reset.
         hold_timeout: how long a client may wait.
+        udp_idle: how long a UDP client's session may carry nothing; None leaves it to the daemon.
     """
 
     balance: Balance = Balance.ROUND_ROBIN
@@ -100,6 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     no_endpoints: NoEndpoints = NoEndpoints.REJECT
     hold_connections: int = 16
     hold_timeout: float = 120.0
+    udp_idle: float | None = None
 
 
 AGE_JITTER = 0.1

@@ -28,8 +28,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
         backends: in the order of picking; empty while there are none.
         far: that may take over while most of the backends cannot be reached: those of other zones, where
             hints prefer the near ones.
-        leaving: pods that exist and take no new connections, told only if `settings.close_on_removal` asks
-            for it: whoever is neither here nor among the others has been removed.
+        leaving: pods that exist and take no new connections, told of UDP, and if `settings.close_on_removal`
+            asks for it: whoever is neither here nor among the others has been removed.
         settings: what the author of the Service chose.
         affinity: seconds for which a client IP keeps its backend after its last new connection; None: not
             at all.
@@ -54,9 +54,15 @@ class Serve(Pool, frozen=True, kw_only=True):
 
     Attributes:
         listener: the host IP and the Service port's host port, `10.100.0.2:10400`.
+        protocol: what is spoken there.
+        idle: of UDP: seconds without a datagram after which a client's session is over.
+        short: of UDP: a session is over when each question has its answer.
     """
 
     listener: Address
+    protocol: Protocol = Protocol.TCP
+    idle: float = 30.0
+    short: bool = False
 
 
 class Frontend(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):

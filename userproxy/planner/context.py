@@ -21,6 +21,7 @@ class PlanContext(msgspec.Struct, frozen=True):
         mode: the path of Services that do not choose one.
         ports: the range of its host ports.
         closed: cluster IPs cannot be reached from outside.
+        udp_idle: seconds that a UDP client's session may carry nothing, where its Service does not say.
     """
 
     node: Node
@@ -28,6 +29,7 @@ class PlanContext(msgspec.Struct, frozen=True):
     mode: Path
     ports: range
     closed: bool = True
+    udp_idle: float = 30.0
 
     @property
     def perimeter(self) -> Perimeter:

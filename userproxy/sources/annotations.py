@@ -32,6 +32,7 @@ _DURATION_EXAMPLES = "a duration such as 250ms, 30s or 5m"
 _LONGEST = 30 * 24 * 3600.0
 _SHORTEST = 0.001
 _SHORTEST_INTERVAL = 0.1
+_SHORTEST_UDP_IDLE = 1.0
 _MOST_IN_A_ROW = 100
 _MOST_CONNECTIONS = 10_000_000
 _MOST_HELD = 1000
@@ -273,6 +274,12 @@ _CHOSEN = (
         "that may wait, of the Service on this node; one more is reset",
     ),
     Annotation("hold-timeout", "hold_timeout", _duration(), "duration", "how long a client may wait"),
+        "udp-idle",
+        "udp_idle",
+        _duration(_SHORTEST_UDP_IDLE),
+        "duration from 1 s on",
+        "a UDP client of which nothing was heard, nor its pod, for so long may get another pod",
+    ),
 )
 
 ANNOTATIONS = (PATH, *_CHOSEN)

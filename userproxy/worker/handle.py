@@ -17,7 +17,7 @@ from userproxy.worker.channel import Channel
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from userproxy.model.service import PoolName
     from userproxy.model.state import Serve
@@ -69,6 +69,7 @@ class WorkerHandle:
         pid: its process, as it calls it itself if it cannot be seen from here.
         name: its process, as it calls it itself: what the ids of its connections begin with.
         held: what it was serving when it was found, with the listening sockets.
+        yielded: the sessions that it has given up, with their sockets.
         counters: what it had counted when it last said so.
         retiring: whether it has been told to go.
         patience: seconds that it has for an answer.
@@ -79,6 +80,7 @@ class WorkerHandle:
         self.pid = self.name = pid
         self.retiring = False
         self.held: list[tuple[Serve, int]] = []
+        self.yielded: list[tuple[messages.SessionState, int]] = []
         self.counters = Counters()
         self.patience = ANSWER_SECONDS
         self._visible = bool(pid)
@@ -194,6 +196,8 @@ class WorkerHandle:
                 else:
                     self._expected -= len(serves) - len(fds)  # fewer arrive if we may open no more files
                     self.held += zip(serves, fds, strict=False)
+            case messages.Sessions(sessions=sessions):
+                self.yielded += zip(sessions, fds, strict=False)
             case messages.Leaving():
                 self._callbacks.leaving(self)
             case messages.NeedPods(pool=pool):
@@ -222,9 +226,26 @@ class WorkerHandle:
             if not future.done():
                 future.set_exception(gone)
                 future.exception()  # that nobody waits for it is no error
+        _close_all([fd for _, fd in self.yielded])
         if self._visible:
             _reap(asyncio.get_running_loop(), self.pid)
         self._callbacks.gone(self)
+
+
+async def answers_of(
+    handles: Sequence[WorkerHandle], ask: Callable[[WorkerHandle], Awaitable[list[messages.Parts]]]
+) -> list[list[messages.Parts]]:
+    """Ask several at once; the answers of those that give one."""
+    answers = await asyncio.gather(*(ask(handle) for handle in handles), return_exceptions=True)
+    found = []
+    for answer in answers:
+        if isinstance(answer, WorkerGoneError | OrderFailedError):
+            log.warning("a worker did not answer", reason=str(answer))
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            found.append(answer)
+    return found
 
 
 def _reap(loop: asyncio.AbstractEventLoop, pid: int) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
-from userproxy.dataplane.tcp.listener import listen
+from userproxy.dataplane.tcp.listener import listen as listen_to_streams
+from userproxy.dataplane.udp.listener import listen as listen_to_datagrams
+from userproxy.model.service import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from userproxy.model.address import Address
     from userproxy.model.service import PoolName
     from userproxy.model.state import Serve
 
@@ -53,9 +56,9 @@ class Listeners:
         failures: dict[PoolName, OSError] = {}
         for serve in serves:
             known = self.serves.get(serve.name)
-            if known is None or known.listener != serve.listener:
+            if known is None or _place_of(known) != _place_of(serve):
                 try:
-                    opened[serve.name] = socket.socket(fileno=listen(serve.listener).detach())
+                    opened[serve.name] = _open(serve)
                 except OSError as error:
                     failures[serve.name] = error
                     continue
@@ -84,3 +87,17 @@ class Listeners:
         """Close all sockets here; workers have theirs."""
         for sock in self.sockets.values():
             sock.close()
+
+
+def _place_of(serve: Serve) -> tuple[Protocol, Address]:
+    return serve.protocol, serve.listener
+
+
+def _open(serve: Serve) -> socket.socket:
+    """A socket of the Service port's own.
+
+    Raises:
+        OSError: as the two functions have it.
+    """
+    listen = listen_to_datagrams if serve.protocol is Protocol.UDP else listen_to_streams
+    return socket.socket(fileno=listen(serve.listener).detach())

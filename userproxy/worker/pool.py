@@ -11,15 +11,16 @@ import msgspec
 import structlog
 
 from userproxy.model import messages
-from userproxy.model.connection_id import ConnectionId
+from userproxy.model.connection_id import ConnectionId, numbers_of
 from userproxy.model.counters import Counters
 from userproxy.worker.channel import MAX_FDS
-from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle
+from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle, answers_of
+from userproxy.worker.heritage import Heritage, is_read_by, is_udp
 from userproxy.worker.listeners import Listeners
 from userproxy.worker.pins import SharedPins
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from userproxy.model.filter import ConnectionFilter
     from userproxy.model.rows import ConnectionRow
@@ -66,6 +67,7 @@ class WorkerPool:
         self._handles: dict[int, WorkerHandle] = {}
         self._retiring: list[WorkerHandle] = []
         self._listeners = Listeners()
+        self._heritage = Heritage()
         self._past = Counters()
         self._behind: set[PoolName] = set()
         self._vacant: asyncio.Queue[int] = asyncio.Queue()
@@ -111,6 +113,7 @@ class WorkerPool:
         self._recall(known or {})
         await self._recall_pins()
         await self._hire_all()
+        await self._give_datagrams(range(self._count))
         adopted = [handle for handle in self._retiring if not handle.retiring]
         for handle in adopted:
             handle.retiring = True
@@ -131,6 +134,7 @@ class WorkerPool:
             async with self._lock:
                 try:
                     await self._hire(index)
+                    await self._give_datagrams([index])
                 except (WorkerGoneError, OSError) as error:
                     log.error("a worker could not be replaced", worker=index, error=str(error))  # noqa: TRY400
                     self._vacant.put_nowait(index)
@@ -188,7 +192,7 @@ class WorkerPool:
         chosen = None if ids is None else {ConnectionId.parse(one) for one in ids} - {None}
         count = 0
         for handle in self._everybody():
-            numbers = None if chosen is None else _numbers(chosen, handle.name)
+            numbers = None if chosen is None else numbers_of(chosen, handle.name)
             if numbers is None or numbers:
                 with contextlib.suppress(WorkerGoneError, OrderFailedError):  # its connections went with it
                     parts = await handle.ask(messages.Kill(numbers=numbers, wanted=wanted))
@@ -200,7 +204,7 @@ class WorkerPool:
 
         It brings `living_counters` up to date.
         """
-        answers = await self._gather(self._everybody(), lambda handle: handle.ask(messages.Count()))
+        answers = await answers_of(self._everybody(), lambda handle: handle.ask(messages.Count()))
         return [part for parts in answers for part in parts]
 
     async def drain(self, seconds: float) -> int:
@@ -214,7 +218,7 @@ class WorkerPool:
             handle.retiring = True
         self._listeners.close()
         order = messages.Drain(seconds=seconds)
-        answers = await self._gather(
+        answers = await answers_of(
             everybody, lambda handle: handle.ask(order, seconds=seconds + _HURRY_SECONDS)
         )
         for handle in everybody:
@@ -264,7 +268,7 @@ class WorkerPool:
     async def _recall_pins(self) -> None:
         """Take over where clients are pinned to."""
         if any(serve.affinity is not None for serve in self._listeners.serves.values()):
-            answers = await self._gather(self._retiring, lambda handle: handle.ask(messages.ListPins()))
+            answers = await answers_of(self._retiring, lambda handle: handle.ask(messages.ListPins()))
             for parts in answers:
                 self._pins.take(part for part in parts if isinstance(part, messages.Pins))
 
@@ -286,11 +290,29 @@ class WorkerPool:
             handle.kill()
             raise
         self._handles[index] = handle
-        self._behind.update(
-            await self._tell(handle, list(self._listeners.serves.values()), self._listeners.sockets.keys())
-        )
+        await self._bring_up(handle, [one for one in self._listeners.serves.values() if not is_udp(one)])
+
+    async def _give_datagrams(self, indices: Iterable[int]) -> None:
+        """Have these workers read their UDP listeners, and go on with the sessions of those that retire."""
+        serves = [one for one in self._listeners.serves.values() if is_udp(one)]
+        if not serves:
+            return
+        await self._heritage.collect([one for one in self._retiring if one.is_alive and not one.is_silent])
+        for index in indices:
+            handle = self._handles.get(index)
+            if handle is not None:
+                mine = [one for one in serves if is_read_by(one, index, self._count)]
+                self._heritage.give(handle, [one.name for one in mine])
+                await self._bring_up(handle, mine)
+        self._heritage.close()
+
+    async def _bring_up(self, handle: WorkerHandle, serves: Sequence[Serve]) -> None:
+        """Tell a new worker of listeners that are open already."""
+        names = frozenset(serve.name for serve in serves)
+        self._behind.update(await self._tell(handle, serves, names))
         for order in self._pins.all():
-            handle.tell(order)
+            if order.pool in names:
+                handle.tell(order)
 
     async def _forget(self, names: Sequence[PoolName]) -> None:
         for part in _chunks(names):
@@ -313,9 +335,11 @@ class WorkerPool:
     ) -> dict[PoolName, str]:
         """Tell a worker what to serve; returns what it failed at, and why."""
         names = frozenset(opened)
+        index = next((index for index, known in self._handles.items() if known is handle), -1)
         failed: dict[PoolName, str] = {}
         for part in _chunks(serves):
-            opens = tuple(serve.name for serve in part if serve.name in names)
+            taken = (one for one in part if one.name in names and is_read_by(one, index, self._count))
+            opens = tuple(serve.name for serve in taken)
             fds = [self._listeners.sockets[name].fileno() for name in opens]
             why = await self._order(handle, messages.Apply(serves=tuple(part), opens=opens), fds)
             if not handle.is_alive:
@@ -341,22 +365,6 @@ class WorkerPool:
         except (OrderFailedError, OSError) as error:
             return str(error)
         return ""
-
-    async def _gather(
-        self,
-        handles: Sequence[WorkerHandle],
-        ask: Callable[[WorkerHandle], Awaitable[list[messages.Parts]]],
-    ) -> list[list[messages.Parts]]:
-        answers = await asyncio.gather(*(ask(handle) for handle in handles), return_exceptions=True)
-        found = []
-        for answer in answers:
-            if isinstance(answer, WorkerGoneError | OrderFailedError):
-                log.warning("a worker did not answer", reason=str(answer))
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                found.append(answer)
-        return found
 
     def _dismiss(self, handle: WorkerHandle) -> None:
         """Have somebody else do its work; it ends with its last connection, once it can."""
@@ -394,8 +402,3 @@ class WorkerPool:
 
 def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
-
-
-def _numbers(ids: Iterable[ConnectionId | None], pid: int) -> tuple[int, ...]:
-    """The numbers of those connections that are this worker's."""
-    return tuple(one.number for one in ids if one is not None and one.pid == pid)

@@ -13,13 +13,14 @@ import signal
 import socket
 import sys
 from _socket import socket as raw_socket
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 import uvloop
 
-from userproxy.dataplane.plane import DataPlane
+from userproxy.dataplane.plane import DataPlane, Limits
 from userproxy.logs import configure_logging
 from userproxy.model import messages
 from userproxy.worker import rendezvous
@@ -131,6 +132,7 @@ class Worker:
             if self._asked:  # and nobody may have heard it
                 self._retire()
             if not self._going:
+                self._plane.datagrams.resume()  # nobody has taken them over
                 self._alone.append(self._loop.call_later(_MISS_SECONDS, self._tell_alone))
             if self._orphan_seconds is not None:
                 self._alone.append(self._loop.call_later(self._orphan_seconds, self._end_alone))
@@ -192,16 +194,15 @@ class Worker:
                 self._begin(order)
             case messages.Apply():
                 self._apply(order, fds)
-            case messages.ListConnections():
-                self._start(self._list(order), order.serial)
-                return True
-            case messages.Kill():
-                self._start(self._kill(order), order.serial)
+            case messages.ListConnections() | messages.Kill() | messages.YieldSessions():
+                self._start(self._go_through(order), order.serial)
                 return True
             case messages.Count():
                 self._count(order)
             case messages.LearnPins() | messages.ListPins():
                 self._exchange_pins(order)
+            case messages.InheritSessions() if self._plane is not None:
+                self._plane.datagrams.inherit(order.sessions, fds)
             case messages.Retire():
                 self._retire()
             case messages.Drain():
@@ -215,8 +216,7 @@ class Worker:
         structlog.contextvars.bind_contextvars(worker=order.index)
         self._plane = DataPlane(
             self._loop,
-            max_connections=order.max_connections,
-            max_pipes=order.max_pipes,
+            limits=Limits(order.max_connections, order.max_pipes, order.max_sessions),
             linger=order.linger,
             place=(order.index, order.workers),
             trace=order.log_level == "debug",
@@ -235,6 +235,18 @@ class Worker:
         }
         self._plane.serve(order.serves, opened)
         self._plane.close(order.closes)
+
+    async def _go_through(
+        self, order: messages.ListConnections | messages.Kill | messages.YieldSessions
+    ) -> None:
+        """What concerns each of many connections: the others' bytes do not wait for it."""
+        match order:
+            case messages.ListConnections():
+                await self._list(order)
+            case messages.Kill():
+                await self._kill(order)
+            case _:
+                await self._yield_sessions(order)
 
     async def _list(self, order: messages.ListConnections) -> None:
         if self._plane is not None:
@@ -279,6 +291,23 @@ class Worker:
 
     def _need_pods(self, name: PoolName) -> None:
         self._say(messages.NeedPods(pool=name))
+
+    async def _yield_sessions(self, order: messages.YieldSessions) -> None:
+        if self._plane is None:
+            return
+        self._plane.datagrams.pause()
+        given = self._plane.datagrams.hand_over()
+        while part := list(islice(given, CHUNK)):
+            states = tuple(state for state, _ in part)
+            try:
+                self._say(
+                    messages.Sessions(serial=order.serial, sessions=states),
+                    [sock.fileno() for _, sock in part],
+                )
+            finally:
+                for _, sock in part:
+                    sock.close()
+            await asyncio.sleep(0)
 
     def _retire(self) -> None:
         if not self._going:

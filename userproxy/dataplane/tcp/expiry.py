@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from userproxy.backends.service import LiveService
-    from userproxy.dataplane.tcp.connection import Connection
+    from userproxy.dataplane.connections import Relayed
 
 _TICK_SECONDS = 0.5
 
@@ -40,14 +40,14 @@ class Lifetimes:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        live: Mapping[int, Connection],
+        live: Mapping[int, Relayed],
         clock: Callable[[], float],
     ) -> None:
         self._loop = loop
         self._live = live
         self._clock = clock
         self._services: set[LiveService] = set()
-        self._due: list[Connection] = []
+        self._due: list[Relayed] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, service: LiveService) -> None:
@@ -82,7 +82,7 @@ class Lifetimes:
                     connection.end(event)
 
 
-def verdict(connection: Connection, now: float) -> Event | None:
+def verdict(connection: Relayed, now: float) -> Event | None:
     """Why a connection is to end; None if it may go on.
 
     Args:

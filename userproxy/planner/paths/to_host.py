@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from userproxy.model.address import Address
 from userproxy.model.service import Path, PoolName, Protocol
-from userproxy.model.snapshot import Problem
+from userproxy.model.settings import HealthCheck
 from userproxy.model.state import Frontend, Refuse, Serve, Target, ToListener
 from userproxy.planner import topology
 from userproxy.planner.entries import frontends_of, policies_of
@@ -21,18 +23,19 @@ from userproxy.planner.outcome import (
 )
 
 if TYPE_CHECKING:
-    from userproxy.model.service import ServicePort
+    from userproxy.model.service import ServicePort, TrafficPolicy
+    from userproxy.model.settings import Settings
     from userproxy.planner.context import PlanContext
     from userproxy.planner.entries import EntryFrontend
     from userproxy.planner.outcome import Traffic
+
+_DNS_PORT, _DNS_NAME = 53, "dns"
 
 _REMEDY = f"annotate the Service with userproxy.dev/path: {Path.REDIRECT_TO_POD}"
 
 
 def listeners_of(service: ServicePort, context: PlanContext) -> tuple[PoolName, ...]:
     """The pools of a Service port that need a listener of ours: one for each policy that holds."""
-    if service.protocol is not Protocol.TCP:
-        return ()
     policies = policies_of(frontends_of(service, context))
     return tuple(PoolName.of(service.name, policy) for policy in policies)
 
@@ -41,8 +44,6 @@ def outcome_of(traffic: Traffic) -> Outcome:
     """What a Service port comes to: listeners, and captures that lead there."""
     service = traffic.service
     problems = unserved_addresses(service)
-    if service.protocol is not Protocol.TCP:
-        return Outcome(service.name, problems=(*problems, _protocol_problem(service)))
     entries = traffic.entries
     relayed = relay(traffic, entries)
     if len(relayed.serves) < len(policies_of(entries)):
@@ -55,6 +56,7 @@ def outcome_of(traffic: Traffic) -> Outcome:
         pools=relayed.pools,
         problems=problems,
         guards=relayed.guards,
+        flows=relayed.flows,
         cluster_ips=cluster_ips_of(service),
         ranges=ranges_of(traffic, entries),
     )
@@ -78,33 +80,64 @@ def relay(traffic: Traffic, entries: list[EntryFrontend]) -> Outcome:
         listener = Address(context.network.host_ip, port)
         target = ToListener(listener)
         targets[name] = target_of(choice, target, otherwise=target if holds_clients(service) else None)
-        serves[name] = Serve(
-            service=service.name,
-            policy=policy,
-            listener=listener,
-            backends=choice.backends,
-            far=choice.far,
-            leaving=_leaving(traffic, choice),
-            settings=service.settings,
-            affinity=service.affinity,
-        )
+        serves[name] = _serve(traffic, policy, choice, listener)
     pools = {entry.frontend: PoolName.of(service.name, entry.policy) for entry in entries}
+    captures = {frontend: targets[pool] for frontend, pool in pools.items()}
     return Outcome(
         name=service.name,
         serves=serves,
-        captures={frontend: targets[pool] for frontend, pool in pools.items()},
+        captures=captures,
         pools=pools,
+        flows={key: _led_to(target) for key, target in captures.items() if key.protocol is Protocol.UDP},
         guards=tuple(Frontend(service.protocol, serve.listener) for serve in serves.values()),
     )
 
 
+def _serve(traffic: Traffic, policy: TrafficPolicy, choice: topology.Choice, listener: Address) -> Serve:
+    service = traffic.service
+    is_udp = service.protocol is Protocol.UDP
+    idle = traffic.context.udp_idle if service.settings.udp_idle is None else service.settings.udp_idle
+    return Serve(
+        service=service.name,
+        policy=policy,
+        listener=listener,
+        backends=choice.backends,
+        far=choice.far,
+        leaving=_leaving(traffic, choice),
+        settings=_unchecked(service.settings) if is_udp else service.settings,
+        affinity=service.affinity,
+        protocol=service.protocol,
+        idle=idle,
+        short=is_udp and _is_dns(service),
+    )
+
+
+def _unchecked(settings: Settings) -> Settings:
+    """Without active checks: nobody knows what a UDP pod would answer to."""
+    return msgspec.structs.replace(
+        settings, check=msgspec.structs.replace(settings.check, kind=HealthCheck.OFF)
+    )
+
+
+def _is_dns(service: ServicePort) -> bool:
+    """Whether each datagram is a question, and has one answer."""
+    by_number = any(address.port == _DNS_PORT for address in service.cluster_ips)
+    return by_number or _DNS_NAME in service.name.port.split("-")
+
+
 def _leaving(traffic: Traffic, choice: topology.Choice) -> tuple[Address, ...]:
-    if traffic.service.settings.close_on_removal is None:
+    """Pods that connections may stay with. A UDP client may while its pod serves, unless that is drained."""
+    is_udp = traffic.service.protocol is Protocol.UDP
+    if traffic.service.settings.close_on_removal is None and not is_udp:
         return ()
     picked = {backend.address for backend in (*choice.backends, *choice.far)}
-    return tuple(endpoint.address for endpoint in traffic.same_family if endpoint.address not in picked)
+    return tuple(
+        endpoint.address
+        for endpoint in traffic.same_family
+        if endpoint.address not in picked and (not is_udp or (endpoint.serving and not endpoint.drained))
+    )
 
 
-def _protocol_problem(service: ServicePort) -> Problem:
-    message = f"{Path.REDIRECT_TO_HOST} does not carry {service.protocol}: {_REMEDY}, which does"
-    return Problem(str(service.name), "ProtocolNotSupported", message)
+def _led_to(target: Target) -> tuple[Address, ...]:
+    """Where UDP flows may lead: to the listener, if anybody is behind it; else the kernel refuses them."""
+    return (target.listener,) if isinstance(target, ToListener) else ()

@@ -73,7 +73,7 @@ def outcome_of(traffic: Traffic) -> Outcome:
         pools=relayed.pools | pools,
         problems=problems,
         guards=relayed.guards,
-        flows={entry.frontend: _reachable(traffic, choices[entry.policy]) for entry in direct}
+        flows={entry.frontend: _reachable(traffic, choices[entry.policy]) for entry in direct} | relayed.flows
         if is_udp
         else {},
         checked={} if is_udp else _checked(service, choices),
@@ -86,7 +86,7 @@ def _relayed(service: ServicePort, entries: list[EntryFrontend]) -> list[EntryFr
     """The entries that a listener of ours has to serve, always or while there are no endpoints."""
     if holds_clients(service):
         return entries
-    return [entry for entry in entries if entry.is_loopback and service.protocol is Protocol.TCP]
+    return [entry for entry in entries if entry.is_loopback]
 
 
 def _to_pods(traffic: Traffic, entry: EntryFrontend, choice: topology.Choice) -> ToPods:

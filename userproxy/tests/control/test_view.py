@@ -161,11 +161,10 @@ async def test_a_problem_stands_with_its_service_port_or_with_its_whole_service(
     assert (await side.view.status()).problems == ("shop/cart: of the Service", "shop/cart:http: of the port")
 
 
-async def test_a_service_that_is_not_carried_has_no_listener_and_says_why(side: ControlSide) -> None:
+async def test_a_udp_service_has_a_listener_as_one_of_tcp(side: ControlSide) -> None:
     await side.apply(snapshot(service(protocol=Protocol.UDP)))
     row = (await side.services())["default/web"]
-    assert (row.protocol, row.listener) == ("UDP", None)
-    assert "does not carry UDP" in row.problems[0]
+    assert (row.protocol, row.listener, row.problems) == ("UDP", "10.100.0.2:10400", ())
 
 
 async def test_status_is_about_the_daemon(side: ControlSide) -> None:

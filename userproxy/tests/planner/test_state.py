@@ -134,16 +134,6 @@ def test_the_mode_decides_for_services_that_do_not_choose() -> None:
     assert wanted.serves.keys() == {PoolName.of(two.name)}
 
 
-def test_udp_is_not_relayed_and_the_remedy_is_told() -> None:
-    daemon = Daemon()
-    dns = service(protocol=Protocol.UDP)
-    wanted = daemon.round(snapshot([dns]))
-    assert (wanted.serves, wanted.captures) == ({}, {})
-    assert not daemon.book.live, "it takes no host port from others"
-    message = f"redirect-to-host does not carry UDP: {TO_POD}, which does"
-    assert daemon.problems == (Problem("default/service-1:http", "ProtocolNotSupported", message),)
-
-
 def test_ipv6_addresses_are_left_out_and_the_rest_is_served() -> None:
     daemon = Daemon()
     web = msgspec.structs.replace(

@@ -152,6 +152,8 @@ README = FilePath(__file__).parents[3] / "README.md"
 def shown(annotation: Annotation) -> str:
     """A default as README has it."""
     match default := annotation.default:
+        case None if annotation.name == "udp-idle":
+            return "the daemon's `--udp-idle-seconds`"
         case None:
             return "`off`"
         case float():

@@ -9,7 +9,7 @@ import select
 import socket as net
 from typing import TYPE_CHECKING
 
-from userproxy.dataplane.plane import DataPlane
+from userproxy.dataplane.plane import DataPlane, Limits
 from userproxy.dataplane.tcp.listener import listen
 from userproxy.model.address import Address
 from userproxy.model.service import ServicePortName
@@ -54,7 +54,7 @@ class Plane:
         self._sockets = sockets
         self.timers = Loop()
         self.plane = DataPlane(
-            self.timers.loop, max_connections=max_connections, max_pipes=4, linger=60.0, place=place
+            self.timers.loop, limits=Limits(max_connections, pipes=4), linger=60.0, place=place
         )
 
     def backend(self, backlog: int = 16) -> net.socket:

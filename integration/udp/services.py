@@ -1,0 +1,82 @@
+"""UDP Services with every kind of address, as manifests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+from integration.sockets import PATIENCE_SECONDS
+from integration.udp.servers import PORT
+from userproxy.lab import objects
+from userproxy.lab.objects import Port
+from userproxy.lab.processes import wait_until
+from userproxy.lab.topology import HOST1, HOST2, SERVER1, SERVER2
+from userproxy.model.address import Address
+from userproxy.ops.client import AdminClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from userproxy.lab.deployment import Lab
+    from userproxy.lab.objects import Object
+
+CLUSTER_IP = Address("10.3.242.7", 5000)
+EXTERNAL_IP = Address("192.0.2.1", 5000)
+LOAD_BALANCER_IP = Address("192.0.2.2", 5000)
+NODE_PORT = Address(HOST1.ip, 30500)
+LOOPBACK = Address("127.0.0.1", 30500)
+_WHERE = {"server1": (SERVER1.ip, HOST1.name), "server2": (SERVER2.ip, HOST2.name)}
+
+
+def echo(name: str, pods: Sequence[str], annotations: dict[str, str], **spec: object) -> list[Object]:
+    """A Service of a load balancer, and its pods."""
+    port = Port(5000, PORT, "", "UDP", node_port=NODE_PORT.port)
+    fields = {"type": "LoadBalancer", "externalIPs": [EXTERNAL_IP.ip], **spec}
+    said = {f"userproxy.dev/{key}": value for key, value in annotations.items()}
+    return [
+        objects.service(
+            name,
+            [CLUSTER_IP.ip],
+            [port],
+            metadata={"annotations": said},
+            ingress=[{"ip": LOAD_BALANCER_IP.ip}],
+            **fields,  # type: ignore[arg-type]
+        ),
+        objects.endpoint_slice(name, name, [port], [objects.endpoint(*_WHERE[pod]) for pod in pods]),
+    ]
+
+
+def publish(
+    lab: Lab, name: str, pods: Sequence[str], annotations: dict[str, str] | None = None, **spec: object
+) -> None:
+    """Create or change a Service, and wait until the daemon on host1 serves it so."""
+    lab.write_manifest(
+        f"{name}.json", json.dumps(objects.listed(echo(name, pods, annotations or {}, **spec)))
+    )
+    wanted = sorted(f"{_WHERE[pod][0]}:{PORT}" for pod in pods)
+    wait_until(f"{name} is served", lambda: _served(lab, name) == wanted, PATIENCE_SECONDS)
+
+
+@contextlib.contextmanager
+def published(
+    lab: Lab, name: str, pods: Sequence[str], annotations: dict[str, str] | None = None, **spec: object
+) -> Iterator[None]:
+    """A Service for the time of the block."""
+    publish(lab, name, pods, annotations, **spec)
+    try:
+        yield
+    finally:
+        lab.remove_manifest(f"{name}.json")
+        wait_until(f"{name} is gone", lambda: _served(lab, name) is None, PATIENCE_SECONDS)
+
+
+def _served(lab: Lab, name: str) -> list[str] | None:
+    with AdminClient(lab.admin_socket("host1")) as admin:
+        rows = [row for row in admin.services() if row.service == f"default/{name}" and row.frontends]
+        backends = [
+            row.backend
+            for row in admin.backends()
+            if row.service == f"default/{name}" and row.state != "removed"
+        ]
+    return sorted(backends) if rows else None

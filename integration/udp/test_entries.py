@@ -1,0 +1,104 @@
+"""UDP clients are answered at every entry of a Service, from the address that they asked, at any size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.services import problems
+from integration.udp.servers import LARGEST, ask, client, echoes, serving
+from integration.udp.services import (
+    CLUSTER_IP,
+    EXTERNAL_IP,
+    LOAD_BALANCER_IP,
+    LOOPBACK,
+    NODE_PORT,
+    publish,
+    published,
+)
+from userproxy.lab.topology import HOST1
+
+if TYPE_CHECKING:
+    from userproxy.lab.deployment import Lab
+    from userproxy.model.address import Address
+
+ENTRIES = {
+    "cluster IP": CLUSTER_IP,
+    "node port": NODE_PORT,
+    "external IP": EXTERNAL_IP,
+    "load balancer IP": LOAD_BALANCER_IP,
+}
+EVERYBODY = [
+    *((member, address) for member in ("client", "host1") for address in ENTRIES.values()),
+    *(("gateway", address) for name, address in ENTRIES.items() if name != "cluster IP"),
+    ("host1", LOOPBACK),
+]
+PODS = ("server1", "server2")
+SIZES = (0, 1, 512, 1472, 1473, 4097, 9000, LARGEST)
+
+
+@pytest.mark.parametrize(("member", "address"), EVERYBODY)
+def test_whole_datagrams_go_both_ways_and_a_client_stays_with_its_pod(
+    lab: Lab, member: str, address: Address
+) -> None:
+    with serving(lab, PODS), published(lab, "echo", PODS):
+        for _ in range(2):
+            with client(lab, member, address) as sock:
+                first = ask(sock)
+                assert first[1].partition(":")[0] in (HOST1.ip, HOST1.bridge_ip), "the pod sees the node"
+                assert all(echoes(sock, size) for size in SIZES)
+                assert ask(sock) == first, "the same pod sees the same client"
+
+
+def test_clients_are_spread_over_the_pods(lab: Lab) -> None:
+    with serving(lab, PODS), published(lab, "echo", PODS):
+        served = []
+        for _ in range(10):
+            with client(lab, "client", CLUSTER_IP) as sock:
+                served.append(ask(sock)[0])
+        assert sorted(served) == ["server1"] * 5 + ["server2"] * 5
+
+
+def test_with_affinity_all_ports_of_a_client_have_one_pod_at_every_entry(lab: Lab) -> None:
+    with serving(lab, PODS), published(lab, "echo", PODS, sessionAffinity="ClientIP"):
+        served = set()
+        for address in ENTRIES.values():
+            for _ in range(3):
+                with client(lab, "client", address) as sock:
+                    served.add(ask(sock)[0])
+        assert len(served) == 1
+
+
+def test_with_the_policy_local_clients_from_outside_have_pods_of_this_node_alone(lab: Lab) -> None:
+    with serving(lab, PODS), published(lab, "echo", PODS, externalTrafficPolicy="Local"):
+        for address in (NODE_PORT, EXTERNAL_IP, LOAD_BALANCER_IP):
+            for _ in range(4):
+                with client(lab, "gateway", address) as sock:
+                    assert ask(sock)[0] == "server1"
+
+
+def test_source_ranges_hold_at_the_load_balancer_s_address(lab: Lab) -> None:
+    with serving(lab, PODS), published(lab, "echo", PODS, loadBalancerSourceRanges=["203.0.113.0/24"]):
+        with client(lab, "gateway", EXTERNAL_IP) as sock:
+            assert ask(sock)[0] in PODS
+        with client(lab, "gateway", LOAD_BALANCER_IP) as sock:
+            sock.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                ask(sock)
+
+
+def test_without_endpoints_the_kernel_refuses_also_a_client_that_was_served(lab: Lab) -> None:
+    with serving(lab, PODS), published(lab, "echo", PODS), client(lab, "client", CLUSTER_IP) as sock:
+        ask(sock)
+        publish(lab, "echo", [])
+        sock.send(b"anybody?")
+        with pytest.raises(ConnectionRefusedError):
+            sock.recv(100)
+        publish(lab, "echo", PODS)
+        assert ask(sock)[0] in PODS
+
+
+def test_nothing_is_reported_of_it(lab: Lab) -> None:
+    with published(lab, "echo", PODS):
+        assert problems(lab) == ()

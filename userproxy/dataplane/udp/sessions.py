@@ -20,17 +20,19 @@ Peer = tuple[Any, ...]
 
 
 class Used(Protocol):
-    """What a session must tell.
+    """What a session must tell."""
 
-    Attributes:
-        number: unique among all.
-        peer: the client's address.
-        last_active: when a datagram moved last, in monotonic time.
-    """
+    @property
+    def number(self) -> int:
+        """Unique among all."""
 
-    number: int
-    peer: Peer
-    last_active: float
+    @property
+    def peer(self) -> Peer:
+        """The client's address."""
+
+    @property
+    def last_active(self) -> float:
+        """When a datagram moved last, in monotonic time."""
 
 
 L = TypeVar("L", bound="Hashable")

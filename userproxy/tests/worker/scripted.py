@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from userproxy.dataplane.tcp.listener import listen
+from userproxy.dataplane.tcp.listener import listen as listen_to_streams
+from userproxy.dataplane.udp.listener import listen as listen_to_datagrams
 from userproxy.model import messages
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
 from userproxy.model.messages import Begin
-from userproxy.model.service import PoolName, ServicePortName
+from userproxy.model.service import PoolName, Protocol, ServicePortName
 from userproxy.model.state import Backend, Serve
 from userproxy.worker.channel import Channel, pair
 from userproxy.worker.origin import Origin
@@ -60,6 +61,8 @@ class ScriptedWorker:
         dies_at: it ends when it gets such an order.
         fails: by kind of order, what it fails with.
         answers: by kind of order, what it says before it is done.
+        sessions: of UDP clients, that it gives up when it is told to, with their sockets.
+        inherited: those that it was given, with the inodes of their sockets.
         is_left: its control side has hung up.
     """
 
@@ -74,6 +77,8 @@ class ScriptedWorker:
         self.dies_at: tuple[type[Order], ...] = ()
         self.fails: dict[type[Order], str] = {}
         self.answers: dict[type[Order], list[Part]] = {}
+        self.sessions: dict[messages.SessionState, int] = {}
+        self.inherited: dict[messages.SessionState, int] = {}
         self.is_left = False
         self._holds = dict(holds or {})
         self._channel: Channel | None = None
@@ -123,7 +128,14 @@ class ScriptedWorker:
         error = self.fails.get(kind, "")
         if isinstance(order, messages.Apply) and not error:
             self._apply(order, fds)
+        if isinstance(order, messages.InheritSessions):
+            files = (os.fstat(fd).st_ino for fd in fds)
+            self.inherited |= zip(order.sessions, files, strict=True)
         _close_all(fds)
+        if isinstance(order, messages.YieldSessions) and self.sessions:
+            given = messages.Sessions(serial=order.serial, sessions=tuple(self.sessions))
+            self.say(given, *self.sessions.values())
+            self.sessions.clear()
         if kind not in self.silent:
             for part in self.answers.get(kind, ()):
                 self.say(msgspec.structs.replace(part, serial=order.serial))
@@ -173,7 +185,7 @@ class Site:
 
     def left_behind(self, *serves: Serve) -> ScriptedWorker:
         """A worker of an earlier control side that serves this."""
-        worker = self._worker({serve: self._listening() for serve in serves})
+        worker = self._worker({serve: self.listening(serve.protocol) for serve in serves})
         self.earlier.append(worker)
         return worker
 
@@ -207,18 +219,26 @@ class Site:
         worker.attend(theirs)
         return ours, 0  # no process that could be seen, or ended
 
-    def _listening(self) -> int:
+    def listening(self, protocol: Protocol = Protocol.TCP) -> int:
+        """A listener of the site's own."""
+        listen = listen_to_datagrams if protocol is Protocol.UDP else listen_to_streams
         fd = listen(ANY_PORT).detach()
         self._files.append(fd)
         return fd
 
 
-def serve(name: str = "web", *backends: Address, listener: Address = ANY_PORT) -> Serve:
+def serve(
+    name: str = "web",
+    *backends: Address,
+    listener: Address = ANY_PORT,
+    protocol: Protocol = Protocol.TCP,
+) -> Serve:
     """A Service port; by default each new listener gets whatever port is free."""
     return Serve(
         service=ServicePortName("default", name),
         listener=listener,
         backends=tuple(Backend(backend) for backend in backends or (POD1,)),
+        protocol=protocol,
     )
 
 

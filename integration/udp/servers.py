@@ -19,12 +19,12 @@ PORT = 7000
 LARGEST = 65507
 """Bytes of a datagram, at most: 65,535 with the headers of IP and UDP."""
 
-_WHO = b"who?"
+WHO = b"who?"
 _LOOK_SECONDS = 0.02
 
 
 class Echo:
-    """It answers `who?` with `NAME PEER`, and sends everything else back.
+    """It answers `who?...` with `NAME PEER who?...`, and sends everything else back.
 
     Attributes:
         name: of the pod.
@@ -54,9 +54,8 @@ class Echo:
             with contextlib.suppress(TimeoutError):
                 datagram, peer = self._sock.recvfrom(LARGEST)
                 self.got.append(datagram)
-                is_question = datagram.startswith(_WHO)
-                answer = f"{self.name} {peer[0]}:{peer[1]}".encode() if is_question else datagram
-                self._sock.sendto(answer, peer)
+                about = f"{self.name} {peer[0]}:{peer[1]} ".encode() if datagram.startswith(WHO) else b""
+                self._sock.sendto(about + datagram, peer)
 
 
 @contextlib.contextmanager
@@ -77,8 +76,8 @@ def client(lab: Lab, member: str, address: Address, port: int = 0) -> socket.soc
 
 def ask(sock: socket.socket) -> tuple[str, str]:
     """Which pod answers, and whom it sees."""
-    sock.send(_WHO)
-    name, _, peer = sock.recv(100).decode().partition(" ")
+    sock.send(WHO)
+    name, peer, _ = sock.recv(100).decode().split()
     return name, peer
 
 

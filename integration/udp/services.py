@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CLUSTER_IP = Address("10.3.242.7", 5000)
 EXTERNAL_IP = Address("192.0.2.1", 5000)
+OTHER_IP = Address("192.0.2.3", 5000)
 LOAD_BALANCER_IP = Address("192.0.2.2", 5000)
 NODE_PORT = Address(HOST1.ip, 30500)
 LOOPBACK = Address("127.0.0.1", 30500)
@@ -56,6 +57,12 @@ def publish(
     )
     wanted = sorted(f"{_WHERE[pod][0]}:{PORT}" for pod in pods)
     wait_until(f"{name} is served", lambda: _served(lab, name) == wanted, PATIENCE_SECONDS)
+
+
+def republish(lab: Lab, name: str, pods: Sequence[str]) -> None:
+    """Delete a Service, and make it anew at once."""
+    lab.remove_manifest(f"{name}.json")
+    publish(lab, name, pods)
 
 
 @contextlib.contextmanager

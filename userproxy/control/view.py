@@ -76,7 +76,7 @@ class View:
 
     async def connections(self, wanted: ConnectionFilter) -> AsyncIterator[list[ConnectionRow]]:
         """The live connections that match."""
-        async for chunk in self._sides.workers.connections(wanted):
+        async for chunk in self._sides.flows.completed(self._sides.workers.connections(wanted)):
             yield chunk
         async for chunk in self._sides.flows.rows(wanted):
             yield chunk

@@ -190,14 +190,8 @@ class WorkerHandle:
         match part:
             case messages.Hello(pid=pid, holds=holds):
                 self.pid, self.name, self._expected = self.pid or pid, pid, holds
-            case messages.Holds(serves=serves):
-                if self._given_up:
-                    _close_all(fds)
-                else:
-                    self._expected -= len(serves) - len(fds)  # fewer arrive if we may open no more files
-                    self.held += zip(serves, fds, strict=False)
-            case messages.Sessions(sessions=sessions):
-                self.yielded += zip(sessions, fds, strict=False)
+            case messages.Holds() | messages.Sessions():
+                self._take_sockets(part, fds)
             case messages.Leaving():
                 self._callbacks.leaving(self)
             case messages.NeedPods(pool=pool):
@@ -211,6 +205,17 @@ class WorkerHandle:
                 self._keep(part)
         if len(self.held) == self._expected:
             _settle(self._ready)
+
+    def _take_sockets(self, part: messages.Holds | messages.Sessions, fds: list[int]) -> None:
+        """Take what came with sockets, if anybody waits for it. Fewer come if we may open no more files."""
+        match part:
+            case messages.Holds(serves=serves) if not self._given_up:
+                self._expected -= len(serves) - len(fds)
+                self.held += zip(serves, fds, strict=False)
+            case messages.Sessions(serial=serial, sessions=sessions) if serial in self._waiting:
+                self.yielded += zip(sessions, fds, strict=False)
+            case _:
+                _close_all(fds)
 
     def _keep(self, part: messages.Parts) -> None:
         if isinstance(part, messages.Totals):
@@ -226,7 +231,6 @@ class WorkerHandle:
             if not future.done():
                 future.set_exception(gone)
                 future.exception()  # that nobody waits for it is no error
-        _close_all([fd for _, fd in self.yielded])
         if self._visible:
             _reap(asyncio.get_running_loop(), self.pid)
         self._callbacks.gone(self)

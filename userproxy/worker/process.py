@@ -307,7 +307,8 @@ class Worker:
             finally:
                 for _, sock in part:
                     sock.close()
-            await asyncio.sleep(0)
+            if self._plane.datagrams.count:  # or else this worker may be over, and must say that it is done
+                await asyncio.sleep(0)
 
     def _retire(self) -> None:
         if not self._going:

@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
 from userproxy.model.filter import ConnectionFilter, is_service
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import Path, Protocol
-from userproxy.model.state import Frontend, NodeState, ToPods
+from userproxy.model.state import Frontend, NodeState, ToListener, ToPods
 from userproxy.model.versioned import touched
 from userproxy.netfilter import NetfilterError
 
@@ -102,6 +103,37 @@ class FlowTable:
         while chunk := list(islice(found, _CHUNK)):
             yield [row_of(name, flow, now) for name, flow in chunk]
 
+    async def completed(
+        self, relayed: AsyncIterator[list[ConnectionRow]]
+    ) -> AsyncIterator[list[ConnectionRow]]:
+        """The rows of what workers relay, and of UDP clients by which frontend they came.
+
+        For accepted connections the kernel tells that a worker, for datagrams conntrack alone knows it.
+        """
+        known: dict[tuple[str, str], Flow] | None = None
+        async for chunk in relayed:
+            if not any(_lacks_frontend(row) for row in chunk):
+                yield chunk
+                continue
+            if known is None:
+                known = await self._redirected_datagrams()
+            yield [_completed(row, known) if _lacks_frontend(row) else row for row in chunk]
+
+    async def _redirected_datagrams(self) -> dict[tuple[str, str], Flow]:
+        """The UDP flows to listeners of ours, by listener and client as that sees it."""
+        captures = self._state.captures
+        asked = {
+            msgspec.structs.replace(key, outside=False)
+            for key, target in captures.items()
+            if key.protocol is Protocol.UDP and isinstance(target, ToListener)
+        }
+        try:
+            found = await self._read(sorted(asked)) if asked else []
+        except NetfilterError as error:
+            log.warning("by which address UDP clients came is not shown", error=str(error))
+            return {}
+        return {(str(flow.backend), str(flow.source)): flow for flow in found if flow.frontend in asked}
+
     async def drain(self, seconds: float) -> int:
         """Wait for TCP connections to end. UDP flows have no end, and are not waited for.
 
@@ -177,6 +209,18 @@ class FlowTable:
         self, found: Iterable[Flow], pools: Mapping[Frontend, PoolName]
     ) -> list[tuple[ServicePortName, Flow]]:
         return [(pools[flow.frontend].service_port, flow) for flow in found if self._is_carried(flow, pools)]
+
+
+def _lacks_frontend(row: ConnectionRow) -> bool:
+    return row.protocol == Protocol.UDP.value and not row.frontend
+
+
+def _completed(row: ConnectionRow, known: Mapping[tuple[str, str], Flow]) -> ConnectionRow:
+    flow = known.get((row.listener or "", row.client))
+    if flow is None:
+        return row
+    # The kernel gives a client another port where two of its flows would be one to the listener.
+    return msgspec.structs.replace(row, frontend=str(flow.frontend.address), client=str(flow.client))
 
 
 def row_of(service: ServicePortName, flow: Flow, now: float) -> ConnectionRow:

@@ -113,9 +113,10 @@ def test_a_port_that_speaks_another_protocol_now_has_another_listener(plane: Pla
     serve = serve_udp(plane, listen(ANYWHERE), pod)
     sock = client(sockets, serve)
     exchange(plane, sock, pod)
-    streams = listen_to_streams(serve.listener)
+    streams = listen_to_streams(ANYWHERE)
     changed = msgspec.structs.replace(
         serve,
+        listener=Address(*streams.getsockname()),
         protocol=Protocol.TCP,
         backends=(Backend(address_of(web)),),
         settings=Settings(check=NOT_CHECKED),

@@ -26,7 +26,7 @@ from userproxy.planner.state import Planner
 from userproxy.tests.services import cluster_ips
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import AsyncIterator, Collection
 
     from userproxy.model.rows import ConnectionRow
 
@@ -316,3 +316,47 @@ async def test_where_no_service_went_this_path_a_drain_asks_nobody() -> None:
     kernel = Kernel(flow())
     assert await table(kernel, RELAYED).drain(60.0) == 0
     assert kernel.questions == []
+
+
+def session(client: Address = CLIENT, protocol: str = "UDP") -> ConnectionRow:
+    """What a worker tells of a UDP client's session."""
+    return replace(
+        row_of(DNS, flow(), Clock.now),
+        protocol=protocol,
+        listener=str(LISTENER),
+        client=str(client),
+        frontend="",
+    )
+
+
+async def completed(made: FlowTable, *chunks: list[ConnectionRow]) -> list[ConnectionRow]:
+    async def relayed() -> AsyncIterator[list[ConnectionRow]]:
+        for chunk in chunks:
+            yield chunk
+
+    return [row async for chunk in made.completed(relayed()) for row in chunk]
+
+
+async def test_a_session_s_row_tells_by_which_frontend_its_client_came() -> None:
+    kernel = Kernel(flow(backend=LISTENER, protocol=Protocol.UDP))
+    found = await completed(table(kernel, RELAYED), [session()], [session(Address("10.0.1.9", 1)), session()])
+    assert [row.frontend for row in found] == [str(VIP), "", str(VIP)]
+    assert kernel.questions == [{UDP_VIP}], "asked once for a listing"
+
+
+async def test_the_client_of_a_session_is_the_one_that_the_kernel_knows() -> None:
+    moved = replace(flow(backend=LISTENER, protocol=Protocol.UDP), source=Address(CLIENT.ip, 1024))
+    (row,) = await completed(table(Kernel(moved), RELAYED), [session(Address(CLIENT.ip, 1024))])
+    assert row.client == str(CLIENT)
+
+
+async def test_for_connections_alone_the_kernel_is_not_asked() -> None:
+    kernel = Kernel()
+    assert await completed(table(kernel, RELAYED), [session(protocol="TCP")]) == [session(protocol="TCP")]
+    assert kernel.questions == []
+
+
+async def test_sessions_are_listed_also_where_the_kernel_does_not_answer() -> None:
+    kernel = Kernel()
+    kernel.refusal = "cannot read"
+    assert await completed(table(kernel, RELAYED), [session()]) == [session()]

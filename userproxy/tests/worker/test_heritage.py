@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from userproxy.model import messages
 from userproxy.model.address import Address
 from userproxy.model.messages import InheritSessions, Retire, SessionState, YieldSessions
 from userproxy.model.service import Protocol
-from userproxy.tests.worker.scripted import POD1, serve, until
+from userproxy.tests.worker.scripted import PATIENCE_SECONDS, POD1, serve, until
 from userproxy.worker import heritage
 from userproxy.worker.heritage import is_read_by
 
@@ -99,9 +100,13 @@ async def test_a_worker_that_does_not_give_its_sessions_up_delays_nothing(
     earlier = site.left_behind(udp("echo"))
     earlier.silent = (YieldSessions,)
     earlier.sessions = {session(udp("echo")): site.listening(Protocol.UDP)}
-    await site.started_pool()
+    pool = await site.started_pool()
     assert sees(site.started[0], udp("echo"))
     await until(lambda: earlier.told(Retire))
+    handle = pool._retiring[0]
+    earlier.say(messages.Sessions(serial=1, sessions=(session(udp("echo")),)), site.listening(Protocol.UDP))
+    await handle.ask(messages.Count(), seconds=PATIENCE_SECONDS)  # behind which that has arrived
+    assert handle.yielded == [], "what comes too late is closed"
     earlier.die()
 
 

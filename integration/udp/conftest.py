@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.udp.services import SECOND_NETWORK, SECOND_NODE_PORT
 from userproxy.lab.deployment import Lab
 from userproxy.lab.topology import HOST1
 
@@ -20,7 +21,10 @@ NETWORK = "192.0.2.0/24"
 def lab(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is a condition
     """The reference deployment with a daemon on host1; the gateway is a client from outside."""
     with Lab(f"{lab_name}-udp", daemons=False) as made:
-        made.exec(made.deployment.gateway, "ip", "route", "add", NETWORK, "via", HOST1.ip)
+        for network in (NETWORK, SECOND_NETWORK):
+            made.exec(made.deployment.gateway, "ip", "route", "add", network, "via", HOST1.ip)
+        made.exec("host1", "ip", "address", "add", f"{SECOND_NODE_PORT.ip}/24", "dev", "eth0")
         pods = ",".join(host.pod_network for host in made.deployment.hosts)
-        made.start_daemon("host1", "--cluster-cidr", pods, "--workers", "2")
+        nodes = f"{made.deployment.host_network},{SECOND_NETWORK}"
+        made.start_daemon("host1", "--cluster-cidr", pods, "--nodeport-addresses", nodes, "--workers", "2")
         yield made

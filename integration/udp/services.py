@@ -26,6 +26,10 @@ EXTERNAL_IP = Address("192.0.2.1", 5000)
 OTHER_IP = Address("192.0.2.3", 5000)
 LOAD_BALANCER_IP = Address("192.0.2.2", 5000)
 NODE_PORT = Address(HOST1.ip, 30500)
+SECOND_NETWORK = "198.51.100.0/24"
+SECOND_NODE_PORT = Address("198.51.100.7", 30500)
+"""At another address of the node, which is not that of its listeners."""
+
 LOOPBACK = Address("127.0.0.1", 30500)
 _WHERE = {"server1": (SERVER1.ip, HOST1.name), "server2": (SERVER2.ip, HOST2.name)}
 

@@ -27,6 +27,7 @@ class Steady:
         sent: how many.
         answers: by number, which pod answered, and whom it saw.
         refused: how often the kernel said that nobody is there.
+        name: its address, as a listing has it.
     """
 
     def __init__(self, lab: Lab, member: str, address: Address, rate: float = 20.0) -> None:
@@ -35,6 +36,8 @@ class Steady:
         self.refused = 0
         self._pause = 1 / rate
         self._sock = client(lab, member, address)
+        ip, port = self._sock.getsockname()
+        self.name = f"{ip}:{port}"
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._ask), threading.Thread(target=self._hear)]
 

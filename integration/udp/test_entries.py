@@ -14,6 +14,7 @@ from integration.udp.services import (
     LOAD_BALANCER_IP,
     LOOPBACK,
     NODE_PORT,
+    SECOND_NODE_PORT,
     publish,
     published,
 )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ENTRIES = {
     "cluster IP": CLUSTER_IP,
     "node port": NODE_PORT,
+    "node port at another address": SECOND_NODE_PORT,
     "external IP": EXTERNAL_IP,
     "load balancer IP": LOAD_BALANCER_IP,
 }
@@ -97,6 +99,15 @@ def test_without_endpoints_the_kernel_refuses_also_a_client_that_was_served(lab:
             sock.recv(100)
         publish(lab, "echo", PODS)
         assert ask(sock)[0] in PODS
+
+
+@pytest.mark.parametrize(("member", "address"), EVERYBODY)
+def test_on_the_path_to_pods_every_entry_answers_too(lab: Lab, member: str, address: Address) -> None:
+    to_pod = {"path": "redirect-to-pod"}
+    with serving(lab, PODS), published(lab, "echo", PODS, to_pod), client(lab, member, address) as sock:
+        first = ask(sock)
+        assert all(echoes(sock, size) for size in SIZES)
+        assert ask(sock) == first
 
 
 def test_nothing_is_reported_of_it(lab: Lab) -> None:

@@ -22,7 +22,7 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
             pod itself); empty while dialling.
         backend: the pod; empty while dialling.
         state: of `userproxy.dataplane.tcp.lifecycle`, or as conntrack knows it: `connecting`, `established`,
-            `half-closed`, `closing`; of UDP `unreplied`, `replied`, `assured`.
+            `half-closed`, `closing`; of UDP `unreplied`, `replied`; on the path redirect-to-pod `assured`.
         path: `redirect-to-host` or `redirect-to-pod`.
         started_at: RFC 3339, UTC. On the path redirect-to-pod empty, unless the kernel notes it
             (`nf_conntrack_timestamp=1`).

@@ -274,6 +274,7 @@ _CHOSEN = (
         "that may wait, of the Service on this node; one more is reset",
     ),
     Annotation("hold-timeout", "hold_timeout", _duration(), "duration", "how long a client may wait"),
+    Annotation(
         "udp-idle",
         "udp_idle",
         _duration(_SHORTEST_UDP_IDLE),

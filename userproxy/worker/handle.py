@@ -196,11 +196,8 @@ class WorkerHandle:
                 self._callbacks.leaving(self)
             case messages.NeedPods(pool=pool):
                 self._callbacks.need_pods(pool)
-            case messages.Done(serial=serial, error=error):
-                if error:
-                    log.error("a worker failed at an order: its log says why", pid=self.pid, error=error)
-                if serial in self._waiting:
-                    _settle(self._waiting[serial][1], OrderFailedError(error) if error else None)
+            case messages.Done():
+                self._done(part)
             case _:
                 self._keep(part)
         if len(self.held) == self._expected:
@@ -216,6 +213,12 @@ class WorkerHandle:
                 self.yielded += zip(sessions, fds, strict=False)
             case _:
                 _close_all(fds)
+
+    def _done(self, part: messages.Done) -> None:
+        if part.error:
+            log.error("a worker failed at an order: its log says why", pid=self.pid, error=part.error)
+        if part.serial in self._waiting:
+            _settle(self._waiting[part.serial][1], OrderFailedError(part.error) if part.error else None)
 
     def _keep(self, part: messages.Parts) -> None:
         if isinstance(part, messages.Totals):

@@ -8,11 +8,10 @@ from itertools import chain
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
-import structlog
-
 from userproxy.backends.checker import Checker
 from userproxy.backends.service import LiveService
 from userproxy.dataplane.connections import ConnectionTable, Relayed
+from userproxy.dataplane.pressure import Pressure
 from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.dial import Dial, Dialling
 from userproxy.dataplane.tcp.expiry import Lifetimes
@@ -33,16 +32,7 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable, Iterable, Mapping
 
-    from userproxy.dataplane.tcp.dial import Dialler
     from userproxy.model.service import PoolName
-
-log = structlog.get_logger(__name__)
-
-# Under pressure accepting pauses and resumes many times a second: not every time is worth a line.
-_TELL_SECONDS = 5.0
-
-# A pause in accepting, when the system has run out of something.
-_PAUSE_SECONDS = 0.1
 
 # How often dials are looked at: their time is kept to within this many seconds.
 _DIAL_TICK = 0.05
@@ -116,16 +106,13 @@ class DataPlane:
         self._acceptors = Poller()
         self._poller.nest(self._acceptors)
         self._poller.attach(loop)
-        self._paused = ""
-        self._starved: list[Dialler] = []
-        self._told = -_TELL_SECONDS
-        self._retry: asyncio.TimerHandle | None = None
+        self._pressure = Pressure(loop, self._poller, self._acceptors, self.connections, self._is_crowded)
         self._drained = asyncio.Event()
         self._hurried = False
         self._context = Context(
             poller=self._poller,
             pipes=PipePool(limits.pipes),
-            dialling=Dialling(self._poller, Watch(loop, _DIAL_TICK, Dial.look), self._starve),
+            dialling=Dialling(self._poller, Watch(loop, _DIAL_TICK, Dial.look), self._pressure.starve),
             half_closed=Watch(loop, min(linger / 4, 1.0), Connection.look_at_half_closed),
             resting=Watch(loop, _REST_SECONDS, Connection.wake),
             waiting=WaitingRoom(loop, self._poller, self.counters, self._need_pods),
@@ -140,7 +127,7 @@ class DataPlane:
     @property
     def paused(self) -> str:
         """Why accepting waits; empty while it does not."""
-        return self._paused
+        return self._pressure.reason
 
     def report(self) -> list[messages.ServiceCount]:
         """What is known of each Service port that has been in use, former ones with connections included."""
@@ -155,7 +142,7 @@ class DataPlane:
             serial=serial,
             connections=len(self.connections.live),
             waiting=len(self._context.waiting),
-            paused=self._paused,
+            paused=self._pressure.reason,
             counters=self.counters,
         )
 
@@ -244,7 +231,7 @@ class DataPlane:
         self._listeners[name] = (
             self.datagrams.open(serve, service, sock)
             if _is_udp(serve)
-            else Listener(serve.listener, sock, self._acceptors, admit, self._out_of_resources)
+            else Listener(serve.listener, sock, self._acceptors, admit, self._pressure.out_of_resources)
         )
 
     def _close_former(self, listener: AnyListener) -> None:
@@ -315,8 +302,7 @@ class DataPlane:
         self._sweeper.cancel()
         for former in tuple(self._former):
             self._close_former(former)
-        if self._retry is not None:
-            self._retry.cancel()
+        self._pressure.stop()
         self._context.dialling.waiting.stop()
         self._context.half_closed.stop()
         self._context.resting.stop()
@@ -337,14 +323,12 @@ class DataPlane:
         connection = Connection(connections.next_number(), self._context, service, client, peer)
         connections.add(connection)
         connection.open()
-        if self._is_crowded:
-            self._pause("as many connections as the limit allows")
+        self._pressure.rise()
         if service.is_full:
             self._heed_limit(service)
             return False
-        return not self._paused
+        return not self._pressure.reason
 
-    @property
     def _is_crowded(self) -> bool:
         """Whether there are as many connections as may be. A session has half as many files open as one."""
         return 2 * len(self.connections.live) - self.datagrams.count >= 2 * self._max_connections
@@ -364,7 +348,7 @@ class DataPlane:
             self._heed_limit(service)
         if self._retired and not service.connections:
             self._forget_retired(service)
-        self._resume()
+        self._pressure.fall()
         if not self.connections.live:
             self._drained.set()
 
@@ -378,37 +362,6 @@ class DataPlane:
         former.discard(service)
         if not former:
             self._retired.pop(name, None)
-
-    def _out_of_resources(self, error: OSError) -> None:
-        self._pause(str(error))
-        if self._retry is None:
-            self._retry = self._loop.call_later(_PAUSE_SECONDS, self._try_again)
-
-    def _starve(self, dialler: Dialler, error: OSError) -> None:
-        self._starved.append(dialler)
-        self._out_of_resources(error)
-
-    def _try_again(self) -> None:
-        """First come, first served: those let in already, and then those outside."""
-        self._retry = None
-        starved, self._starved = self._starved, []
-        for dialler in starved:
-            dialler.open()
-        self._resume()
-
-    def _pause(self, reason: str) -> None:
-        if not self._paused:
-            self._paused = reason
-            self._poller.pause(self._acceptors)
-            now = monotonic()
-            if now - self._told >= _TELL_SECONDS:
-                self._told = now
-                log.warning("accepting waits", reason=reason, connections=len(self.connections.live))
-
-    def _resume(self) -> None:
-        if self._paused and self._retry is None and not self._is_crowded:
-            self._paused = ""
-            self._poller.resume(self._acceptors)
 
     def _sweep(self) -> None:
         """What needs no promptness: keepalive for connections that last, spare pipes back to the system."""

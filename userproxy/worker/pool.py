@@ -12,8 +12,8 @@ import structlog
 
 from userproxy.model import messages
 from userproxy.model.connection_id import ConnectionId, numbers_of
-from userproxy.model.counters import Counters
 from userproxy.worker.channel import MAX_FDS
+from userproxy.worker.counted import Counted
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle, answers_of
 from userproxy.worker.heritage import Heritage, is_read_by, is_udp
 from userproxy.worker.listeners import Listeners
@@ -22,6 +22,7 @@ from userproxy.worker.pins import SharedPins
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
+    from userproxy.model.counters import Counters
     from userproxy.model.filter import ConnectionFilter
     from userproxy.model.rows import ConnectionRow
     from userproxy.model.service import PoolName
@@ -68,7 +69,7 @@ class WorkerPool:
         self._retiring: list[WorkerHandle] = []
         self._listeners = Listeners()
         self._heritage = Heritage()
-        self._past = Counters()
+        self._counted = Counted()
         self._behind: set[PoolName] = set()
         self._vacant: asyncio.Queue[int] = asyncio.Queue()
         self._lock = asyncio.Lock()
@@ -81,15 +82,12 @@ class WorkerPool:
     @property
     def living_counters(self) -> dict[int, Counters]:
         """What the workers that live have counted when they last said so, by pid; `count` asks them."""
-        found: dict[int, Counters] = {}
-        for handle in self._everybody():  # of several containers, two may have the same pid
-            found[handle.pid] = Counters.total(found.get(handle.pid, Counters()), handle.counters)
-        return found
+        return self._counted.living(self._everybody())
 
     @property
     def past_counters(self) -> Counters:
         """What workers have counted that are gone."""
-        return self._past
+        return self._counted.past
 
     @property
     def behind(self) -> frozenset[PoolName]:
@@ -110,7 +108,7 @@ class WorkerPool:
         """
         self._retiring = [WorkerHandle(visit, pid, self._callbacks) for visit, pid in self._origin.find()]
         await asyncio.gather(*map(self._adopt, list(self._retiring)))
-        self._recall(known or {})
+        self._counted.recall(known or {}, self._retiring)
         await self._recall_pins()
         await self._hire_all()
         await self._give_datagrams(range(self._count))
@@ -256,15 +254,6 @@ class WorkerPool:
             self._listeners.adopt(serve, fd)
         handle.held.clear()
 
-    def _recall(self, known: Mapping[int, Counters]) -> None:
-        """Take over what workers had counted; those that are not there any more will say it no more."""
-        found = {handle.pid: handle for handle in self._retiring}
-        for pid, counters in known.items():
-            if pid in found:
-                found[pid].counters = counters
-            else:
-                self._past.merge(counters)
-
     async def _recall_pins(self) -> None:
         """Take over where clients are pinned to."""
         if any(serve.affinity is not None for serve in self._listeners.serves.values()):
@@ -389,7 +378,7 @@ class WorkerPool:
             self.on_need(name)
 
     def _on_gone(self, handle: WorkerHandle) -> None:
-        self._past.merge(handle.counters)
+        self._counted.lose(handle)
         if handle in self._retiring:
             self._retiring.remove(handle)
         for index, known in list(self._handles.items()):

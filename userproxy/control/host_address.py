@@ -12,7 +12,7 @@ from userproxy.model.snapshot import Problem
 from userproxy.netfilter import NetfilterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from userproxy.config import Config
     from userproxy.model.snapshot import Node
@@ -67,9 +67,20 @@ class HostAddress:
 
     @property
     def problems(self) -> frozenset[Problem]:
-        """That it is not there, and what to do."""
+        """That it is not there, or that nobody can tell where the outside is, and what to do."""
+        return frozenset({*self._missing(), *self._boundless()})
+
+    def _boundless(self) -> Iterator[Problem]:
+        if not self._around.uplinks:
+            message = (
+                "the node has no default route, so that no client counts as one from outside: cluster IPs "
+                "are open to all, and externalTrafficPolicy is not heeded; give it one"
+            )
+            yield Problem(self._node, "NoDefaultRoute", message)
+
+    def _missing(self) -> Iterator[Problem]:
         if self.is_there:
-            return frozenset()
+            return
         remedy = "give it back to an interface, or name another one with --host-ip and start anew"
         if self._follows:
             remedy = "the node has no other yet; give it an address and a default route"
@@ -77,7 +88,7 @@ class HostAddress:
             f"{self.ip} is no longer an address of this node, and Services that are redirected to listeners "
             f"on it are not reached: {remedy}"
         )
-        return frozenset({Problem(self._node, "HostAddressMissing", message)})
+        yield Problem(self._node, "HostAddressMissing", message)
 
     def network(self, node: Node) -> NodeNetwork:
         """What Services on this node are planned with.
@@ -94,11 +105,15 @@ class HostAddress:
     def _answers_node_ports(self, ip: str) -> bool:
         return any(IPv4Address(ip) in network for network in self._node_port_networks)
 
+    def _followed(self, seen: Surroundings) -> Surroundings:
+        """While there is no default route, the outside is where it was: it must not come in by a gap."""
+        return seen if seen.uplinks else seen._replace(uplinks=self._around.uplinks)
+
     def look(self) -> bool:
         """See what the node has now; returns whether anything is different from before."""
         before = (self.ip, self.is_there, self._around)
         with contextlib.suppress(NetfilterError):  # what was last known stays
-            self._around = self._read()
+            self._around = self._followed(self._read())
         self.is_there = self._is_own(self.ip)
         if not self.is_there and self._follows:
             primary = self._primary()

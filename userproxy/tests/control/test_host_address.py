@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from userproxy.config import Config, is_own_address
-from userproxy.control.host_address import HostAddress
+from userproxy.control.host_address import HostAddress, Surroundings
+from userproxy.model.snapshot import Node as NodeObject
 
 FIRST, SECOND = "10.100.0.2", "10.100.0.9"
 
@@ -15,24 +16,31 @@ class Node:
 
     def __init__(self) -> None:
         self.has = [FIRST]
+        self.uplinks: tuple[str, ...] = ("eth0",)
 
     def address(self, *, follows: bool) -> HostAddress:
         """The host IP, while the node has only the first address."""
         config = Config(host_ip=FIRST, host_ip_follows=follows, node_name="host1")
-        return HostAddress(config, lambda: self.has[-1] if self.has else "", lambda ip: ip in self.has)
+        return HostAddress(
+            config,
+            lambda: self.has[-1] if self.has else "",
+            lambda ip: ip in self.has,
+            lambda: Surroundings(tuple(self.has), self.uplinks),
+        )
 
 
 def test_an_address_is_kept_for_as_long_as_the_node_has_it() -> None:
     node = Node()
     address = node.address(follows=True)
     node.has = [FIRST, SECOND]
-    assert not address.look()
+    address.look()
     assert address.ip == FIRST
     node.has = [SECOND]
     assert address.look()
     assert (address.ip, address.is_there, address.problems) == (SECOND, True, frozenset())
     node.has = [SECOND, FIRST]
-    assert not address.look()
+    address.look()
+    assert address.ip == SECOND
 
 
 @pytest.mark.parametrize("follows", [True, False])
@@ -57,6 +65,33 @@ def test_one_that_was_named_by_hand_is_never_left() -> None:
     node.has = [SECOND]
     assert address.look()
     assert (address.ip, len(address.problems)) == (FIRST, 1)
+
+
+def test_without_a_default_route_the_outside_is_where_it_was() -> None:
+    node = Node()
+    address = node.address(follows=True)
+
+    def uplinks() -> tuple[str, ...]:
+        return address.network(NodeObject("host1")).uplinks
+
+    node.uplinks = ()
+    assert not address.look()
+    assert (uplinks(), address.problems) == (("eth0",), frozenset())
+    node.uplinks = ("wan0",)
+    assert address.look()
+    assert uplinks() == ("wan0",)
+
+
+def test_a_node_that_never_had_a_default_route_is_told_what_that_means() -> None:
+    node = Node()
+    node.uplinks = ()
+    address = node.address(follows=True)
+    (problem,) = address.problems
+    assert (problem.about, problem.reason) == ("host1", "NoDefaultRoute")
+    assert "cluster IPs are open" in problem.message
+    node.uplinks = ("eth0",)
+    assert address.look()
+    assert address.problems == frozenset()
 
 
 def test_what_is_the_node_s_own() -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from userproxy.planner.topology import Choice
 
 
+_GIVE_IPV4 = "give the Service an IPv4 cluster IP (ipFamilies)"
+
+
 class Traffic(NamedTuple):
     """One Service port to be planned.
 
@@ -95,8 +98,16 @@ def holds_clients(service: ServicePort) -> bool:
 
 def unserved_addresses(service: ServicePort) -> tuple[Problem, ...]:
     """A problem for each address that is not captured."""
+    has_ipv4 = any(not address.is_ipv6 for address in service.cluster_ips)
+    remedy = "the Service's IPv4 addresses are" if has_ipv4 else _GIVE_IPV4
     return tuple(
-        _ipv6_problem(service.name, entry.address) for entry in service.entries if entry.address.is_ipv6
+        Problem(
+            str(service.name),
+            "AddressFamilyNotSupported",
+            f"{entry.address} is not served, only IPv4 is: {remedy}",
+        )
+        for entry in service.entries
+        if entry.address.is_ipv6
     )
 
 
@@ -167,11 +178,6 @@ def exhausted_problem(name: ServicePortName, ports: range, remedy: str = "") -> 
         f"refused, as no host port is left in {ports.start}-{ports.stop - 1}: widen --port-range{remedy}"
     )
     return Problem(str(name), "PortRangeExhausted", message)
-
-
-def _ipv6_problem(name: ServicePortName, address: Address) -> Problem:
-    message = f"{address} is not served, only IPv4 is: give the Service an IPv4 cluster IP (ipFamilies)"
-    return Problem(str(name), "AddressFamilyNotSupported", message)
 
 
 def _conflict_problem(name: ServicePortName, key: Frontend, owner: ServicePortName) -> Problem:

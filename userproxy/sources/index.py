@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from userproxy.model.endpoint import Endpoint
+from userproxy.model.service import EntryKind
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
 from userproxy.model.state import Frontend
 from userproxy.model.versioned import patched
@@ -169,7 +170,7 @@ class ObjectIndex:
                     kept.append(entry)
                     continue
                 message = (
-                    f"{entry.address}/{port.protocol} belongs to {winner}: give {key} another address or port"
+                    f"{_said(entry)}/{port.protocol} belongs to {winner}: give {key} another {_part(entry)}"
                 )
                 problems.append(Problem(str(port.name), "PortConflict", message))
             ports[port.name] = port if len(kept) == len(port.entries) else _with_entries(port, kept)
@@ -189,6 +190,14 @@ class ObjectIndex:
 
 def _frontends(service: ServiceObject) -> Iterable[Frontend]:
     return (Frontend(port.protocol, entry.address) for port in service.ports for entry in port.entries)
+
+
+def _said(entry: Entry) -> str:
+    return f"node port {entry.address.port}" if entry.kind is EntryKind.NODE_PORT else str(entry.address)
+
+
+def _part(entry: Entry) -> str:
+    return "one" if entry.kind is EntryKind.NODE_PORT else "address or port"
 
 
 def _with_entries(port: ServicePort, entries: Iterable[Entry]) -> ServicePort:

@@ -127,7 +127,7 @@ def _balancer_ips(
     """Those of its load balancer; not those on which that is a proxy itself (KEP-1860)."""
     balancer = (status and status.load_balancer) or api.LoadBalancerStatus()
     for index, ingress in enumerate(balancer.ingress or ()):
-        if ingress.ip and ingress.ip_mode != "Proxy":
+        if ingress.ip and ingress.ip_mode in (None, "", "VIP"):
             ip = _usable_ip(f"status.loadBalancer.ingress[{index}].ip", ingress.ip, about, problems)
             if ip:
                 yield EntryKind.LOAD_BALANCER_IP, ip

@@ -144,9 +144,9 @@ def test_ipv6_addresses_are_left_out_and_the_rest_is_served() -> None:
     assert [frontend.address.ip for frontend in wanted.captures] == ["10.3.0.1"]
     assert wanted.pools == {Frontend(Protocol.TCP, Address("10.3.0.1", 80)): PoolName.of(web.name)}
     assert [backend.address for backend in wanted.serves[PoolName.of(web.name)].backends] == [POD1]
-    assert [(one.reason, one.message.partition(" ")[0]) for one in daemon.problems] == [
-        ("AddressFamilyNotSupported", "[fd00::1]:80")
-    ]
+    (problem,) = daemon.problems
+    assert problem.reason == "AddressFamilyNotSupported"
+    assert problem.message == "[fd00::1]:80 is not served, only IPv4 is: the Service's IPv4 addresses are"
 
 
 def test_a_service_of_ipv6_only_takes_no_port() -> None:
@@ -154,6 +154,7 @@ def test_a_service_of_ipv6_only_takes_no_port() -> None:
     web = msgspec.structs.replace(service(), entries=cluster_ips(Address("fd00::1", 80)))
     wanted = daemon.round(snapshot([web]))
     assert (wanted.serves, wanted.captures, dict(daemon.book.live)) == ({}, {}, {})
+    assert "give the Service an IPv4 cluster IP" in daemon.problems[0].message
 
 
 def test_a_service_keeps_its_port_whatever_changes_on_it() -> None:

@@ -50,7 +50,12 @@ def test_every_way_to_reach_a_service_is_an_entry() -> None:
         ports=[{"port": 80, "nodePort": 30080}],
         externalIPs=["192.0.2.7"],
     )
-    ingress = [{"ip": "192.0.2.8"}, {"ip": "192.0.2.9", "ipMode": "Proxy"}, {"hostname": "lb.example"}]
+    ingress = [
+        {"ip": "192.0.2.8", "ipMode": "VIP"},
+        {"ip": "192.0.2.9", "ipMode": "Proxy"},
+        {"ip": "192.0.2.10", "ipMode": "another, of which nothing is known"},
+        {"hostname": "lb.example"},
+    ]
     manifest["status"] = {"loadBalancer": {"ingress": ingress}}
     decoded = decoded_service(manifest)
     (port,) = decoded.ports

@@ -114,6 +114,16 @@ def test_the_older_of_two_services_keeps_the_address() -> None:
     assert "Service default/a" in problem.message
 
 
+def test_a_node_port_that_two_services_have_is_named_as_such() -> None:
+    ports = [{"name": "http", "port": 80, "nodePort": 30080}]
+    ips = {"a": "10.3.0.1", "b": "10.3.0.2"}
+    services = (decoded_service(service(name, clusterIP=ip, ports=ports)) for name, ip in ips.items())
+    index = index_of(*services)
+    (problem,) = index.snapshot().problems
+    said = "node port 30080/TCP belongs to Service default/a: give Service default/b another one"
+    assert problem.message == said
+
+
 def test_without_a_creation_time_the_first_in_the_file_keeps_the_address() -> None:
     assert owners(index_of(claimant("b"), claimant("a")).snapshot()) == ["b"]
     dated = claimant("z", creationTimestamp="2026-01-01T00:00:00")

@@ -14,6 +14,7 @@ them accepts a connection. Source: kube-proxy's `pkg/proxy/userspace/roundrobin.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,14 +64,16 @@ class Affinity:
             return None
         return pinned.backend
 
-    def pin(self, client: str, backend: Address, now: float, timeout: float) -> None:
-        """A client has a new connection to a backend: it stays there."""
+    def pin(self, client: str, backend: Address, now: float, timeout: float) -> bool:
+        """A client has a new connection to a backend: it stays there. Whether that is news to others."""
         known = self._pins.get(client)
-        told = known.told if known is not None and known.backend == backend else None
-        if told is None or now - told >= timeout * _TELL_SHARE:
+        told = known.told if known is not None and known.backend == backend else -math.inf
+        is_news = now - told >= timeout * _TELL_SHARE
+        if is_news:
             self._news.add(client)
             told = now
         self._put(client, _Pinned(backend, now, told))
+        return is_news
 
     def news(self, now: float) -> list[Pin]:
         """The pins that the others have yet to hear of."""

@@ -57,6 +57,7 @@ class LiveService:
         pool: its backends, and how they are chosen, as told last.
         on_failure: called with itself and a backend that a client could not reach.
         on_change: called with itself when a backend has gone down or come back.
+        on_pin: called with itself when a client was pinned, and others are to hear of it.
         balancer: whose turn it is.
         rotation: who may be picked, and who is tried last.
         connections: how many live connections it has.
@@ -83,6 +84,7 @@ class LiveService:
         self.retired = False
         self.on_failure: Callable[[LiveService, LiveBackend], object] | None = None
         self.on_change: Callable[[LiveService], object] | None = None
+        self.on_pin: Callable[[LiveService], object] | None = None
         self._place = place
         self._draw = draw
         self._clock = clock
@@ -217,7 +219,9 @@ class LiveService:
         if found is None:
             found = self._pick(client, tried, now)
         if found is not None:
-            self.affinity.pin(client, found.address, now, timeout)
+            is_news = self.affinity.pin(client, found.address, now, timeout)
+            if is_news and self.on_pin is not None:
+                self.on_pin(self)
         return found
 
     def _pick(self, client: str, tried: tuple[LiveBackend, ...], now: float) -> LiveBackend | None:

@@ -81,6 +81,7 @@ class DataPlane:
         counters: of this process.
         checker: makes the active checks.
         datagrams: all that is about UDP.
+        on_pins: called when `fresh_pins` has some that it had not.
     """
 
     def __init__(
@@ -96,7 +97,9 @@ class DataPlane:
         self.need_pods: Callable[[PoolName], object] | None = None
         self.connections = ConnectionTable(self.counters, trace=trace)
         self.services: dict[PoolName, LiveService] = {}
+        self.on_pins: Callable[[], object] | None = None
         self._retired: dict[PoolName, set[LiveService]] = {}  # those that have connections
+        self._freshly_pinned: set[PoolName] = set()
         self._loop = loop
         self._max_connections = limits.connections
         self._place = place
@@ -153,12 +156,13 @@ class DataPlane:
         return [messages.Pins(pool=each.pool.name, pins=tuple(each.affinity.all(now))) for each in services]
 
     def fresh_pins(self) -> list[messages.Pins]:
-        """The pins that nobody has been told of."""
+        """The pins that nobody has been told of. Costs nothing for the Services that have none."""
         now = self._context.poller.clock()
+        names, self._freshly_pinned = self._freshly_pinned, set()
         told = (
-            messages.Pins(pool=name, pins=tuple(service.affinity.news(now)))
-            for name, service in self.services.items()
-            if service.pool.affinity is not None
+            messages.Pins(pool=name, pins=tuple(self.services[name].affinity.news(now)))
+            for name in names
+            if name in self.services
         )
         return [part for part in told if part.pins]
 
@@ -207,6 +211,7 @@ class DataPlane:
             service = LiveService(serve, place, counters=self.counters)
             self.services[serve.name] = service
             service.on_failure = self.checker.hasten
+            service.on_pin = self._note_pin
             for _ in range(place[0]):
                 service.balancer.pick()
         else:
@@ -362,6 +367,12 @@ class DataPlane:
         former.discard(service)
         if not former:
             self._retired.pop(name, None)
+
+    def _note_pin(self, service: LiveService) -> None:
+        is_first = not self._freshly_pinned
+        self._freshly_pinned.add(service.pool.name)
+        if is_first and self.on_pins is not None:
+            self.on_pins()
 
     def _sweep(self) -> None:
         """What needs no promptness: keepalive for connections that last, spare pipes back to the system."""

@@ -105,6 +105,7 @@ class Worker:
             part = tuple(serves[start : start + CHUNK])
             fds = [plane.listeners[serve.name].fileno() for serve in part] if plane else []
             self._say(messages.Holds(serves=part), fds)
+        self._tell_pins_soon()  # those that nobody was there to be told of
 
     def _on_visitor(self) -> None:
         try:
@@ -222,7 +223,7 @@ class Worker:
             trace=order.log_level == "debug",
         )
         self._plane.need_pods = self._need_pods
-        self._tell_pins()
+        self._plane.on_pins = self._tell_pins_soon
         # What lives now lives as long as the process: the garbage collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -282,9 +283,13 @@ class Worker:
                 some = part.pins[start : start + PINS]
                 self._say(messages.Pins(serial=order.serial, pool=part.pool, pins=some))
 
-    def _tell_pins(self) -> None:
+    def _tell_pins_soon(self) -> None:
         """Let the other workers know of clients' pins, through the control side."""
-        self._pin_timer = self._loop.call_later(_PIN_SECONDS, self._tell_pins)
+        if self._pin_timer is None:
+            self._pin_timer = self._loop.call_later(_PIN_SECONDS, self._tell_pins)
+
+    def _tell_pins(self) -> None:
+        self._pin_timer = None
         if self._channel is not None and self._plane is not None:
             for part in self._plane.fresh_pins():
                 self._say(part)

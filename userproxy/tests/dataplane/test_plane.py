@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from userproxy.model.service import PoolName
+from userproxy.model.service import PoolName, ServicePortName
 from userproxy.model.settings import Settings
 from userproxy.tests.dataplane.rig.plane import CART, NOT_CHECKED, WEB, Plane, address_of, readable
 from userproxy.tests.dataplane.rig.proxy import reset
@@ -309,3 +309,20 @@ def test_counters_are_of_the_whole_plane_and_outlive_services(plane: Plane) -> N
     assert (totals.serial, totals.connections, totals.paused) == (7, 0, "")
     assert totals.counters.connections_ended.pop("no-backend") == 1
     assert sum(totals.counters.connections_ended.values()) == 2
+
+
+def test_it_says_once_that_clients_were_pinned_and_whoever_listens_hears_of_each(plane: Plane) -> None:
+    calls: list[None] = []
+    plane.plane.on_pins = lambda: calls.append(None)
+    backend = plane.backend()
+    web, cart = (plane.serve(backend, name=name, affinity=60.0) for name in (WEB, CART))
+    plane.pair(plane.serve(backend, name=ServicePortName("default", "other")), backend)
+    assert calls == [], "where clients may go anywhere there is nothing to say"
+    for serve in (web, cart, web):
+        plane.pair(serve, backend)
+    assert len(calls) == 1
+    told = {part.pool: [pin.client for pin in part.pins] for part in plane.plane.fresh_pins()}
+    assert told == {web.name: ["127.0.0.1"], cart.name: ["127.0.0.1"]}
+    plane.pair(web, backend)
+    assert len(calls) == 1, "it is no news"
+    assert plane.plane.fresh_pins() == []

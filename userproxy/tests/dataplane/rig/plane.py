@@ -9,6 +9,8 @@ import select
 import socket as net
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from userproxy.dataplane.plane import DataPlane, Limits
 from userproxy.dataplane.tcp.listener import listen
 from userproxy.model.address import Address
@@ -65,11 +67,16 @@ class Plane:
         return sock
 
     def serve(
-        self, *backends: net.socket, name: ServicePortName = WEB, settings: Settings | None = None
+        self,
+        *backends: net.socket,
+        name: ServicePortName = WEB,
+        settings: Settings | None = None,
+        affinity: float | None = None,
     ) -> Serve:
         """Serve on a new listener."""
         sock = listen(Address("127.0.0.1", 0))
         serve = _serve(name, Address(*sock.getsockname()), backends, settings or Settings(check=NOT_CHECKED))
+        serve = msgspec.structs.replace(serve, affinity=affinity)
         self.plane.serve([serve], {serve.name: sock})
         return serve
 

@@ -22,6 +22,8 @@ def lab(request: pytest.FixtureRequest, able: None, lab_name: str) -> Generator[
     with Lab(f"{lab_name}-entries", daemons=False) as made:
         for network in (NETWORK, made.deployment.service_network):
             made.exec(made.deployment.gateway, "ip", "route", "add", network, "via", HOST1.ip)
+        # By default the kernel tells a client only once a second, after six times, that nobody is there.
+        made.exec("host1", "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0")
         pods = ",".join(host.pod_network for host in made.deployment.hosts)
         made.start_daemon("host1", "--mode", request.param, "--cluster-cidr", pods)
         yield made

@@ -37,7 +37,9 @@ class Load:
         seconds: how long it went on.
     """
 
-    def __init__(self, lab: Lab, frontend: Address, rate: int = 500, threads: int = 8) -> None:
+    def __init__(
+        self, lab: Lab, frontend: Address, rate: int = 500, threads: int = 8, *, member: str = "client"
+    ) -> None:
         self.rate = rate
         self.answered: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -45,6 +47,7 @@ class Load:
         self.seconds = 0.0
         self._lab = lab
         self._frontend = frontend
+        self._member = member
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._ask, args=(threads,)) for _ in range(threads)]
@@ -75,7 +78,7 @@ class Load:
             self.seconds = time.monotonic() - began
 
     def _ask(self, threads: int) -> None:
-        with inside(self._lab, "client"):
+        with inside(self._lab, self._member):
             due = time.monotonic()
             while not self._over.is_set():
                 due = max(due + threads / self.rate, time.monotonic() - 0.1)

@@ -44,6 +44,14 @@ METRICS = {
         Metric("memory", "memory a connection", "KiB"),
         Metric("first_answer", "first answer of a new connection", "ms", by_services=True),
         Metric("change", "a new Service works after", "ms", by_services=True),
+        Metric("mixed_sync", "first sync of Services of every kind", "s", by_services=True),
+        Metric(
+            "mixed_answer", "first answer of a new connection, Services of every kind", "ms", by_services=True
+        ),
+        Metric(
+            "mixed_change", "a new external IP works after, Services of every kind", "ms", by_services=True
+        ),
+        Metric("mixed_memory", "resident memory with Services of every kind", "MiB", by_services=True),
     )
 }
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from userproxy.lab import objects
-from userproxy.lab.objects import Object, Port
+from userproxy.lab.objects import Object, Port, ServiceSpec
 from userproxy.lab.topology import Deployment, Host, Pod
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from userproxy.lab.objects import Ingress
 
 HTTP_PORT, BULK_PORT = 8080, 5201
 SERVICE_NETWORK = "10.3.0.0/16"
@@ -51,17 +53,30 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         frontend: its Service IP and port.
         target: the port of its pods.
         pods: behind it.
+        node_port: 0 for none.
+        ingress: IPs of its load balancer.
+        spec: what else its spec says.
     """
 
     name: str
     frontend: Address
     target: int
     pods: tuple[Pod, ...]
+    node_port: int = 0
+    ingress: tuple[str, ...] = ()
+    spec: ServiceSpec = {}
 
     @property
     def port(self) -> Port:
         """Its one port, as an API object has it."""
-        return Port(self.frontend.port, self.target)
+        return Port(self.frontend.port, self.target, node_port=self.node_port)
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where it answers, the Service IP first."""
+        ips = (self.frontend.ip, *self.spec.get("externalIPs", ()), *self.ingress)
+        at_node = [Address(HOST.ip, self.node_port)] if self.node_port else []
+        return [*(Address(ip, self.frontend.port) for ip in ips), *at_node]
 
 
 HTTP = Service(
@@ -93,6 +108,11 @@ def newcomer(number: int) -> Service:
     return _like_http(f"newcomer-{number}", _CHANGES_FROM + number)
 
 
+def addresses_of(services: Iterable[Service]) -> list[Address]:
+    """Where they answer, in their order."""
+    return [address for service in services for address in service.addresses]
+
+
 def manifest(services: Iterable[Service]) -> str:
     """The Services and their EndpointSlices as one YAML file (of JSON documents)."""
     return objects.manifest(
@@ -102,7 +122,10 @@ def manifest(services: Iterable[Service]) -> str:
 
 def api_service(service: Service) -> Object:
     """The Service object."""
-    return objects.service(service.name, [service.frontend.ip], [service.port])
+    ingress: list[Ingress] = [{"ip": ip} for ip in service.ingress]
+    return objects.service(
+        service.name, [service.frontend.ip], [service.port], ingress=ingress, **service.spec
+    )
 
 
 def api_slice(service: Service) -> Object:

@@ -32,6 +32,7 @@ QUICK = Settings(
     warmup=0,
     memory_rounds=1,
     sizes=(1, 100),
+    mixed_sizes=(100,),
     answers=100,
     changes=1,
     patience=20.0,
@@ -74,7 +75,7 @@ class _Names(click.ParamType[tuple[str, ...]]):
     type=_Names(WORKLOADS),
     default=WORKLOADS,
     help=f"Of {', '.join(WORKLOADS)}: requests over so many connections, new connections, "
-    "throughput of so many streams, memory, many Services. [default: all]",
+    "throughput of so many streams, memory, many Services, many of every kind. [default: all]",
 )
 @click.option("--rounds", type=click.IntRange(1), help=f"Of everything. [default: {Settings().rounds}]")
 @click.option("--seconds", type=click.IntRange(1), help=f"A measurement. [default: {Settings().seconds}]")

@@ -74,6 +74,7 @@ class ServiceSpec(TypedDict, total=False):
     externalTrafficPolicy: str
     trafficDistribution: str
     healthCheckNodePort: int
+    allocateLoadBalancerNodePorts: bool
     loadBalancerSourceRanges: Sequence[str]
     sessionAffinity: str
     sessionAffinityConfig: AffinityConfig

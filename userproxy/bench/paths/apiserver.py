@@ -268,7 +268,10 @@ def _is_old(name: str, directory: str) -> bool:
 
 def _create_all(session: _Session, objects: Iterable[Object]) -> None:
     for each in objects:
-        session.ask("POST", _COLLECTIONS[each["kind"]], each)
+        collection, name = _COLLECTIONS[each["kind"]], each["metadata"]["name"]
+        session.ask("POST", collection, each)
+        if "status" in each:  # which is left out of what is created
+            session.ask("PATCH", f"{collection}/{name}/status", {"status": each["status"]})
 
 
 def _identity(each: Object) -> tuple[str, str]:

@@ -92,18 +92,23 @@ class ScalablePath(Path):
     Attributes:
         most_services: that it is tried with.
         why_no_more: the reason for that bound.
+        every_kind: whether it knows more of a Service than its cluster IP.
     """
 
     most_services: ClassVar[int | None] = None
     why_no_more: ClassVar[str] = ""
+    every_kind: ClassVar[bool] = True
 
     @abstractmethod
-    def load(self, services: list[Service], patience: float) -> None:
+    def load(self, services: list[Service], patience: float) -> float:
         """Start afresh with `HTTP` and these Services beside it; return when all of them work.
 
         Args:
             services: beside `HTTP`.
             patience: how many seconds that may take.
+
+        Returns:
+            The seconds from the start of its program until then.
 
         Raises:
             PathUnavailableError: that took too long, or failed.

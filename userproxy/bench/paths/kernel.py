@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import TYPE_CHECKING
 
 from userproxy.bench.paths.base import Path, ScalablePath, first_line
@@ -46,6 +47,7 @@ class IptablesRulesPath(ScalablePath):
     name = "iptables-rules"
     title = "iptables rules like kube-proxy's"
     note = "not kube-proxy: its rules in iptables mode, loaded by the benchmark, since it is not installed"
+    every_kind = False
 
     def version(self) -> str:
         """Of iptables."""
@@ -56,10 +58,12 @@ class IptablesRulesPath(ScalablePath):
         self._restore(rules(MEASURED))
         self.site.await_services([self.http])
 
-    def load(self, services: list[Service], patience: float) -> None:
+    def load(self, services: list[Service], patience: float) -> float:
         """Load the rules of them all, in one transaction."""
+        began = time.monotonic()
         self._restore(rules([HTTP, *services]))
         self.site.await_services([each.frontend for each in (HTTP, *services)], patience)
+        return time.monotonic() - began
 
     def add(self, service: Service) -> None:
         """Append the rules of one Service."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +14,7 @@ from userproxy.bench.services import (
     HOST,
     HTTP,
     MEASURED,
+    addresses_of,
     api_endpoints,
     api_node,
     api_service,
@@ -75,12 +77,14 @@ class KubeProxyPath(ScalablePath):
         self._start_program()
         self._await([HTTP], 30.0)
 
-    def load(self, services: list[Service], patience: float) -> None:
+    def load(self, services: list[Service], patience: float) -> float:
         """Create what is not there yet, and start it anew."""
         self.stop()
         self._create(services)
+        began = time.monotonic()
         self._start_program()
         self._await([HTTP, *services], patience)
+        return time.monotonic() - began
 
     def prepare(self, service: Service) -> None:
         """Create its pods' objects: a second change right after the first one would have to wait a second."""
@@ -122,7 +126,7 @@ class KubeProxyPath(ScalablePath):
 
     def _await(self, services: Sequence[Service], patience: float) -> None:
         try:
-            self.site.await_services([each.frontend for each in services], patience)
+            self.site.await_services(addresses_of(services), patience)
         except LabError as error:
             last = self._process.last_line() if self._process else "nothing"
             raise PathUnavailableError(f"{error}; its log ends: {last}") from None

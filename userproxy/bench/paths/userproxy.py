@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, ClassVar
 
 from userproxy import __version__
 from userproxy.bench import usage
 from userproxy.bench.paths.base import PathUnavailableError, ScalablePath
-from userproxy.bench.services import HOST, HTTP, MEASURED, manifest
+from userproxy.bench.services import HOST, HTTP, MEASURED, addresses_of, manifest
 from userproxy.lab.network import LabError
 from userproxy.model.service import Path as Mode
 from userproxy.ops.client import AdminClient, AdminError
@@ -49,12 +50,14 @@ class UserproxyPath(ScalablePath):
         except AdminError:
             return []
 
-    def load(self, services: list[Service], patience: float) -> None:
+    def load(self, services: list[Service], patience: float) -> float:
         """Start the daemon anew, with a manifest of all of them."""
         self.stop()
         self.site.lab.write_manifest("fillers.yaml", manifest(services))
+        began = time.monotonic()
         self._start_daemon(patience)
         self._await([HTTP, *services], patience)
+        return time.monotonic() - began
 
     def add(self, service: Service) -> None:
         """Put a manifest of its own beside the others."""
@@ -75,7 +78,7 @@ class UserproxyPath(ScalablePath):
 
     def _await(self, services: Sequence[Service], patience: float) -> None:
         try:
-            self.site.await_services([each.frontend for each in services], patience)
+            self.site.await_services(addresses_of(services), patience)
         except LabError as error:
             raise PathUnavailableError(f"{error}; {self._problems()}") from None
 

@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         held: open connections for the memory.
         memory_rounds: in each of which the proxy starts afresh, lest it has the memory already.
         sizes: numbers of Services.
+        mixed_sizes: numbers of Services of every kind.
         answers: new connections at each of the sizes.
         changes: at each of the sizes.
         patience: seconds that a path may take until all of its Services work, or a change does.
@@ -42,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     held: int = 5000
     memory_rounds: int = 3
     sizes: tuple[int, ...] = (1, 100, 1000, 10_000)
+    mixed_sizes: tuple[int, ...] = (10_000,)
     answers: int = 200
     changes: int = 5
     patience: float = 240.0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from userproxy.bench.workloads.iperf import Throughput
 from userproxy.bench.workloads.memory import Memory
-from userproxy.bench.workloads.scale import Scale
+from userproxy.bench.workloads.scale import Mixed, Scale
 from userproxy.bench.workloads.wrk import CONNECTIONS, Latency, NewConnections, Requests
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def workloads() -> dict[str, Workload]:
     """All of them, by name, those of each round first.
 
-    `scale` comes last: it leaves a path with other Services than it found.
+    `scale` and `mixed` come last: they leave a path with other Services than they found.
     """
     each = (
         Requests(1),
@@ -27,6 +27,7 @@ def workloads() -> dict[str, Workload]:
         Throughput(4),
         Memory(),
         Scale(),
+        Mixed(),
     )
     return {workload.name: workload for workload in each}
 

@@ -7,14 +7,26 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from userproxy.bench.mixture import MAX_SERVICES, mixture, public_newcomer
 from userproxy.bench.paths import registry
 from userproxy.bench.paths.kernel import rules
 from userproxy.bench.paths.relays import haproxy_config, nginx_config, redirect
 from userproxy.bench.report.plots import COLOURS
-from userproxy.bench.services import HTTP, MEASURED, fillers, manifest, newcomer
+from userproxy.bench.services import (
+    HOST,
+    HTTP,
+    MEASURED,
+    addresses_of,
+    api_service,
+    fillers,
+    manifest,
+    newcomer,
+)
 from userproxy.bench.session import Step, schedule
 from userproxy.bench.workloads import registry as workloads
 from userproxy.bench.workloads.base import Settings
+from userproxy.model.service import EntryKind
+from userproxy.tests.sources.objects import decoded_service
 
 if TYPE_CHECKING:
     from userproxy.bench.paths.base import Path
@@ -98,3 +110,18 @@ def test_no_path_always_comes_after_the_same_other_one() -> None:
 def test_every_path_has_a_colour_of_its_own() -> None:
     assert set(COLOURS) == set(registry.NAMES)
     assert len(set(COLOURS.values())) == len(COLOURS)
+
+
+def test_services_of_every_kind_share_no_address_and_are_what_a_source_understands() -> None:
+    made = [*mixture(MAX_SERVICES), *map(public_newcomer, range(10))]
+    addresses = addresses_of(made)
+    assert len(addresses) == len(set(addresses)) == 16_020
+    health_ports = {service.spec.get("healthCheckNodePort", 0) for service in made}
+    assert not health_ports & {service.node_port for service in made if service.node_port}
+    for service in made[:10]:
+        decoded = decoded_service(api_service(service))
+        assert decoded.problems == ()
+        told = {entry.address for entry in decoded.ports[0].entries if entry.kind is not EntryKind.NODE_PORT}
+        assert told == {address for address in service.addresses if address.ip != HOST.ip}
+    with pytest.raises(ValueError, match="at most 10000"):
+        mixture(MAX_SERVICES + 1)

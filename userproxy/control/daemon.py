@@ -196,7 +196,7 @@ class Daemon:
     def need_pods(self, pool: PoolName) -> None:
         """Tell that clients wait for a pool to have backends."""
         service = pool.service_port
-        message = "clients wait for it to have endpoints: scale up what stands behind it"
+        message = f"clients of {service} wait for it to have endpoints: scale up what stands behind it"
         log.info("clients wait for endpoints", service=str(service))
         self._source.announce(Notice(str(service), "NeedPods", message))
 

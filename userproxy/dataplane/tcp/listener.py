@@ -11,7 +11,8 @@ What a crowd, or a client that means no good, can take is bounded:
 | connections of a Service | `max-connections`: accepting waits, for that Service alone |
 | connections of a client IP | `max-connections-per-client`: one more is reset |
 | connections of the node | its limit of open files: accepting waits, 16 clients a turn once there is room |
-| clients that wait for a pod | 5 s, in which nobody else waits for them |
+| clients that wait for a pod to answer | 5 s, in which nobody else waits for them |
+| clients that wait for a Service to have endpoints | `hold-connections`, and `hold-timeout` |
 | bytes that a slow reader does not take | one pipe: then nothing more is read from the other side |
 | silent, half-closed connections | the linger time |
 | peers that died silently | keepalive: 15 s of silence, and 9 probes that nobody answers |

@@ -156,6 +156,7 @@ class WorkerPool:
                 sock.close()
             lost = [name for name in opened.names if name in failed]
             await self._forget(lost)
+            self._pins.forget(serve.name for serve in opened.accepted if serve.affinity is None)
             self._behind.difference_update(serve.name for serve in opened.accepted)
             self._behind.update(failed.keys() - opened.names)
         return opened.failures | {name: OSError(errno.EIO, failed[name]) for name in lost}

@@ -14,6 +14,7 @@ from userproxy.model.state import (
     Drop,
     Frontend,
     NodeState,
+    Perimeter,
     Refuse,
     Serve,
     Target,
@@ -50,12 +51,22 @@ def apply(steps: Actions, state: NodeState) -> NodeState:
         del captures[frontend]
     change = steps.capture
     guards = dict.fromkeys(state.guards.keys() - change.unguard | change.guard)
+    cluster_ips = dict.fromkeys(state.cluster_ips.keys() - change.disclaim | change.claim)
+    ranges = {frontend: found for frontend, found in {**state.ranges, **change.ranges}.items() if found}
     assert no_capture_without_a_listener(captures, listening)
     for name in steps.close:
         del serves[name]
     listening = {serve.listener for serve in serves.values()}
     assert no_capture_without_a_listener(captures, listening)
-    return NodeState(serves, captures, guards=guards, flows=state.flows)
+    return NodeState(
+        serves,
+        captures,
+        guards=guards,
+        flows=state.flows,
+        cluster_ips=cluster_ips,
+        ranges=ranges,
+        perimeter=change.perimeter or state.perimeter,
+    )
 
 
 def no_capture_without_a_listener(captures: dict[Frontend, Target], listening: set[Address]) -> bool:
@@ -70,6 +81,9 @@ def states(draw: st.DrawFn) -> NodeState:
     captures: dict[Frontend, Target] = {}
     guards: set[Frontend] = set()
     flows: dict[Frontend, tuple[Address, ...]] = {}
+    cluster_ips: dict[str, None] = {}
+    ranges: dict[Frontend, tuple[str, ...]] = {}
+    networks = st.sampled_from([(), ("192.0.2.0/24",), ("192.0.2.0/24", "198.51.100.0/24")])
     pods = st.lists(st.sampled_from([POD1, POD2, POD3]), min_size=1, unique=True).map(tuple)
     for number in range(4):
         name = ServicePortName("default", f"service-{number}")
@@ -89,9 +103,20 @@ def states(draw: st.DrawFn) -> NodeState:
             target = draw(targets)
             if target is not None:
                 captures[Frontend(protocol, address)] = target
+                cluster_ips[address.ip] = None
+                if admitted := draw(networks):
+                    ranges[Frontend(protocol, address)] = admitted
                 if protocol is Protocol.UDP:
                     flows[Frontend(protocol, address)] = draw(st.just(()) | pods)
-    return NodeState(serves, captures, guards=dict.fromkeys(guards), flows=flows)
+    return NodeState(
+        serves,
+        captures,
+        guards=dict.fromkeys(guards),
+        flows=flows,
+        cluster_ips=cluster_ips,
+        ranges=ranges,
+        perimeter=Perimeter(uplinks=draw(st.sampled_from([(), ("eth0",)])), closed=draw(st.booleans())),
+    )
 
 
 @given(states(), states())
@@ -109,6 +134,10 @@ def test_a_plan_does_nothing_that_need_not_be_done(wanted: NodeState, actual: No
     assert all(actual.flows.get(frontend) != wanted.flows.get(frontend) for frontend in steps.forget)
     assert not steps.capture.guard & actual.guards.keys()
     assert steps.capture.unguard <= actual.guards.keys()
+    assert not steps.capture.claim & actual.cluster_ips.keys()
+    assert steps.capture.disclaim <= actual.cluster_ips.keys()
+    assert all(actual.ranges.get(frontend, ()) != found for frontend, found in steps.capture.ranges.items())
+    assert steps.capture.perimeter != actual.perimeter
     assert not steps or wanted != actual
 
 
@@ -128,6 +157,9 @@ def test_churn_that_ends_where_it_began_is_no_plan(state: NodeState) -> None:
         dict(state.captures),
         guards=dict(state.guards),
         flows=dict(state.flows),
+        cluster_ips=dict(state.cluster_ips),
+        ranges=dict(state.ranges),
+        perimeter=msgspec.structs.replace(state.perimeter),
     )
     assert not actions_for(state, state)
     assert not actions_for(again, state)

@@ -137,6 +137,7 @@ def test_a_node_port_answers_on_loopback_by_a_listener(path: Path) -> None:
     frontend = Frontend(Protocol.TCP, Address(LOOPBACK, 30080))
     assert made.captures[frontend] == ToListener(LISTENERS[CLUSTER])
     assert Frontend(Protocol.TCP, LISTENERS[CLUSTER]) in made.guards
+    assert msgspec.structs.replace(frontend, outside=True) not in made.captures, "nobody comes from outside"
 
 
 def test_source_ranges_bind_the_load_balancer_ips_alone() -> None:

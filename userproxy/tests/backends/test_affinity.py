@@ -77,6 +77,17 @@ def test_a_pod_that_cannot_be_reached_loses_its_client_for_good() -> None:
     assert node.goes(ALICE) == second.address
 
 
+def test_a_pod_that_checks_have_found_down_loses_its_client_too() -> None:
+    node = Node(A, B, C)
+    first = node.goes(ALICE)
+    others = {A, B, C} - {first}
+    node.service.begin_with(others)
+    moved = node.goes(ALICE)
+    assert moved in others
+    node.service.begin_with({A, B, C})
+    assert node.goes(ALICE) == moved
+
+
 def test_the_time_begins_anew_with_each_connection_and_then_ends() -> None:
     node = Node(A, B)
     first = node.goes(ALICE)

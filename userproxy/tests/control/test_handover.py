@@ -97,6 +97,18 @@ def test_a_listener_that_is_not_wanted_there_any_more_is_closed(
         socket.create_connection((address.ip, address.port))
 
 
+def test_listeners_of_a_kind_are_kept_until_it_shows_which_are_wanted(sockets: Sockets) -> None:
+    kept, kept_at = listener(sockets)
+    dropped, dropped_at = listener(sockets)
+    handover.leave(PAST, {}, {f"kind {kept_at}": kept, f"other {dropped_at}": dropped})
+    kept.close()
+    dropped.close()
+    adopted = handover.adopt(handover.take(), {}, kept="kind ")
+    assert [*adopted] == [f"kind {kept_at}"]
+    with adopted.popitem()[1], socket.create_connection((kept_at.ip, kept_at.port)):
+        pass
+
+
 @pytest.mark.usefixtures("sockets")
 def test_a_child_does_not_take_what_is_its_parent_s() -> None:
     file = os.memfd_create("a parent's", 0)

@@ -18,9 +18,9 @@ class Node:
         self.has = [FIRST]
         self.uplinks: tuple[str, ...] = ("eth0",)
 
-    def address(self, *, follows: bool) -> HostAddress:
+    def address(self, *, follows: bool, **settings: str) -> HostAddress:
         """The host IP, while the node has only the first address."""
-        config = Config(host_ip=FIRST, host_ip_follows=follows, node_name="host1")
+        config = Config(host_ip=FIRST, host_ip_follows=follows, node_name="host1", **settings)  # type: ignore[arg-type]
         return HostAddress(
             config,
             lambda: self.has[-1] if self.has else "",
@@ -92,6 +92,17 @@ def test_a_node_that_never_had_a_default_route_is_told_what_that_means() -> None
     node.uplinks = ("eth0",)
     assert address.look()
     assert address.problems == frozenset()
+
+
+def test_node_ports_answer_where_the_operator_says_and_pods_are_whom_he_says() -> None:
+    node = Node()
+    node.has = [FIRST, SECOND, "192.0.2.5"]
+    known = NodeObject("host1", pod_networks=("10.9.0.0/24",))
+    network = node.address(follows=True).network(known)
+    assert (network.addresses, network.pod_networks) == ((FIRST,), ("10.9.0.0/24",))
+    chosen = {"nodeport_addresses": "10.100.0.9/32,192.0.2.0/24", "cluster_cidr": "10.0.0.0/14"}
+    network = node.address(follows=True, **chosen).network(known)
+    assert (network.addresses, network.pod_networks) == ((SECOND, "192.0.2.5"), ("10.0.0.0/14",))
 
 
 def test_what_is_the_node_s_own() -> None:

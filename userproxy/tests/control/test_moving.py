@@ -92,6 +92,10 @@ async def test_other_addresses_that_come_and_go_put_the_routes_back_and_no_more(
     assert side.reconciler.look_at_address(changed=True)
     assert await side.again() == [f"move to {OLD}"]
     assert not side.reconciler.look_at_address(changed=False), "routes alone are no news"
+    assert side.reconciler.look_at_address(changed=True), (
+        "gone and back at once: its routes have gone with it"
+    )
+    assert await side.again() == [f"move to {OLD}"]
 
 
 async def test_what_fails_of_a_move_is_made_up_for(following: ControlSide) -> None:

@@ -15,7 +15,7 @@ from userproxy.model.address import Address
 from userproxy.model.counters import Counters
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.messages import BackendCount
-from userproxy.model.service import Path, Protocol
+from userproxy.model.service import Entry, EntryKind, Path, Protocol, TrafficPolicy
 from userproxy.model.snapshot import Problem
 from userproxy.tests.control.rig.node import (
     CART,
@@ -60,6 +60,23 @@ async def test_a_service_is_shown_with_where_it_is_served_and_who_is_behind_it(s
         "problems": (),
         "policy": "Cluster",
     }
+
+
+async def test_a_service_under_two_policies_has_a_row_for_each_and_its_problems_once(
+    side: ControlSide,
+) -> None:
+    entries = (*service().entries, Entry(EntryKind.EXTERNAL_IP, Address("192.0.2.7", 80)))
+    both = msgspec.structs.replace(service(), entries=entries, external_traffic_policy=TrafficPolicy.LOCAL)
+    told = Problem("default/web", "InvalidAnnotation", "of the Service")
+    await side.apply(msgspec.structs.replace(snapshot(both), problems=(told,)))
+    anywhere, local = await side.view.services()
+    shown = [(row.policy, row.frontends, row.listener, row.backends_up) for row in (anywhere, local)]
+    assert shown == [
+        ("Cluster", ("10.3.0.1:80", "192.0.2.7:80"), "10.100.0.2:10400", 2),
+        ("Local", ("192.0.2.7:80",), "10.100.0.2:10401", 0),
+    ]
+    assert anywhere.problems
+    assert local.problems == ()
 
 
 async def test_services_are_sorted_by_name_and_backends_by_service(side: ControlSide) -> None:

@@ -248,3 +248,11 @@ async def test_endpoints_without_a_service_are_nobody_s(side: ControlSide) -> No
     alone = msgspec.structs.replace(snapshot(service()), endpoints={CART: endpoints(POD1)})
     await side.apply(alone)
     assert side.kernel.captures == {tcp("10.3.0.1:80"): Refuse()}
+
+
+async def test_what_load_balancers_cannot_be_told_is_a_problem(side: ControlSide) -> None:
+    services = (service(), service(CART, "10.3.0.2:80"))
+    await side.apply(snapshot(*(msgspec.structs.replace(one, health_check_port=32100) for one in services)))
+    assert side.problems() == ["shop/cart: PortConflict"]
+    await side.apply(snapshot(*services))
+    assert side.problems() == []

@@ -1,4 +1,4 @@
-"""The table of `userproxy.tests.entries`, with real packets: TCP on both paths, UDP on redirect-to-pod."""
+"""The table of `userproxy.tests.entries`, with real packets: TCP and UDP, on both paths."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
 
 TARGET, NODE_PORT = 7100, 30090
+PROTOCOLS = ("TCP", "UDP")
 ADDRESSES = {
     "cluster IP": Address("10.3.240.9", 90),
     "node port": Address(HOST1.ip, NODE_PORT),
@@ -65,15 +66,10 @@ def mode_of(lab: Lab) -> str:
         return admin.status().mode
 
 
-def carried(lab: Lab) -> tuple[str, ...]:
-    """The protocols that the path carries."""
-    return ("TCP", "UDP") if mode_of(lab) == "redirect-to-pod" else ("TCP",)
-
-
 @contextlib.contextmanager
 def published(lab: Lab, policy: str, pods: tuple[str, ...]) -> Iterator[None]:
     """A Service with every kind of entry, and under this policy, for the time of the block."""
-    ports = [Port(90, TARGET, protocol.lower(), protocol, NODE_PORT) for protocol in carried(lab)]
+    ports = [Port(90, TARGET, protocol.lower(), protocol, NODE_PORT) for protocol in PROTOCOLS]
     service = objects.service(
         "table",
         [ADDRESSES["cluster IP"].ip],
@@ -154,7 +150,7 @@ def expected(lab: Lab, asked: Asked, protocol: str) -> Found:
 def test_every_entry_from_everywhere(lab: Lab, policy: str, endpoints: str) -> None:
     with serving(lab, list(SERVERS), TARGET), published(lab, policy, PODS_OF[endpoints]):
         wanted, got = {}, {}
-        for protocol, asked in itertools.product(carried(lab), combinations()):
+        for protocol, asked in itertools.product(PROTOCOLS, combinations()):
             if (asked.policy, asked.endpoints) == (policy, endpoints):
                 what = (protocol, asked)
                 wanted[what] = expected(lab, asked, protocol)
@@ -174,7 +170,7 @@ def strangers(seen: frozenset[str]) -> frozenset[str]:
 
 def test_a_pod_reaches_itself_at_every_entry(lab: Lab) -> None:
     with serving(lab, ["server1"], TARGET), published(lab, "Cluster", ("here",)):
-        for protocol, entry in itertools.product(carried(lab), ENTRIES):
+        for protocol, entry in itertools.product(PROTOCOLS, ENTRIES):
             pod, seen = request(lab, "server1", ADDRESSES[entry], protocol)
             assert pod == "here"
             assert seen == BRIDGE, "if it saw itself it would answer itself, past the node"

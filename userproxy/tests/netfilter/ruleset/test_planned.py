@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from msgspec.structs import replace
 
@@ -41,11 +43,7 @@ ASKERS = {
     "host": (Packet(source=HOST, destination=PODS["here"]), "output"),
     "outside": (Packet(source="10.100.0.1", device="eth0", destination=PODS["here"]), "prerouting"),
 }
-WAYS = [
-    (Path.REDIRECT_TO_HOST, Protocol.TCP),
-    (Path.REDIRECT_TO_POD, Protocol.TCP),
-    (Path.REDIRECT_TO_POD, Protocol.UDP),
-]
+WAYS = list(itertools.product(Path, (Protocol.TCP, Protocol.UDP)))
 
 
 def planned(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from userproxy.model.address import Address
 
 _PATIENCE_SECONDS = 15.0
-_LAST_SECONDS = 1.0
+_LAST_SECONDS = 5.0
 
 
 class Steady:

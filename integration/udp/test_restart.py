@@ -60,7 +60,7 @@ def test_over_sighup_a_session_keeps_its_pod_and_its_port_and_nothing_is_lost(la
         sent = sum(each.sent for each in clients)
         lost = sum(len(each.lost) for each in clients)
         print(f"SIGHUP three times: {sent} datagrams of {len(clients)} clients, {lost} lost")
-        assert lost == 0
+        assert lost == 0, [(each.name, each.sent, each.lost, each.refused) for each in clients]
         assert [len(peers(each)) for each in clients] == [1] * 8
         assert len(rows) == 8
         assert all(row["bytes_up"] > 100 and row["age_seconds"] > 1.0 for row in rows), "their figures go on"

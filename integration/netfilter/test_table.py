@@ -79,6 +79,7 @@ STATE = NodeState(
     guards=dict.fromkeys(GUARDS),
     cluster_ips={VIP.ip: None, "10.3.0.2": None},
     ranges={frontend(3): ("10.0.0.0/14", "192.0.2.0/24"), TCP: ("0.0.0.0/0",)},
+    pods={SERVER1.ip: None, SERVER2.ip: None, "10.0.3.99": None},
     perimeter=Perimeter(uplinks=("eth0", "wlan0"), inside=("10.0.0.0/14", "10.4.0.0/16"), closed=False),
 )
 EVERYTHING = CaptureChange(
@@ -86,6 +87,7 @@ EVERYTHING = CaptureChange(
     guard=GUARDS,
     claim=frozenset(STATE.cluster_ips),
     ranges=dict(STATE.ranges),
+    watch=frozenset(STATE.pods),
     perimeter=STATE.perimeter,
 )
 
@@ -218,6 +220,7 @@ def test_a_change_of_everything_is_one_transaction(node: Node, nftables: Nftable
             unguard=GUARDS,
             disclaim=frozenset(STATE.cluster_ips),
             ranges=dict.fromkeys(STATE.ranges, ()),
+            unwatch=frozenset(STATE.pods),
             perimeter=Perimeter(),
         )
     )

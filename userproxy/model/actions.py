@@ -21,6 +21,8 @@ class CaptureChange(msgspec.Struct, frozen=True):
         disclaim: cluster IPs that are no longer ours. Disjoint from `claim`.
         ranges: frontends and the networks, in CIDR notation, whose clients alone may reach them; no networks:
             anybody may.
+        watch: pods whose segments are to be dropped if conntrack calls them invalid.
+        unwatch: pods that are none of ours. Disjoint from `watch`.
         perimeter: where the outside begins, if that is new.
     """
 
@@ -31,6 +33,8 @@ class CaptureChange(msgspec.Struct, frozen=True):
     claim: frozenset[str] = frozenset()
     disclaim: frozenset[str] = frozenset()
     ranges: dict[Frontend, tuple[str, ...]] = {}
+    watch: frozenset[str] = frozenset()
+    unwatch: frozenset[str] = frozenset()
     perimeter: Perimeter | None = None
 
     def __bool__(self) -> bool:

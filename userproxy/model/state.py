@@ -139,6 +139,8 @@ class NodeState(msgspec.Struct, frozen=True):
         cluster_ips: those of Services that are ours, a set likewise: a port of theirs that is not captured is
             refused.
         ranges: by frontend in `captures`: the networks, in CIDR notation, whose clients alone may reach it.
+        pods: IPs of all pods to which the kernel sends, or may have sent, connections, those included that
+            get no new ones; a set likewise.
         perimeter: of this node.
         pools: by frontend in `captures`: the pool that it leads to.
         frontends: by pool, those frontends.
@@ -151,6 +153,7 @@ class NodeState(msgspec.Struct, frozen=True):
     checked: Mapping[PoolName, Pool] = {}
     cluster_ips: Mapping[str, None] = {}
     ranges: Mapping[Frontend, tuple[str, ...]] = {}
+    pods: Mapping[str, None] = {}
     perimeter: Perimeter = Perimeter()
     pools: Mapping[Frontend, PoolName] = {}
     frontends: Mapping[PoolName, tuple[Frontend, ...]] = {}

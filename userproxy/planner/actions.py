@@ -39,6 +39,7 @@ def actions_for(wanted: NodeState, actual: NodeState) -> Actions:
     put, removed = _difference(wanted.captures, actual.captures)
     guard, unguard = _difference(wanted.guards, actual.guards)
     claim, disclaim = _difference(wanted.cluster_ips, actual.cluster_ips)
+    watch, unwatch = _difference(wanted.pods, actual.pods)
     ranges, unranged = _difference(wanted.ranges, actual.ranges)
     return Actions(
         serve=tuple(serves.values()),
@@ -50,6 +51,8 @@ def actions_for(wanted: NodeState, actual: NodeState) -> Actions:
             claim=frozenset(claim),
             disclaim=frozenset(disclaim),
             ranges=ranges | dict.fromkeys(unranged, ()),
+            watch=frozenset(watch),
+            unwatch=frozenset(unwatch),
             perimeter=wanted.perimeter if wanted.perimeter != actual.perimeter else None,
         ),
         forget=_outdated(wanted.flows, actual.flows)

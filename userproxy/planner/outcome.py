@@ -70,6 +70,7 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
         checked: by pool, the pods that netfilter sends its packets to, if they are to be checked.
         cluster_ips: that it has.
         ranges: by frontend, the networks whose clients alone may reach it.
+        pods: IPs of those to which the kernel sends its connections, or has sent some that go on.
     """
 
     name: ServicePortName
@@ -82,6 +83,7 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
     checked: dict[PoolName, Pool] = {}
     cluster_ips: tuple[str, ...] = ()
     ranges: dict[Frontend, tuple[str, ...]] = {}
+    pods: tuple[str, ...] = ()
 
 
 def target_of(choice: Choice, target: Target, otherwise: Target | None = None) -> Target:

@@ -55,6 +55,7 @@ class Planner:
         self._ports: dict[PoolName, int] = {}  # of `_made`, those that have one
         self._problems_of: dict[ServicePortName, tuple[Problem, ...]] = {}  # likewise, where there are any
         self._cluster_ips: Counter[str] = Counter()  # likewise, of how many Service ports
+        self._pods: Counter[str] = Counter()  # likewise
         self._claims = 0  # on frontends, in all of `_made`
         self._seen: Snapshot | None = None  # None while all must be looked at
         self._wanted = NodeState()
@@ -98,7 +99,8 @@ class Planner:
     def _forget_all(self, context: PlanContext) -> None:
         self._context = context
         self._made, self._ports, self._problems_of = {}, {}, {}
-        self._cluster_ips, self._claims, self._seen = Counter(), 0, None
+        self._cluster_ips, self._pods = Counter(), Counter()
+        self._claims, self._seen = 0, None
         self._wanted = NodeState(perimeter=context.perimeter)
 
     def _keep(self, new: dict[ServicePortName, _Made]) -> None:
@@ -177,21 +179,39 @@ class Planner:
             outcomes = without_conflicts([self._made[name].outcome for name in snapshot.services])
             wanted = _replaced(NodeState(perimeter=wanted.perimeter), [], outcomes)
             problems = [outcome.problems for outcome in outcomes]
-        cluster_ips = self._count_cluster_ips(old, new)
-        self._wanted = msgspec.structs.replace(wanted, cluster_ips=cluster_ips)
+        self._wanted = msgspec.structs.replace(
+            wanted,
+            cluster_ips=_recounted(
+                self._cluster_ips,
+                self._wanted.cluster_ips,
+                [outcome.cluster_ips for outcome in old],
+                [outcome.cluster_ips for outcome in new],
+            ),
+            pods=_recounted(
+                self._pods,
+                self._wanted.pods,
+                [outcome.pods for outcome in old],
+                [outcome.pods for outcome in new],
+            ),
+        )
         self._problems = tuple(sorted(chain.from_iterable(problems)))
 
-    def _count_cluster_ips(self, old: list[Outcome], new: list[Outcome]) -> Mapping[str, None]:
-        """Several Service ports have the same cluster IP: it is given up with the last of them."""
-        uses = self._cluster_ips
-        before = Counter(chain.from_iterable(outcome.cluster_ips for outcome in old))
-        after = Counter(chain.from_iterable(outcome.cluster_ips for outcome in new))
-        uses.update(after)
-        uses.subtract(before)
-        gone = [ip for ip in before if not uses[ip]]
-        for ip in gone:
-            del uses[ip]
-        return patched(self._wanted.cluster_ips, dict.fromkeys(ip for ip in after if uses[ip]), drop=gone)
+
+def _recounted(
+    uses: Counter[str],
+    wanted: Mapping[str, None],
+    old: Iterable[Iterable[str]],
+    new: Iterable[Iterable[str]],
+) -> Mapping[str, None]:
+    """IPs that several Service ports may have, each given up with the last of these."""
+    before = Counter(chain.from_iterable(old))
+    after = Counter(chain.from_iterable(new))
+    uses.update(after)
+    uses.subtract(before)
+    gone = [ip for ip in before if not uses[ip]]
+    for ip in gone:
+        del uses[ip]
+    return patched(wanted, dict.fromkeys(ip for ip in after if uses[ip]), drop=gone)
 
 
 def _replaced(wanted: NodeState, old: list[Outcome], new: list[Outcome]) -> NodeState:

@@ -32,6 +32,12 @@ def cluster_ip_element(ip: str) -> Element:
     return Element(packing.family.cluster_ips.name, packing.ip(ip))
 
 
+def pod_element(ip: str) -> Element:
+    """That a pod's segments are dropped if conntrack calls them invalid, and that it may reach itself."""
+    packing = packing_of(ip)
+    return Element(packing.family.hairpins.name, packing.ip(ip) * 2)
+
+
 def range_elements(frontend: Frontend, networks: tuple[str, ...]) -> list[Element]:
     """That only clients from these networks reach the frontend, from outside or not; none: anybody.
 
@@ -84,6 +90,16 @@ def cluster_ips_of(elements: Iterable[Element]) -> set[str]:
     return {sets[element.set].unpack_ip(element.key) for element in elements if element.set in sets}
 
 
+def pods_of(elements: Iterable[Element]) -> set[str]:
+    """The pods that are sent connections, or may have been."""
+    sets = {packing.family.hairpins.name: packing for packing in PACKINGS}
+    return {
+        sets[element.set].unpack_ip(element.key[: sets[element.set].family.address.size])
+        for element in elements
+        if element.set in sets
+    }
+
+
 def ranges_of(elements: Iterable[Element]) -> dict[Frontend, tuple[str, ...]]:
     """The networks whose clients alone may reach a frontend, in order; what makes no sense is left out."""
     sets = {packing.family.ranges.name: packing for packing in PACKINGS}
@@ -132,7 +148,7 @@ ACCESS_SETS = {
         spec.name
         for packing in PACKINGS
         for family in (packing.family,)
-        for spec in (family.guarded, family.cluster_ips, family.inside, family.ranges)
+        for spec in (family.guarded, family.cluster_ips, family.inside, family.ranges, family.hairpins)
     ),
 }
 """The names of the sets that say who may reach what."""

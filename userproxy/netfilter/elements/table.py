@@ -14,6 +14,8 @@ from userproxy.netfilter.elements.access import (
     guards_of,
     perimeter_elements,
     perimeter_of,
+    pod_element,
+    pods_of,
     range_elements,
     ranges_of,
 )
@@ -44,6 +46,7 @@ class Elements:
         self.guards = set(begin.guards)
         self.cluster_ips = set(begin.cluster_ips)
         self.ranges = dict(begin.ranges)
+        self.pods = set(begin.pods)
         self.perimeter = begin.perimeter
         self._uses: Counter[Element] = Counter()
         for frontend, target in self.captures.items():
@@ -52,6 +55,7 @@ class Elements:
             self._uses.update(range_elements(frontend, networks))
         self._uses.update(map(guard_element, self.guards))
         self._uses.update(map(cluster_ip_element, self.cluster_ips))
+        self._uses.update(map(pod_element, self.pods))
         self._uses.update(perimeter_elements(self.perimeter))
 
     def __iter__(self) -> Iterator[Element]:
@@ -65,6 +69,7 @@ class Elements:
             guards=dict.fromkeys(self.guards),
             cluster_ips=dict.fromkeys(self.cluster_ips),
             ranges=dict(self.ranges),
+            pods=dict.fromkeys(self.pods),
             perimeter=self.perimeter,
         )
 
@@ -93,6 +98,8 @@ class Elements:
         self.guards |= change.guard
         self.cluster_ips -= change.disclaim
         self.cluster_ips |= change.claim
+        self.pods -= change.unwatch
+        self.pods |= change.watch
         for frontend, networks in change.ranges.items():
             self.ranges.pop(frontend, None)
             if networks:
@@ -113,6 +120,8 @@ class Elements:
         delta.update(map(guard_element, change.guard - self.guards))
         delta.subtract(map(cluster_ip_element, change.disclaim & self.cluster_ips))
         delta.update(map(cluster_ip_element, change.claim - self.cluster_ips))
+        delta.subtract(map(pod_element, change.unwatch & self.pods))
+        delta.update(map(pod_element, change.watch - self.pods))
         if change.perimeter is not None:
             delta.subtract(perimeter_elements(self.perimeter))
             delta.update(perimeter_elements(change.perimeter))
@@ -127,6 +136,7 @@ def state_of(elements: Collection[Element]) -> NodeState:
         guards=dict.fromkeys(guards_of(others)),
         cluster_ips=dict.fromkeys(cluster_ips_of(others)),
         ranges=ranges_of(others),
+        pods=dict.fromkeys(pods_of(others)),
         perimeter=perimeter_of(others),
     )
 

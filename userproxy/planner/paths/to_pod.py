@@ -79,6 +79,7 @@ def outcome_of(traffic: Traffic) -> Outcome:
         checked={} if is_udp else _checked(service, choices),
         cluster_ips=cluster_ips_of(service),
         ranges=ranges_of(traffic, entries),
+        pods=tuple(endpoint.address.ip for endpoint in traffic.same_family),
     )
 
 

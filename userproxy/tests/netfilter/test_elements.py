@@ -142,6 +142,7 @@ STATE = NodeState(
     guards=dict.fromkeys(GUARDS),
     cluster_ips={FRONTEND.address.ip: None, OTHER.address.ip: None},
     ranges={FRONTEND: ("10.0.0.0/14", "192.0.2.7/32"), OTHER: ("0.0.0.0/0",)},
+    pods={ONE.ip: None, TWO.ip: None, "10.0.1.99": None},
     perimeter=Perimeter(uplinks=("eth0", "eth1"), inside=("10.0.0.0/14", "10.4.0.0/16"), closed=False),
 )
 CHANGES = {
@@ -152,6 +153,7 @@ CHANGES = {
     "a cluster IP comes and one goes": CaptureChange(
         claim=frozenset({"10.3.0.1"}), disclaim=frozenset({OTHER.address.ip})
     ),
+    "a pod comes and one goes": CaptureChange(watch=frozenset({THREE.ip}), unwatch=frozenset({"10.0.1.99"})),
     "other networks": CaptureChange(ranges={FRONTEND: ("10.0.0.0/14", "192.0.2.0/24"), OTHER: ()}),
     "another perimeter": CaptureChange(perimeter=Perimeter(uplinks=("eth1",), inside=("10.0.0.0/8",))),
     "no masquerading": CaptureChange(put={FRONTEND: ToPods((ONE, TWO), affinity=3.0)}),
@@ -174,6 +176,19 @@ def test_a_change_is_what_a_fresh_start_would_hold(change: CaptureChange) -> Non
     assert not set(gone) & set(new)
     assert state_of(set(elements)) == elements.state != STATE
     assert elements.difference(change) == ([], []), "once is enough"
+
+
+def test_a_pod_that_gets_no_new_connections_is_watched_until_it_is_none_of_ours() -> None:
+    elements = Elements(NodeState(captures={FRONTEND: ToPods((ONE, TWO))}, pods={ONE.ip: None, TWO.ip: None}))
+    for change, went in (
+        (CaptureChange(put={FRONTEND: ToPods((ONE,))}), ["pods4", "sizes4"]),
+        (CaptureChange(put={FRONTEND: Refuse()}), ["pods4", "sizes4"]),
+        (CaptureChange(unwatch=frozenset({TWO.ip})), ["hairpins4"]),
+    ):
+        gone, _ = elements.difference(change)
+        assert sorted({element.set for element in gone}) == went
+        elements.apply(change)
+    assert elements.state.pods == {ONE.ip: None}
 
 
 def test_affinity_is_in_whole_seconds() -> None:

@@ -177,3 +177,10 @@ def test_who_loses_an_address_loses_it_for_clients_from_outside_too(path: Path) 
     assert not any((lost.captures, lost.pools, lost.ranges))
     (conflict,) = (problem for problem in lost.problems if problem.reason == "PortConflict")
     assert conflict.message.startswith(f"{clash}/TCP belongs to default/web")
+
+
+def test_pods_are_watched_as_long_as_they_may_have_connections_that_the_kernel_carries() -> None:
+    unready = msgspec.structs.replace(REMOTE_POD, ready=False, serving=False)
+    made = outcome(service(Path.REDIRECT_TO_POD, CLUSTER, LOCAL), LOCAL_POD, unready)
+    assert made.pods == (NEAR.ip, FAR.ip)
+    assert outcome(service(Path.REDIRECT_TO_HOST, CLUSTER, LOCAL), LOCAL_POD).pods == (), "we are the client"

@@ -128,8 +128,7 @@ def start(name: str, argv: list[str], *, log: Path, environment: Mapping[str, st
     Raises:
         LabError: it could not be started.
     """
-    # PR_SET_PDEATHSIG survives the exec of `ip` and of the program, since neither is set-uid.
-    whole = ["setpriv", "--pdeathsig", "KILL", *argv] if tied else argv
+    whole = [*tied_to(os.getpid()), *argv] if tied else argv
     try:
         with log.open("a") as output:
             popen = subprocess.Popen(  # noqa: S603 our own argv
@@ -144,6 +143,15 @@ def start(name: str, argv: list[str], *, log: Path, environment: Mapping[str, st
     except OSError as error:
         raise LabError(f"{name} cannot be started: {error}") from None
     return Process(name, popen, log)
+
+
+def tied_to(parent: int) -> list[str]:
+    """What runs a program that the kernel kills when `parent` ends, and does not even begin it after that.
+
+    PR_SET_PDEATHSIG survives the exec of `ip` and of the program, since neither is set-uid. It comes too late
+    where the parent has ended before: only then is the process somebody else's child.
+    """
+    return ["setpriv", "--pdeathsig", "KILL", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(parent)]
 
 
 def running_in(namespaces: Iterable[str]) -> list[int]:

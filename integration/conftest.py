@@ -61,7 +61,7 @@ def lab_name() -> str:
 def able() -> None:
     """That this machine can carry a lab; else the test is skipped, with what is missing."""
     try:
-        network.preflight(["curl"])
+        network.preflight(["curl", "nsd"])
     except LabError as error:
         pytest.skip(str(error))
 

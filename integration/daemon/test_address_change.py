@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OLD, NEW = HOST1.ip, "10.100.0.5"
 FOLLOWING = ("--host-ip", "", "--drain-seconds", "1")
-SERVICE, NAME = SERVER_SERVICE.frontend, SERVER_SERVICE.name.service
+SERVICE, NAME = SERVER_SERVICE.frontend, SERVER_SERVICE.name
 LONG = "10.3.241.70"
 OTHERS_ROUTE = f"198.51.100.0/24 via {REFERENCE.gateway_ip} table 77"
 PATIENCE_SECONDS = 15.0

@@ -40,7 +40,7 @@ def test_the_next_daemon_serves_within_two_seconds_by_the_same_rules(lab: Lab) -
 def test_what_was_deleted_meanwhile_is_removed_by_the_next_daemon(lab: Lab) -> None:
     lab.start_daemon("host1")
     crash(lab)
-    name = f"{SERVER_SERVICE.name.service}.yaml"
+    name = f"{SERVER_SERVICE.name}.yaml"
     lab.remove_manifest(name)
     lab.start_daemon("host1")
     wait_until("its rules are gone", lambda: SERVER_SERVICE.frontend.ip not in rules(lab), 5.0)

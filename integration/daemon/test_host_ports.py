@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
 
 BACKEND = Address(SERVER1.ip, 8080)
-LAB_S_OWN = SERVER_SERVICE.name.service
+LAB_S_OWN = SERVER_SERVICE.name
 
 
 def test_a_host_port_survives_updates_deletion_and_restarts(lab: Lab) -> None:

@@ -48,7 +48,7 @@ def states(lab: Lab, name: str) -> dict[str, str]:
 def server(lab: Lab, member: str, port: int) -> Iterator[Address]:
     """A web server more in a pod, for the time of the block."""
     name = f"{member}-{port}"
-    argv = (sys.executable, "-m", "userproxy.lab.webserver", name, str(port))
+    argv = (sys.executable, "-m", "userproxy.lab.pods.webserver", name, str(port))
     with running(lab, name, member, port, *argv):
         yield Address(next(pod.ip for pod in lab.deployment.pods if pod.name == member), port)
 

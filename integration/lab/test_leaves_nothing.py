@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,13 @@ from userproxy.lab import network, processes
 from userproxy.lab.deployment import BASE_DIRECTORY, Lab
 from userproxy.lab.evidence import Machine
 from userproxy.lab.network import LabError
+from userproxy.lab.topology import REFERENCE_WITH_DNS
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+SERVERS = 4
+"""Two web servers and two name servers, each of which may be several processes."""
 
 USERPROXY = str(Path(sys.executable).with_name("userproxy"))
 
@@ -25,7 +30,7 @@ USERPROXY = str(Path(sys.executable).with_name("userproxy"))
 @pytest.fixture
 def lab(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is a condition
     """A lab that is down; each test brings it up in its own way."""
-    made = Lab(f"{lab_name}-end", daemons=False)
+    made = Lab(f"{lab_name}-end", daemons=False, deployment=REFERENCE_WITH_DNS)
     yield made
     made.down()
 
@@ -42,7 +47,7 @@ def assert_nothing_is_left(machine: Machine) -> None:
 def test_down_leaves_no_namespace_process_or_file(lab: Lab) -> None:
     machine = Machine(lab)
     lab.up()
-    assert machine.note_processes() == 2
+    assert machine.note_processes() >= SERVERS
     assert network.existing(lab.namespaces) == list(lab.namespaces)
     lab.down()
     assert_nothing_is_left(machine)
@@ -64,7 +69,7 @@ def test_an_error_in_the_middle_takes_the_lab_down(lab: Lab) -> None:
 def test_up_leaves_it_running_and_down_ends_it_also_twice(lab: Lab) -> None:
     machine = Machine(lab)
     assert userproxy_lab(lab, "up", "--no-daemons").returncode == 0
-    assert machine.note_processes() == 2
+    assert machine.note_processes() >= SERVERS
     said = userproxy_lab(lab, "exec", "client", "--", "curl", "-sS", "http://10.0.2.2:8080/")
     assert said.stdout.startswith("server2 answers 10.0.1.3:")
     assert userproxy_lab(lab, "exec", "host1", "--", "sh", "-c", "exit 7").returncode == 7
@@ -73,6 +78,23 @@ def test_up_leaves_it_running_and_down_ends_it_also_twice(lab: Lab) -> None:
     assert userproxy_lab(lab, "down").returncode == 0
     assert userproxy_lab(lab, "down").returncode == 0
     assert_nothing_is_left(machine)
+
+
+def test_the_machine_s_own_resolver_and_mounts_stay_as_they_are(lab: Lab) -> None:
+    before = Path("/etc/resolv.conf").read_text()
+    with lab:
+        assert str(lab.directory) in lab.exec("client", "cat", "/proc/self/mountinfo").stdout
+        assert str(lab.directory) not in Path("/proc/self/mountinfo").read_text()
+        assert Path("/etc/resolv.conf").read_text() == before
+    assert Path("/etc/resolv.conf").read_text() == before
+
+
+def test_a_program_that_cannot_have_the_pod_s_own_etc_does_not_run(lab: Lab) -> None:
+    """Else it would ask the machine's own resolver for the names of the lab."""
+    with lab:
+        shutil.rmtree(lab.directory / "etc")
+        asked = lab.exec("client", "echo", "it ran", check=False)
+        assert (asked.returncode != 0, asked.stdout) == (True, "")
 
 
 def test_a_process_that_ignores_sigterm_is_ended_all_the_same(lab: Lab) -> None:
@@ -114,10 +136,11 @@ def test_an_interrupt_in_the_middle_of_run_leaves_the_machine_as_it_was(
     assert_nothing_is_left(machine)
 
 
-def test_what_a_killed_run_leaves_is_cleaned_by_down(lab: Lab) -> None:
+@pytest.mark.parametrize("so_far", range(1, SERVERS + 1))
+def test_what_a_killed_run_leaves_is_cleaned_by_down(lab: Lab, so_far: int) -> None:
     machine = Machine(lab)
     run = start_story(lab)
-    processes.wait_until("something runs in it", lambda: machine.note_processes() >= 2, 10.0)
+    processes.wait_until("something runs in it", lambda: machine.note_processes() >= so_far, 10.0)
     run.kill()
     run.communicate(timeout=30)
     processes.wait_until("its processes died with it", lambda: not processes.running_in(lab.namespaces), 5.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -12,6 +13,8 @@ import click
 from userproxy.lab.deployment import DEFAULT_NAME, Lab
 from userproxy.lab.network import LabError, preflight
 from userproxy.lab.processes import Interrupted, interruptible
+from userproxy.lab.topology import REFERENCE_WITH_DNS
+from userproxy.model.service import Path as Mode
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,11 +27,18 @@ NAME_OPTION = click.option(
     show_envvar=True,
     help="Which lab: labs of different names live side by side.",
 )
+MODE_OPTION = click.option(
+    "--mode",
+    default=Mode.REDIRECT_TO_HOST.value,
+    type=click.Choice([each.value for each in Mode]),
+    show_default=True,
+    help="How the bytes of its Services travel: relayed by userproxy, or by the kernel alone.",
+)
 
 
 @click.group()
 def lab() -> None:
-    """The reference deployment in network namespaces: two hosts, three pods, one Service.
+    """The reference deployment in network namespaces: two hosts, their pods, a Service, cluster DNS.
 
     Nothing outside these namespaces is changed. Needs root.
     """
@@ -36,22 +46,24 @@ def lab() -> None:
 
 @lab.command()
 @NAME_OPTION
-def run(name: str) -> None:
+@MODE_OPTION
+def run(name: str, mode: str) -> None:
     """Show what userproxy does to one request, hop by hop, and leave the machine as it was."""
-    from userproxy.lab.story import tell  # noqa: PLC0415 - brings rich and pyroute2, which are slow to import
+    from userproxy.lab.story.story import tell  # noqa: PLC0415 - brings rich and pyroute2, which are slow to import
 
     with _told_in_one_line(), interruptible():
-        held = tell(name)
+        held = tell(name, Mode(mode))
     if not held:
         raise click.ClickException("not everything that was shown is so: see the lines marked with a cross")
 
 
 @lab.command()
 @NAME_OPTION
+@MODE_OPTION
 @click.option("--no-daemons", is_flag=True, help="Only the pods and the network; start userproxy yourself.")
-def up(name: str, no_daemons: bool) -> None:
+def up(name: str, mode: str, no_daemons: bool) -> None:
     """Bring the lab up, leave it running, and tell how to use it."""
-    made = Lab(name, daemons=not no_daemons, tied=False)
+    made = _lab(name, daemons=not no_daemons, tied=False, mode=Mode(mode))
     with _told_in_one_line(), interruptible():
         made.up()
     option = "" if name == DEFAULT_NAME else f" --name {name}"
@@ -60,7 +72,7 @@ def up(name: str, no_daemons: bool) -> None:
     host = made.deployment.host_of(client)
     click.echo(
         f"Lab {name} is up: {', '.join(made.deployment.members)}. What it keeps is in {made.directory}.\n\n"
-        f"  userproxy lab exec{option} {client.name} -- curl -s http://{service.frontend}/\n"
+        f"  userproxy lab exec{option} {client.name} -- curl -s http://{service.name}\n"
         f"  userproxy lab exec{option} {host.name} -- userproxy connections\n"
         f"  export USERPROXY_ADMIN_SOCKET={made.admin_socket(host.name)}; userproxy services\n"
         f"  userproxy lab down{option}"
@@ -72,7 +84,7 @@ def up(name: str, no_daemons: bool) -> None:
 def down(name: str) -> None:
     """Take the lab down, also one that crashed or was half made. Does nothing if there is none."""
     with _told_in_one_line():
-        found = Lab(name)
+        found = _lab(name)
         if found.directory.exists():
             preflight()
         found.down()
@@ -83,13 +95,14 @@ def down(name: str) -> None:
 @click.argument("member", metavar="NODE")
 @click.argument("command", metavar="CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(name: str, member: str, command: tuple[str, ...]) -> NoReturn:
-    """Run CMD in the namespace of NODE: client, server1, server2, host1, host2 or gateway.
+    """Run CMD in the namespace of NODE: a pod, a host or the gateway.
 
-    Its exit code becomes ours. On a host, USERPROXY_ADMIN_SOCKET names the daemon there:
+    Pods are client, server1, server2, dns1 and dns2; they know the Services by their names. Hosts are host1
+    and host2. The exit code of CMD becomes ours. On a host, USERPROXY_ADMIN_SOCKET names the daemon there:
     `userproxy lab exec host1 -- userproxy connections`.
     """
     with _told_in_one_line():
-        found = Lab(name)
+        found = _lab(name)
         argv = found.command(member, *(command[1:] if command[0] == "--" else command))
         if found.directory.exists():
             preflight()  # or a lab that others may not look into would pass for one that is not up
@@ -97,6 +110,9 @@ def exec_(name: str, member: str, command: tuple[str, ...]) -> NoReturn:
             raise LabError(f"lab {name} is not up: `userproxy lab up` brings it up")
     sys.stdout.flush()
     os.execvpe(argv[0], argv, found.environment(member))  # noqa: S606 - it becomes the command, signals and all
+
+
+_lab = partial(Lab, deployment=REFERENCE_WITH_DNS)
 
 
 @contextlib.contextmanager

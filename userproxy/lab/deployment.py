@@ -4,6 +4,7 @@
 /run/userproxy/lab/NAME/
     owner           who brought it up: pid and start time, or `detached`
     manifests/      the Services, which the daemons watch
+    dns/, etc/      what the pods need (`userproxy.lab.pods.content`)
     host1.sock      the admin socket of the daemon on host1
     state/host1/    what that daemon keeps over restarts
     logs/NAME.log   stdout and stderr of each process
@@ -25,8 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from userproxy.lab import network, processes
+from userproxy.lab.claim import Claim
 from userproxy.lab.network import LabError
+from userproxy.lab.pods import content
 from userproxy.lab.topology import REFERENCE, Deployment, manifest_name, manifests
+from userproxy.model.service import Path as Mode
 from userproxy.ops.client import AdminClient, AdminError
 
 if TYPE_CHECKING:
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from userproxy.lab.processes import Process
+    from userproxy.lab.topology import Pod
 
 DEFAULT_NAME = "userproxy"
 BASE_DIRECTORY = Path("/run/userproxy/lab")
@@ -46,7 +51,6 @@ START_SECONDS = 15.0
 """How long a process of the lab may take until it serves, on a machine that has other things to do."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-_DETACHED = "detached"
 
 
 class Lab:
@@ -61,6 +65,7 @@ class Lab:
     Attributes:
         name: its namespaces are called `NAME-MEMBER`.
         deployment: what it consists of.
+        mode: how the daemons' Services travel that choose no path.
         directory: everything that belongs to it.
     """
 
@@ -71,6 +76,7 @@ class Lab:
         daemons: bool = True,
         tied: bool = True,
         deployment: Deployment = REFERENCE,
+        mode: Mode = Mode.REDIRECT_TO_HOST,
     ) -> None:
         """Describe a lab; `up` (or entering the context) makes it.
 
@@ -79,6 +85,7 @@ class Lab:
             daemons: whether `up` starts a daemon on each host.
             tied: its processes die with the thread that brings it up. Otherwise they go on until `down`.
             deployment: what to build.
+            mode: of its daemons.
 
         Raises:
             LabError: the name cannot be one.
@@ -87,10 +94,12 @@ class Lab:
             raise LabError(f"{name!r} cannot name a lab: lower-case letters, digits and dashes, at most 40")
         self.name = name
         self.deployment = deployment
+        self.mode = mode
         self.directory = BASE_DIRECTORY / name
         self._daemons = daemons
         self._tied = tied
         self._processes: dict[str, Process] = {}
+        self._claim = Claim(self.directory, self.namespaces)
 
     def __enter__(self) -> Self:
         self.up()
@@ -148,8 +157,13 @@ class Lab:
             LabError: the machine cannot carry a lab, one of this name is up, or something did not come up;
                 in the last case everything has been taken down again.
         """
-        network.preflight()
-        self._claim()
+        content.preflight(self.deployment)
+        if self._claim.holds():
+            raise LabError(
+                f"lab {self.name} is up already: `userproxy lab down --name {self.name}`, or another --name"
+            )
+        self.down()
+        self._claim.take()
         try:
             self._build()
         except BaseException:
@@ -175,11 +189,12 @@ class Lab:
 
     def is_up(self) -> bool:
         """Whether every namespace exists, and not only partly or as the remains of a crash."""
-        return self._owner_lives() and len(network.existing(self.namespaces)) == len(self.namespaces)
+        return self._claim.holds() and len(network.existing(self.namespaces)) == len(self.namespaces)
 
     def command(self, member: str, *argv: str) -> list[str]:
-        """The argument vector that runs a program in a member's namespace."""
-        return ["ip", "netns", "exec", self.namespace(member), *argv]
+        """The argument vector that runs a program in a member's namespace, in a pod with its own /etc."""
+        inside = content.command(self.deployment, member, self.directory, *argv)
+        return ["ip", "netns", "exec", self.namespace(member), *inside]
 
     def environment(self, member: str) -> dict[str, str]:
         """Of what runs in a member: ours, `userproxy` on PATH, and on a host the socket of its daemon."""
@@ -263,7 +278,7 @@ class Lab:
             *(source or ("--manifests", str(self.manifests))),
             *("--node-name", here.name, "--host-ip", here.ip),
             *("--admin-socket", str(self.admin_socket(host)), "--state-dir", str(self.state(host))),
-            *("--port-range", PORT_RANGE),
+            *("--mode", self.mode.value, "--port-range", PORT_RANGE),
             *("--orphan-seconds", ORPHAN_SECONDS),
             *extra,
         )
@@ -290,9 +305,10 @@ class Lab:
         """
         daemon = self.daemon(host)
         due = {
-            str(service.name)
+            str(name)
             for service in self.deployment.services
             if (self.manifests / manifest_name(service)).exists()
+            for name in service.port_names
         }
 
         def serves() -> bool:
@@ -334,54 +350,41 @@ class Lab:
         """Take a file from the manifests."""
         (self.manifests / name).unlink()
 
-    def _claim(self) -> None:
-        """Make the lab's directory ours, after removing what a lab that is no more has left."""
-        if self._owner_lives():
-            raise LabError(
-                f"lab {self.name} is up already: `userproxy lab down --name {self.name}`, or another --name"
-            )
-        self.down()
-        BASE_DIRECTORY.mkdir(parents=True, exist_ok=True)
-        try:
-            self.directory.mkdir()
-        except FileExistsError:
-            raise LabError(f"lab {self.name} is just being brought up by somebody else") from None
-        self._owner.write_text(f"{os.getpid()} {processes.started_at(os.getpid())}")
+    def start_server(self, pod: Pod) -> Process:
+        """Start the server of a pod, under the pod's name.
+
+        Raises:
+            LabError: it runs already, or it cannot be started.
+        """
+        return self.start(pod.name, pod.name, *content.server(pod, self.directory))
+
+    def wait_for_server(self, pod: Pod) -> None:
+        """Wait until the server of a pod listens.
+
+        Raises:
+            LabError: it ended, or does not listen after 15 seconds.
+        """
+        listens = partial(self._processes[pod.name].listens, pod.address.port)
+        processes.wait_until(f"{pod.name} serves", listens, START_SECONDS)
 
     def _build(self) -> None:
         for each in (self.manifests, self.logs, self.directory / "pids", self.directory / "state"):
             each.mkdir()
         for name, text in manifests(self.deployment).items():
             self.write_manifest(name, text)
+        content.write(self.deployment, self.directory)
         network.create(self.deployment, self.namespace)
         servers = [pod for pod in self.deployment.pods if pod.port is not None]
         for pod in servers:
-            argv = (sys.executable, "-m", "userproxy.lab.webserver", pod.name, str(pod.address.port))
-            self.start(pod.name, pod.name, *argv)
+            self.start_server(pod)
         if self._daemons:
             for host in self.deployment.hosts:
                 self.start_daemon(host.name, wait=False)
             for host in self.deployment.hosts:
                 self.wait_for_daemon(host.name)
         for pod in servers:
-            listens = partial(self._processes[pod.name].listens, pod.address.port)
-            processes.wait_until(f"{pod.name} serves", listens, START_SECONDS)
+            self.wait_for_server(pod)
         links_carry = partial(network.carries, self.namespaces)
         processes.wait_until(f"the links of lab {self.name} carry", links_carry, START_SECONDS)
         if not self._tied:
-            self._owner.write_text(_DETACHED)
-
-    @property
-    def _owner(self) -> Path:
-        return self.directory / "owner"
-
-    def _owner_lives(self) -> bool:
-        """Whether somebody still answers for the lab: a process that lives, or its own processes."""
-        try:
-            owner = self._owner.read_text()
-        except OSError:
-            return False
-        if owner == _DETACHED:
-            return bool(processes.running_in(self.namespaces))
-        pid, _, start = owner.partition(" ")
-        return str(processes.started_at(int(pid))) == start
+            self._claim.leave()

@@ -13,6 +13,7 @@ from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
 
 from userproxy.lab import network, processes
 from userproxy.model.address import Address
+from userproxy.model.service import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
 
 
+_PROTOCOLS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
+
+
 class Translation(msgspec.Struct, frozen=True):
-    """A TCP connection in conntrack whose destination netfilter has rewritten.
+    """A connection in conntrack, or a UDP flow, whose destination netfilter has rewritten.
 
     Attributes:
         client: who opened it.
@@ -34,9 +38,12 @@ class Translation(msgspec.Struct, frozen=True):
     actual: Address
 
 
-def translations(namespace: str, client: str, frontend: Address) -> list[Translation]:
+def translations(
+    namespace: str, client: str, frontend: Address, protocol: Protocol = Protocol.TCP
+) -> list[Translation]:
     """The connections from a client's IP to a frontend, out of the conntrack table of a namespace."""
-    wanted = NFCTAttrTuple(saddr=client, daddr=frontend.ip, proto=socket.IPPROTO_TCP, dport=frontend.port)
+    proto = _PROTOCOLS[protocol]
+    wanted = NFCTAttrTuple(saddr=client, daddr=frontend.ip, proto=proto, dport=frontend.port)
 
     def dump() -> list[Translation]:
         netns.setns(namespace, flags=0)

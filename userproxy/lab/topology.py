@@ -11,11 +11,14 @@
                             10.0.1.0/24 via host1
                             10.0.2.0/24 via host2
 ```
+
+With cluster DNS there is one more pod on each host: dns1 10.0.1.4 and dns2 10.0.2.4.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from typing import Literal
 
 import msgspec
 
@@ -31,12 +34,14 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: also the plain name of its namespace.
         ip: in its host's pod network.
-        port: that its HTTP server listens on; None for a pod that only asks.
+        port: that its server listens on; None for a pod that only asks.
+        serves: what its server speaks.
     """
 
     name: str
     ip: str
     port: int | None = None
+    serves: Literal["http", "dns"] = "http"
 
     @property
     def address(self) -> Address:
@@ -72,11 +77,34 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """A Service with one TCP port, and the pods behind it."""
+    """A Service, and the pods behind it.
 
-    name: ServicePortName
-    frontend: Address
+    Attributes:
+        namespace: in Kubernetes.
+        name: in that namespace.
+        ip: its cluster IP.
+        ports: at least one, each with the port behind it in the pods.
+        backends: its pods.
+    """
+
+    namespace: str = objects.NAMESPACE
+    name: str
+    ip: str
+    ports: tuple[Port, ...]
     backends: tuple[Pod, ...]
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def port_names(self) -> tuple[ServicePortName, ...]:
+        """How the daemons call it, port by port."""
+        return tuple(ServicePortName(self.namespace, self.name, port.name) for port in self.ports)
+
+    @property
+    def frontend(self) -> Address:
+        """Its cluster IP with the first of its ports."""
+        return Address(self.ip, self.ports[0].port)
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +130,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     def pods(self) -> tuple[Pod, ...]:
         """Every pod, host by host."""
         return tuple(pod for host in self.hosts for pod in host.pods)
+
+    @property
+    def dns(self) -> Service | None:
+        """The Service that its pods ask for names, if it has one."""
+        return next((each for each in self.services if each.backends[0].serves == "dns"), None)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -130,9 +163,7 @@ CLIENT = Pod(name="client", ip="10.0.1.3")
 HOST1 = Host(name="host1", ip="10.100.0.2", pod_network="10.0.1.0/24", pods=(SERVER1, CLIENT))
 HOST2 = Host(name="host2", ip="10.100.0.3", pod_network="10.0.2.0/24", pods=(SERVER2,))
 SERVER_SERVICE = Service(
-    name=ServicePortName("default", "server-service"),
-    frontend=Address("10.3.241.152", 80),
-    backends=(SERVER1, SERVER2),
+    name="server-service", ip="10.3.241.152", ports=(Port(80, 8080),), backends=(SERVER1, SERVER2)
 )
 
 REFERENCE = Deployment(
@@ -145,6 +176,26 @@ REFERENCE = Deployment(
 )
 """The reference deployment, as the README tables it."""
 
+DNS1 = Pod(name="dns1", ip="10.0.1.4", port=53, serves="dns")
+DNS2 = Pod(name="dns2", ip="10.0.2.4", port=53, serves="dns")
+KUBE_DNS = Service(
+    namespace="kube-system",
+    name="kube-dns",
+    ip="10.3.240.10",
+    ports=(Port(53, name="dns", protocol="UDP"), Port(53, name="dns-tcp")),
+    backends=(DNS1, DNS2),
+)
+
+REFERENCE_WITH_DNS = msgspec.structs.replace(
+    REFERENCE,
+    hosts=tuple(
+        msgspec.structs.replace(host, pods=(*host.pods, pod))
+        for host, pod in zip(REFERENCE.hosts, KUBE_DNS.backends, strict=True)
+    ),
+    services=(*REFERENCE.services, KUBE_DNS),
+)
+"""The same with cluster DNS, as `userproxy lab` brings it up."""
+
 
 def manifests(deployment: Deployment) -> dict[str, str]:
     """The Kubernetes objects of every Service, as file name -> text (JSON, which is YAML too)."""
@@ -156,22 +207,16 @@ def manifests(deployment: Deployment) -> dict[str, str]:
 
 def manifest_name(service: Service) -> str:
     """The file with a Service's manifest."""
-    return f"{service.name.service}.yaml"
+    return f"{service.name}.yaml"
 
 
 def api_objects(deployment: Deployment, service: Service) -> tuple[objects.Object, objects.Object]:
-    """A Service as the API has it, and the EndpointSlice of its pods.
-
-    Raises:
-        ValueError: its pods listen on different ports.
-    """
-    targets = sorted({pod.address.port for pod in service.backends})
-    if len(targets) != 1:
-        raise ValueError(f"{service.name}: its pods listen on different ports: {targets}")
-    name, ports = service.name.service, [Port(service.frontend.port, targets[0])]
-    metadata: objects.Metadata = {"namespace": service.name.namespace}
+    """A Service as the API has it, and the EndpointSlice of its pods."""
+    metadata: objects.Metadata = {"namespace": service.namespace}
     endpoints = [objects.endpoint(pod.ip, deployment.host_of(pod).name) for pod in service.backends]
     return (
-        objects.service(name, [service.frontend.ip], ports, metadata=metadata),
-        objects.endpoint_slice(f"{name}-pods", name, ports, endpoints, metadata=metadata),
+        objects.service(service.name, [service.ip], service.ports, metadata=metadata),
+        objects.endpoint_slice(
+            f"{service.name}-pods", service.name, service.ports, endpoints, metadata=metadata
+        ),
     )

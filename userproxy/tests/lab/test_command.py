@@ -15,7 +15,8 @@ def test_exec_in_an_unknown_namespace_lists_those_there_are() -> None:
     result = CliRunner().invoke(lab, ["exec", "server3", "--", "true"])
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: 'server3' is not in the lab; there are gateway, host1, host2, server1, client, server2\n"
+        "Error: 'server3' is not in the lab; "
+        "there are gateway, host1, host2, server1, client, dns1, server2, dns2\n"
     )
 
 
@@ -23,6 +24,12 @@ def test_exec_in_a_lab_that_is_not_up_says_how_to_bring_it_up() -> None:
     result = CliRunner().invoke(lab, ["exec", "--name", "never-was", "client", "--", "true"])
     assert result.exit_code == 1
     assert "lab never-was is not up: `userproxy lab up` brings it up" in result.stderr
+
+
+def test_a_mode_that_does_not_exist_is_wrong_usage() -> None:
+    result = CliRunner().invoke(lab, ["up", "--mode", "redirect-to-nowhere"])
+    assert result.exit_code == 2
+    assert "'redirect-to-host', 'redirect-to-pod'" in result.stderr
 
 
 def test_a_name_that_could_leave_its_directory_is_refused() -> None:

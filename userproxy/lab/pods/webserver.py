@@ -1,4 +1,4 @@
-"""The HTTP server in the lab's pods: `python -m userproxy.lab.webserver server1 8080`.
+"""The HTTP server in the lab's pods: `python -m userproxy.lab.pods.webserver server1 8080`.
 
 | request            | answer                                                                       |
 |--------------------|------------------------------------------------------------------------------|

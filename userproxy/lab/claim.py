@@ -1,0 +1,52 @@
+"""Who answers for a lab: a process that lives, or, once it was left running, the lab's own processes."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from userproxy.lab import processes
+from userproxy.lab.network import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_DETACHED = "detached"
+
+
+class Claim:
+    """A lab's directory, which is whose who made it; its file `owner` says who that is."""
+
+    def __init__(self, directory: Path, namespaces: Iterable[str]) -> None:
+        self._directory = directory
+        self._namespaces = tuple(namespaces)
+        self._owner = directory / "owner"
+
+    def take(self) -> None:
+        """Make the directory, for this process.
+
+        Raises:
+            LabError: it exists.
+        """
+        self._directory.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._directory.mkdir()
+        except FileExistsError:
+            raise LabError(f"lab {self._directory.name} is just being brought up by somebody else") from None
+        self._owner.write_text(f"{os.getpid()} {processes.started_at(os.getpid())}")
+
+    def leave(self) -> None:
+        """From now on the lab's processes answer for it."""
+        self._owner.write_text(_DETACHED)
+
+    def holds(self) -> bool:
+        """Whether somebody still answers for the lab."""
+        try:
+            owner = self._owner.read_text()
+        except OSError:
+            return False
+        if owner == _DETACHED:
+            return bool(processes.running_in(self._namespaces))
+        pid, _, start = owner.partition(" ")
+        return str(processes.started_at(int(pid))) == start

@@ -28,7 +28,7 @@ PATHS = ("direct", "redirect-to-host", "haproxy")
 def name() -> Generator[str]:
     """What the names of this test's labs begin with; afterwards the machine is as it was."""
     try:
-        network.preflight(["wrk", "iperf3", "nginx", "nft", "haproxy"])
+        network.preflight(["wrk", "iperf3", "nginx", "nsd", "dnsperf", "nft", "haproxy"])
     except LabError as error:
         pytest.skip(str(error))
     before = network.fingerprint()
@@ -49,7 +49,7 @@ def command(name: str, output: Path, *more: str) -> list[str]:
 
 def test_a_quick_run_ends_with_a_report(name: str, tmp_path: Path) -> None:
     output = tmp_path / "report"
-    chosen = ("--paths", ",".join(PATHS), "--workloads", "r64,t1", "--base", "direct")
+    chosen = ("--paths", ",".join(PATHS), "--workloads", "r64,t1,dns", "--base", "direct")
     done = subprocess.run(
         command(name, output, *chosen), capture_output=True, text=True, check=False, timeout=180
     )
@@ -57,10 +57,11 @@ def test_a_quick_run_ends_with_a_report(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads((output / "report.json").read_text())
     assert [path["name"] for path in report["paths"]] == list(PATHS)
-    assert report["missing"] == []
+    assert [(each["path"], each["reason"]) for each in report["missing"]] == [("haproxy", "it relays no UDP")]
     measured = {(sample["path"], sample["metric"]) for sample in report["samples"]}
     assert {(path, metric) for path in PATHS for metric in ("requests_64", "throughput_1")} <= measured
-    assert ("redirect-to-host", "cpu_user") in measured
+    assert {(path, "queries") for path in ("direct", "redirect-to-host")} <= measured
+    assert {("redirect-to-host", "cpu_user"), ("redirect-to-host", "query_user")} <= measured
     assert ("direct", "cpu_user") not in measured
     assert all(sample["value"] > 0 for sample in report["samples"])
     assert "HAProxy" in (output / "report.md").read_text()

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from userproxy.lab import objects
+from userproxy.lab import objects, topology
 from userproxy.lab.objects import Object, Port, ServiceSpec
+from userproxy.lab.pods import nameserver
 from userproxy.lab.topology import Deployment, Host, Pod
 from userproxy.model.address import Address
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from userproxy.lab.objects import Ingress
 
-HTTP_PORT, BULK_PORT = 8080, 5201
+HTTP_PORT, BULK_PORT, DNS_PORT = 8080, 5201, 53
 SERVICE_NETWORK = "10.3.0.0/16"
 
 # Pods without a port: the lab then starts no web server of its own in them.
@@ -46,7 +47,7 @@ MAX_SERVICES = _CHANGES_FROM - _FILLERS_FROM
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """A Service with one TCP port.
+    """A Service with one port.
 
     Attributes:
         name: in the namespace `default`.
@@ -56,6 +57,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         node_port: 0 for none.
         ingress: IPs of its load balancer.
         spec: what else its spec says.
+        protocol: TCP or UDP.
     """
 
     name: str
@@ -65,11 +67,12 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     node_port: int = 0
     ingress: tuple[str, ...] = ()
     spec: ServiceSpec = {}
+    protocol: str = "TCP"
 
     @property
     def port(self) -> Port:
         """Its one port, as an API object has it."""
-        return Port(self.frontend.port, self.target, node_port=self.node_port)
+        return Port(self.frontend.port, self.target, protocol=self.protocol, node_port=self.node_port)
 
     @property
     def addresses(self) -> list[Address]:
@@ -89,7 +92,28 @@ BULK = Service(
     target=BULK_PORT,
     pods=(SERVER1,),
 )
-MEASURED = (HTTP, BULK)
+DNS = Service(
+    name="bench-dns",
+    frontend=Address("10.3.241.154", DNS_PORT),
+    target=DNS_PORT,
+    pods=(SERVER1, SERVER2),
+    protocol="UDP",
+)
+MEASURED = (HTTP, BULK, DNS)
+
+QUESTION = nameserver.domain(topology.SERVER_SERVICE)
+"""What the name servers are asked."""
+
+
+def named() -> topology.Deployment:
+    """The twin with the one name that is asked for."""
+    return msgspec.structs.replace(TWIN, services=(topology.SERVER_SERVICE,))
+
+
+def name_servers() -> topology.Service:
+    """The Service whose pods know that name, each with its name server."""
+    pods = tuple(msgspec.structs.replace(pod, port=DNS_PORT, serves="dns") for pod in DNS.pods)
+    return topology.Service(name=DNS.name, ip=DNS.frontend.ip, ports=(DNS.port,), backends=pods)
 
 
 def fillers(count: int) -> list[Service]:

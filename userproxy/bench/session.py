@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     """Is told how many steps are done, of how many, and what comes next."""
 
 _FAILURES = (LabError, PathUnavailableError, MeasurementError)
-_PROGRAMS = ("wrk", "iperf3", "nginx", "nft")
+_PROGRAMS = ("wrk", "iperf3", "nginx", "nsd", "dnsperf", "nft")
 _OVER = "the time that was given to the run was over"
 
 

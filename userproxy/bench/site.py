@@ -20,13 +20,25 @@ from typing import TYPE_CHECKING
 
 from pyroute2 import Conntrack, netns
 
-from userproxy.bench.services import BULK_PORT, CLIENT, HOST, HTTP_PORT, SERVER1, SERVER2, TWIN
+from userproxy.bench.services import (
+    BULK_PORT,
+    CLIENT,
+    DNS_PORT,
+    HOST,
+    HTTP_PORT,
+    SERVER1,
+    SERVER2,
+    TWIN,
+    name_servers,
+    named,
+)
 from userproxy.lab.deployment import Lab
 from userproxy.lab.network import LabError
+from userproxy.lab.pods import nameserver
 from userproxy.lab.processes import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from userproxy.lab.processes import Process
     from userproxy.model.address import Address
@@ -216,6 +228,7 @@ class Site:
             config = self.write(f"{pod}.conf", pod_server(str(directory)))
             http = self.lab.start(pod, pod, nginx, "-e", "stderr", "-p", str(directory), "-c", config)
             started.append((http, HTTP_PORT))
+        started += [(process, DNS_PORT) for process in self._name_servers()]
         # Bound to an address, because otherwise it listens on IPv6's wildcard.
         bulk = self.lab.start(
             *("iperf3", SERVER1.name, find_program("iperf3"), "--server"),
@@ -224,6 +237,15 @@ class Site:
         started.append((bulk, BULK_PORT))
         for process, port in started:
             wait_until(f"{process.name} serves", partial(process.listens, port), _START_SECONDS)
+
+    def _name_servers(self) -> Iterator[Process]:
+        directory = self.lab.directory / "dns"
+        directory.mkdir()
+        servers = name_servers()
+        for name, text in nameserver.files(named(), servers, directory).items():
+            (directory / name).write_text(text)
+        for pod in servers.backends:
+            yield self.lab.start(f"{pod.name}-dns", pod.name, *nameserver.argv(pod, directory))
 
 
 class Watch:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from userproxy.bench import usage
-from userproxy.bench.services import BULK, HTTP
+from userproxy.bench.services import BULK, DNS, HTTP
 
 if TYPE_CHECKING:
     from userproxy.bench.services import Service
@@ -28,6 +28,7 @@ class Path(ABC):
         title: as in the report.
         note: what a reader of its figures should know.
         relays: whether a process of its own carries the bytes, and not the kernel alone.
+        datagrams: whether it carries UDP.
         most_held: open connections that it can take at a time, where that is few.
     """
 
@@ -35,6 +36,7 @@ class Path(ABC):
     title: ClassVar[str]
     note: ClassVar[str] = ""
     relays: ClassVar[bool] = False
+    datagrams: ClassVar[bool] = True
     most_held: ClassVar[int | None] = None
 
     def __init__(self, site: Site) -> None:
@@ -50,6 +52,11 @@ class Path(ABC):
     def bulk(self) -> Address:
         """Where the client finds the iperf3 server."""
         return BULK.frontend
+
+    @property
+    def dns(self) -> Address:
+        """Where the client finds the name servers."""
+        return DNS.frontend
 
     def version(self) -> str:
         """Of the program behind it.

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from userproxy.bench.paths.base import Path, ScalablePath, first_line
-from userproxy.bench.services import BULK_PORT, HTTP, HTTP_PORT, MEASURED, SERVER1
+from userproxy.bench.services import BULK_PORT, DNS_PORT, HTTP, HTTP_PORT, MEASURED, SERVER1
 from userproxy.bench.site import find_program
 from userproxy.model.address import Address
 
@@ -35,6 +35,11 @@ class DirectPath(Path):
     def bulk(self) -> Address:
         """The first pod's own iperf3 server."""
         return Address(SERVER1.ip, BULK_PORT)
+
+    @property
+    def dns(self) -> Address:
+        """The first pod's own name server."""
+        return Address(SERVER1.ip, DNS_PORT)
 
     def start(self) -> None:
         """There is nothing to start, only to see that it works."""
@@ -102,13 +107,18 @@ def rules(services: Iterable[Service], *, more: bool = False) -> str:
         ):
             chance = f" -m statistic --mode random --probability {1 / left:.10f}" if left > 1 else ""
             lines.append(f"-A {chain}{chance} -j {end}")
-            lines.append(f"-A {end} -p tcp -m tcp -j DNAT --to-destination {pod.ip}:{service.target}")
+            to = f"DNAT --to-destination {pod.ip}:{service.target}"
+            lines.append(f"-A {end} {_protocol(service)} -j {to}")
     return "\n".join(["*nat", *chains, *lines, "COMMIT", ""])
 
 
 def _to_service(service: Service) -> str:
-    where = f"-d {service.frontend.ip}/32 -p tcp -m tcp --dport {service.frontend.port}"
+    where = f"-d {service.frontend.ip}/32 {_protocol(service)} --dport {service.frontend.port}"
     return f"-A KUBE-SERVICES {where} -j {_chain('SVC', service.name)}"
+
+
+def _protocol(service: Service) -> str:
+    return "-p {0} -m {0}".format(service.protocol.lower())
 
 
 def _chain(kind: str, text: str) -> str:

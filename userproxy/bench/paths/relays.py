@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from userproxy.bench.paths.base import Path, first_line
-from userproxy.bench.services import BULK, HOST, HTTP, MEASURED
+from userproxy.bench.services import BULK, DNS, HOST, HTTP, MEASURED
 from userproxy.bench.site import find_program
 from userproxy.lab.processes import wait_until
 from userproxy.model.address import Address
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from userproxy.bench.services import Service
 
-LISTENERS = {HTTP.name: Address(HOST.ip, 10400), BULK.name: Address(HOST.ip, 10401)}
-"""Where a relay listens for each Service: the host ports that userproxy takes for its first two."""
+LISTENERS = {service.name: Address(HOST.ip, 10400 + index) for index, service in enumerate((HTTP, BULK, DNS))}
+"""Where a relay listens for each Service: the host ports that userproxy takes for its first ones."""
 
 BACKLOG = 16384
 MAX_CONNECTIONS = 7500
@@ -32,13 +32,17 @@ class RelayPath(Path):
 
     def start(self) -> None:
         """Write the rules and the configuration, and start the program."""
-        rules = self.site.write("redirect.nft", redirect(MEASURED))
+        rules = self.site.write("redirect.nft", redirect(self.carried()))
         self.site.lab.exec(HOST.name, find_program("nft"), "-f", rules)
         argv = self.command(find_program(self.program))
         self._process = process = self.site.start(self.name, *argv)
         port = LISTENERS[HTTP.name].port
         wait_until(f"{self.program} serves", lambda: process.listens(port), 15.0)
         self.site.await_services([self.http])
+
+    def carried(self) -> list[Service]:
+        """The measured Services, without those that it cannot carry."""
+        return [service for service in MEASURED if self.datagrams or service.protocol == "TCP"]
 
     @abstractmethod
     def command(self, program: str) -> tuple[str, ...]:
@@ -52,6 +56,7 @@ class HaproxyPath(RelayPath):
     title = "HAProxy"
     note = "mode tcp, option splice-auto, one thread, behind the same rules as userproxy"
     program = "haproxy"
+    datagrams = False
 
     def version(self) -> str:
         """Of HAProxy."""
@@ -59,7 +64,7 @@ class HaproxyPath(RelayPath):
 
     def command(self, program: str) -> tuple[str, ...]:
         """In the foreground."""
-        return program, "-db", "-f", self.site.write("haproxy.cfg", haproxy_config(MEASURED))
+        return program, "-db", "-f", self.site.write("haproxy.cfg", haproxy_config(self.carried()))
 
 
 class NginxPath(RelayPath):
@@ -77,7 +82,7 @@ class NginxPath(RelayPath):
     def command(self, program: str) -> tuple[str, ...]:
         """In the foreground."""
         directory = str(self.site.lab.directory)
-        config = self.site.write("stream.conf", nginx_config(MEASURED, directory))
+        config = self.site.write("stream.conf", nginx_config(self.carried(), directory))
         return program, "-e", "stderr", "-p", directory, "-c", config
 
 
@@ -87,9 +92,9 @@ def redirect(services: Iterable[Service]) -> str:
     The hooks, their priorities and the lookups are those of userproxy's own table, so that a connection to
     any relay passes as many of them.
     """
-    listeners = [(service.frontend, LISTENERS[service.name]) for service in services]
-    captured = ", ".join(f"{at.ip} . tcp . {at.port} : {to.ip} . {to.port}" for at, to in listeners)
-    guarded = ", ".join(f"{to.ip} . tcp . {to.port}" for _, to in listeners)
+    found = [(each.frontend, each.protocol.lower(), LISTENERS[each.name]) for each in services]
+    captured = ", ".join(f"{at.ip} . {how} . {at.port} : {to.ip} . {to.port}" for at, how, to in found)
+    guarded = ", ".join(f"{to.ip} . {how} . {to.port}" for _, how, to in found)
     key = "ip daddr . meta l4proto . th dport"
     return f"""\
 table inet relay
@@ -164,13 +169,20 @@ defaults
 
 
 def nginx_config(services: Iterable[Service], directory: str) -> str:
-    """One `upstream` and one `server` for each Service; `directory` is for its pid file. Pure."""
+    """One `upstream` and one `server` for each Service; `directory` is for its pid file. Pure.
+
+    A client of a UDP Service gets one datagram back for each that it has sent, as with DNS.
+    """
     blocks = []
     for service in services:
         servers = " ".join(f"server {pod.ip}:{service.target};" for pod in service.pods)
         blocks.append(f"    upstream {service.name} {{ {servers} }}\n")
-        listen = f"listen {LISTENERS[service.name]} backlog={BACKLOG};"
-        blocks.append(f"    server {{ {listen} proxy_pass {service.name}; proxy_timeout 1h; }}\n")
+        if service.protocol == "UDP":
+            how, last = "udp", "proxy_responses 1; proxy_timeout 5s;"
+        else:
+            how, last = f"backlog={BACKLOG}", "proxy_timeout 1h;"
+        listen = f"listen {LISTENERS[service.name]} {how};"
+        blocks.append(f"    server {{ {listen} proxy_pass {service.name}; {last} }}\n")
     return f"""\
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 daemon off;

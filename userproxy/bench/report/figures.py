@@ -35,8 +35,10 @@ _GROUPS = (
     ("Requests a second", ("requests_1", "requests_64", "requests_512")),
     ("Latency in ms, 64 connections", ("latency_p50", "latency_p99", "latency_p999")),
     ("New connections a second", ("new_connections",)),
+    ("DNS queries a second, by UDP", ("queries",)),
     ("Throughput in Gbit/s", ("throughput_1", "throughput_4")),
     ("CPU time of the proxy for a request, in microseconds", ("cpu_user", "cpu_system")),
+    ("CPU time of the proxy for a DNS query, in microseconds", ("query_user", "query_system")),
     ("Memory of the proxy for an open connection, in KiB", ("memory",)),
 )
 _COLUMNS = {
@@ -47,10 +49,13 @@ _COLUMNS = {
     "latency_p99": "p99",
     "latency_p999": "p99.9",
     "new_connections": "64 at a time",
+    "queries": "64 clients",
     "throughput_1": "1 stream",
     "throughput_4": "4 streams",
     "cpu_user": "user",
     "cpu_system": "system",
+    "query_user": "user",
+    "query_system": "system",
     "memory": "resident",
 }
 
@@ -70,7 +75,7 @@ def headline(record: Record, base: str) -> Table | None:
         name
         for name in (
             *("requests_1", "requests_64", "requests_512", "latency_p99", "new_connections"),
-            *("throughput_1", "throughput_4", "memory"),
+            *("throughput_1", "throughput_4", "queries", "memory"),
         )
         if results.has(name)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from userproxy.bench.workloads.dns import Queries
 from userproxy.bench.workloads.iperf import Throughput
 from userproxy.bench.workloads.memory import Memory
 from userproxy.bench.workloads.scale import Mixed, Scale
@@ -25,6 +26,7 @@ def workloads() -> dict[str, Workload]:
         NewConnections(),
         Throughput(1),
         Throughput(4),
+        Queries(),
         Memory(),
         Scale(),
         Mixed(),

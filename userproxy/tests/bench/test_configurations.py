@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -13,23 +14,28 @@ from userproxy.bench.paths.kernel import rules
 from userproxy.bench.paths.relays import haproxy_config, nginx_config, redirect
 from userproxy.bench.report.plots import COLOURS
 from userproxy.bench.services import (
+    DNS,
     HOST,
     HTTP,
     MEASURED,
+    QUESTION,
     addresses_of,
     api_service,
     fillers,
     manifest,
+    name_servers,
+    named,
     newcomer,
 )
 from userproxy.bench.session import Step, schedule
 from userproxy.bench.workloads import registry as workloads
 from userproxy.bench.workloads.base import Settings
+from userproxy.lab.pods import nameserver
 from userproxy.model.service import EntryKind
 from userproxy.tests.sources.objects import decoded_service
 
 if TYPE_CHECKING:
-    from userproxy.bench.paths.base import Path
+    from userproxy.bench.paths.base import Path as BenchPath
 
 RULES = """\
 *nat
@@ -55,6 +61,7 @@ def test_every_relay_has_both_pods_and_one_listener_a_service() -> None:
         assert text.count("10.0.1.2:8080") == text.count("10.0.1.4:8080") == 1
         assert text.count("10.100.0.2:10400 ") == text.count("10.100.0.2:10401 ") == 1
     assert "nbthread 1\n" in haproxy_config(MEASURED)
+    assert "listen 10.100.0.2:10402 udp;" in nginx_config(MEASURED, "/d")
     assert "worker_processes 1;" in nginx_config(MEASURED, "/d")
 
 
@@ -62,6 +69,7 @@ def test_the_rules_lead_each_service_to_its_listener() -> None:
     text = redirect(MEASURED)
     assert "10.3.241.152 . tcp . 80 : 10.100.0.2 . 10400" in text
     assert "10.3.241.153 . tcp . 5201 : 10.100.0.2 . 10401" in text
+    assert "10.3.241.154 . udp . 53 : 10.100.0.2 . 10402" in text
 
 
 def test_the_rules_in_place_of_kube_proxy_have_its_shape() -> None:
@@ -70,6 +78,19 @@ def test_the_rules_in_place_of_kube_proxy_have_its_shape() -> None:
         name = next(word for word in text.split() if word.startswith(f":KUBE-{kind}-") and len(word) > 20)
         text = text.replace(name[1:], f"KUBE-{kind}-{number}")
     assert text == RULES
+
+
+def test_a_udp_service_has_rules_of_its_protocol() -> None:
+    text = rules([DNS])
+    assert "-d 10.3.241.154/32 -p udp -m udp --dport 53 -j KUBE-SVC-" in text
+    assert "-p udp -m udp -j DNAT --to-destination 10.0.1.2:53" in text
+
+
+def test_the_name_servers_know_the_one_name_that_is_asked_for() -> None:
+    files = nameserver.files(named(), name_servers(), Path("/d"))
+    assert f"{QUESTION}. A 10.3.241.152\n" in files["cluster.local.zone"]
+    assert "ip-address: 10.0.1.2@53\n" in files["server1.conf"]
+    assert "ip-address: 10.0.1.4@53\n" in files["server2.conf"]
 
 
 def test_no_two_services_share_an_address() -> None:
@@ -85,7 +106,7 @@ def test_more_services_than_addresses_are_refused() -> None:
 
 def test_a_manifest_has_a_service_and_its_slice_for_each() -> None:
     documents = [json.loads(text) for text in manifest(MEASURED).split("---\n")]
-    assert [each["kind"] for each in documents] == ["Service", "EndpointSlice"] * 2
+    assert [each["kind"] for each in documents] == ["Service", "EndpointSlice"] * 3
     assert documents[1]["metadata"]["labels"]["kubernetes.io/service-name"] == "bench-http"
 
 
@@ -99,7 +120,7 @@ def test_a_round_has_every_workload_once_before_the_next_begins() -> None:
 
 
 def test_no_path_always_comes_after_the_same_other_one() -> None:
-    live = cast("list[Path]", ["a", "b", "c"])
+    live = cast("list[BenchPath]", ["a", "b", "c"])
     workload = workloads.workloads()["r1"]
     orders = ["".join(cast("list[str]", Step(workload, 0, each).order(live))) for each in range(30)]
     assert {"".join(sorted(order)) for order in orders} == {"abc"}

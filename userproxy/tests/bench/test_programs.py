@@ -7,7 +7,7 @@ import json
 import pytest
 
 from userproxy.bench import usage
-from userproxy.bench.workloads import iperf, wrk
+from userproxy.bench.workloads import dns, iperf, wrk
 from userproxy.bench.workloads.base import MeasurementError
 
 COUNTED: dict[str, float] = {
@@ -62,6 +62,39 @@ def test_a_run_of_wrk_that_is_none_is_refused(output: str, complaint: str) -> No
 
 def test_a_few_failures_among_many_answers_are_tolerated() -> None:
     assert wrk.parse(wrk_output(failures=1200)).failures == 1200
+
+
+def dnsperf_output(answers: int = 120_000, lost: int = 0, codes: str = "NOERROR 120000 (100.00%)") -> str:
+    """The end of what dnsperf prints."""
+    return (
+        "Statistics:\n\n"
+        f"  Queries sent:         {answers + lost}\n"
+        f"  Queries completed:    {answers} (100.00%)\n"
+        f"  Queries lost:         {lost} (0.00%)\n\n"
+        f"  Response codes:       {codes}\n"
+        "  Average packet size:  request 57, response 111\n"
+        "  Queries per second:   59990.123456\n"
+    )
+
+
+def test_the_rate_of_queries_is_that_of_their_answers() -> None:
+    assert dns.parse(dnsperf_output(lost=120)) == dns.DnsperfResult(120_000, 120, 59990.123456)
+
+
+@pytest.mark.parametrize(
+    ("output", "complaint"),
+    [
+        ("", "it ends: nothing"),
+        ("Error: unable to resolve\n", "it ends: Error: unable to resolve"),
+        (dnsperf_output(answers=0, lost=64), r"no query was answered \(64 were lost\)"),
+        (dnsperf_output(lost=121), "121 queries were lost beside 120000 answers"),
+        (dnsperf_output(codes="SERVFAIL 120000 (100.00%)"), "not every answer was one: SERVFAIL"),
+        (dnsperf_output(codes="NOERROR 119999 (99.99%), REFUSED 1 (0.01%)"), "not every answer was one"),
+    ],
+)
+def test_a_run_of_dnsperf_that_is_none_is_refused(output: str, complaint: str) -> None:
+    with pytest.raises(MeasurementError, match=complaint):
+        dns.parse(output)
 
 
 def test_throughput_is_what_the_server_received() -> None:

@@ -13,17 +13,12 @@ if TYPE_CHECKING:
 
     from integration.cluster.e2e.outcome import Outcome
 
-_NO_UDP = (
-    "redirect to host carries no UDP yet. What a test asks by TCP before that has passed; with redirect to "
-    "pod all of it does"
-)
 _RELAYED = (
     "a pod is to see the client's own address. It sees the node's, as behind every relay that ends one "
     "connection and begins another; with redirect to pod it sees the client's"
 )
 EXCEPTIONS = {
     Proxy.REDIRECT_TO_HOST: {
-        "UDP|Services .*udp|different protocols|endpoints using hostNetwork": _NO_UDP,
         "preserve source pod IP|Policy=Local for type=NodePort|HealthCheckNodePort correctly": _RELAYED,
     },
 }

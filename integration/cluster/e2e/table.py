@@ -23,7 +23,7 @@ _HEAD = """\
 
 Made by `scripts/conformance` on {machine}. It runs the tests of Kubernetes {version} that
 concern service proxies on a real cluster of three nodes, with each of these as the nodes' only proxy. See
-[integration/cluster](../integration/cluster/README.md).
+[integration/cluster](../integration/cluster/README.md). Pods' DNS goes through the proxy too.
 """
 _MARKS = {Result.PASSED: "pass", Result.FAILED: "**fail**", Result.SKIPPED: "skip"}
 
@@ -39,7 +39,6 @@ def page(outcomes: Mapping[Proxy, Mapping[str, Outcome]], machine: str, version:
     tests = sorted({test for column in outcomes.values() for test in column})
     parts = [
         _HEAD.format(machine=machine, version=version),
-        *_on_dns(outcomes),
         _summary(outcomes),
         *_exceptions(outcomes),
         "## Test by test\n\nWhy a test failed or was skipped, in the words of its log: [below](#why).\n",
@@ -50,17 +49,6 @@ def page(outcomes: Mapping[Proxy, Mapping[str, Outcome]], machine: str, version:
         "".join(f"- {_code(pattern)}: {why}.\n" for pattern, why in LEFT_OUT.items()),
     ]
     return "\n".join(parts)
-
-
-def _on_dns(outcomes: Mapping[Proxy, Mapping[str, Outcome]]) -> list[str]:
-    """What pods' DNS needs that is the Service kube-dns, which goes through the proxy too."""
-    return [
-        f"Pods' DNS goes through the proxy too; with {proxy.value} its Service is annotated "
-        + ", ".join(f"`{key}: {value}`" for key, value in proxy.dns_annotations.items())
-        + ".\n"
-        for proxy in outcomes
-        if proxy.dns_annotations
-    ]
 
 
 def _summary(outcomes: Mapping[Proxy, Mapping[str, Outcome]]) -> str:

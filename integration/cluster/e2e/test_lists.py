@@ -59,7 +59,7 @@ def test_no_exception_is_made_for_what_passes(proxy: Proxy) -> None:
 
 
 def test_a_failure_without_a_reason_is_noticed() -> None:
-    known = failed("[sig-network] Networking Granular Checks: Services should update endpoints: udp")
+    known = failed("[sig-network] Services should preserve source pod IP for traffic thru service cluster IP")
     assert unexplained(Proxy.REDIRECT_TO_HOST, [passed(SERVES), failed(HOLDS), known]) == [failed(HOLDS)]
     assert unexplained(Proxy.REDIRECT_TO_POD, [passed(SERVES), known]) == [known]
 

@@ -81,8 +81,8 @@ class ControlPlane:
         )
         self._start("kube-scheduler", f"--kubeconfig={kubeconfig}", "--leader-elect=false")
 
-    def publish_dns(self, annotations: Mapping[str, str]) -> None:
-        """Make the Service kube-dns, which every pod asks, before CoreDNS; or annotate it anew."""
+    def publish_dns(self) -> None:
+        """Make the Service kube-dns, which every pod asks, before CoreDNS."""
         ports = [{"name": name, "port": 53, "protocol": kind} for name, kind in _DNS_PORTS.items()]
         self.api.apply(
             {
@@ -92,7 +92,6 @@ class ControlPlane:
                     "name": "kube-dns",
                     "namespace": "kube-system",
                     "labels": {"k8s-app": "kube-dns"},
-                    "annotations": dict(annotations),
                 },
                 "spec": {"clusterIP": DNS, "ports": ports},
             },

@@ -34,11 +34,6 @@ class Proxy(enum.Enum):
     REDIRECT_TO_HOST = "redirect-to-host"
     REDIRECT_TO_POD = "redirect-to-pod"
 
-    @property
-    def dns_annotations(self) -> dict[str, str]:
-        """Of the Service kube-dns: redirect to host carries no UDP yet, so there DNS takes the other path."""
-        return {"userproxy.dev/path": "redirect-to-pod"} if self is Proxy.REDIRECT_TO_HOST else {}
-
 
 class NodeProxy:
     """The service proxy of one node."""

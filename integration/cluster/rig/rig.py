@@ -110,7 +110,6 @@ class Rig:
         self.fail_if_ended()
         for each in self._proxies:
             each.stop()
-        self._control_plane.publish_dns(proxy.dns_annotations)
         for each in self._proxies:
             each.start(proxy)
         for each in self._proxies:
@@ -144,6 +143,7 @@ class Rig:
         with ThreadPoolExecutor(len(self.nodes)) as threads, self._nodes_ended_on_error():
             loading = [threads.submit(node.load, made) for node in self.nodes]
             self._control_plane.start()
+            self._control_plane.publish_dns()
             self.api.apply(*(node.object for node in self.nodes))
             for each in loading:
                 each.result()

@@ -43,6 +43,11 @@ class Echo:
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
+    def tell(self, peer: str, news: bytes) -> None:
+        """Send something that nobody has asked for."""
+        ip, _, port = peer.partition(":")
+        self._sock.sendto(news, (ip, int(port)))
+
     def close(self) -> None:
         """Nobody listens there any more: who asks is refused."""
         self._over = True

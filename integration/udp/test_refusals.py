@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from integration.services import host_port
-from integration.sockets import inside
+from integration.sockets import PATIENCE_SECONDS, inside
 from integration.udp.servers import PORT, Echo, ask, client, echoes, serving
 from integration.udp.services import CLUSTER_IP, EXTERNAL_IP, published
 from integration.udp.steady import Steady
+from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import HOST1, SERVER1
 from userproxy.model.address import Address
 
@@ -96,3 +98,25 @@ def test_a_listener_s_port_stays_closed_to_a_client_that_has_a_session_too(lab: 
             same.send(b"who?")
             with pytest.raises(ConnectionRefusedError):
                 same.recv(100)
+
+
+def test_a_session_outlives_what_conntrack_knows_of_its_client(lab: Lab) -> None:
+    with (
+        serving(lab, PODS) as servers,
+        published(lab, "echo", PODS),
+        client(lab, "client", CLUSTER_IP) as sock,
+    ):
+        first = ask(sock)
+        lab.exec("host1", "conntrack", "-F")
+        pod, peer = first
+        servers[pod].tell(peer, b"news that nothing would translate back")
+        wait_until("it is dropped", lambda: _not_sent(lab) > 0, PATIENCE_SECONDS)
+        assert ask(sock) == first, "the client's next datagram is of the same session"
+        servers[pod].tell(peer, b"news")
+        assert sock.recv(100) == b"news"
+
+
+def _not_sent(lab: Lab) -> int:
+    told = lab.exec("host1", "curl", "-s", "http://127.0.0.1:10249/metrics").stdout
+    found = re.search(r'datagrams_dropped_total\{reason="not-sent"\} (\d+)', told)
+    return int(found[1]) if found else 0

@@ -106,8 +106,6 @@ class DatagramListener:
         shared = self._shared
         buffer, find, receive = shared.buffer, shared.sessions.find, self._sock.recvfrom_into
         for _ in range(_BURST):
-            if not self._reads:
-                return
             try:
                 count, peer = receive(buffer)
             except BlockingIOError:

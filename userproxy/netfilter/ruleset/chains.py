@@ -161,7 +161,7 @@ def _capture_hooks() -> tuple[Chain, ...]:
     )
 
 
-def _guard_hook() -> Chain:
+def _guard_hooks() -> tuple[Chain, ...]:
     def rules(family: Family) -> tuple[Rule, ...]:
         return (Rule((*family.candidate, In(family.frontend, family.guarded.name)), Goto("refuse")),)
 
@@ -169,7 +169,16 @@ def _guard_hook() -> Chain:
         Rule((HasAny(Field.STATE, STATE_ESTABLISHED | STATE_RELATED),), Simple.ACCEPT),
         Rule((HasAny(Field.STATUS, STATUS_DNAT),), Simple.ACCEPT),
     )
-    return Chain("guard-input", (*passing, *each(rules)), Hook("filter", "input", FILTER_PRIORITY))
+
+    def untranslated(family: Family) -> tuple[Rule, ...]:
+        is_new, is_udp = HasAny(Field.STATE, STATE_NEW), Equals(Field.PROTOCOL, UDP)
+        ours = In(family.sender, family.guarded.name)
+        return (Rule((is_new, Equals(Field.FAMILY, family.number), is_udp, ours), Simple.DROP),)
+
+    return (
+        Chain("guard-input", (*passing, *each(rules)), Hook("filter", "input", FILTER_PRIORITY)),
+        Chain("guard-output", each(untranslated), Hook("filter", "output", FILTER_PRIORITY)),
+    )
 
 
 def _pin(family: Family, side: Side, *matches: Match) -> Rule:
@@ -256,7 +265,7 @@ STATIC_CHAINS = (
     _leaving(outside=True),
     *_deny_hooks(),
     *_capture_hooks(),
-    _guard_hook(),
+    *_guard_hooks(),
     _leaving_hook(),
     *_staying(),
 )

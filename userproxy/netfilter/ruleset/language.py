@@ -43,6 +43,7 @@ class Field(enum.Enum):
     SOURCE = "ip saddr"
     DESTINATION = "ip daddr"
     PORT = "th dport"
+    SOURCE_PORT = "th sport"
     ORIGINAL_DESTINATION = "ct original ip daddr"
     ORIGINAL_PORT = "ct original proto-dst"
     STATE = "ct state"

@@ -105,6 +105,11 @@ class Family(msgspec.Struct, frozen=True):
         return self.destination, Field.PROTOCOL, Field.PORT
 
     @property
+    def sender(self) -> Key:
+        """The key of a packet's sender, as of a frontend."""
+        return self.source, Field.PROTOCOL, Field.SOURCE_PORT
+
+    @property
     def original_frontend(self) -> Key:
         """The same of a packet that was translated."""
         return self.original_destination, Field.PROTOCOL, Field.ORIGINAL_PORT

@@ -48,6 +48,7 @@ _LOADS: dict[Field, tuple[str, dict[str, int]]] = {
         {"NFTA_PAYLOAD_BASE": 1, "NFTA_PAYLOAD_OFFSET": 16, "NFTA_PAYLOAD_LEN": 4},
     ),
     Field.PORT: ("payload", {"NFTA_PAYLOAD_BASE": 2, "NFTA_PAYLOAD_OFFSET": 2, "NFTA_PAYLOAD_LEN": 2}),
+    Field.SOURCE_PORT: ("payload", {"NFTA_PAYLOAD_BASE": 2, "NFTA_PAYLOAD_OFFSET": 0, "NFTA_PAYLOAD_LEN": 2}),
     Field.ORIGINAL_DESTINATION: ("ct", {"NFTA_CT_KEY": 20, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
     Field.ORIGINAL_PORT: ("ct", {"NFTA_CT_KEY": 12, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
     Field.STATE: ("ct", {"NFTA_CT_KEY": 0}),

@@ -240,6 +240,11 @@ table inet userproxy {
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @guarded4 goto refuse
 	}
 
+	chain guard-output {
+		type filter hook output priority 0; policy accept;
+		ct state new meta l4proto udp ip saddr . meta l4proto . th sport @guarded4 drop
+	}
+
 	chain leaving-postrouting {
 		type nat hook postrouting priority 100; policy accept;
 		ct status dnat meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 goto leaving

@@ -10,7 +10,7 @@ import pytest
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.model.state import Drop, Frontend, NodeState, Refuse, Target, ToListener, ToPods
-from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATUS_DNAT, ruleset
+from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATE_NEW, STATUS_DNAT, ruleset
 from userproxy.netfilter.ruleset.made import Made, Pick, Pin, parse
 from userproxy.tests.netfilter.ruleset.golden import GOLDEN
 from userproxy.tests.netfilter.ruleset.rendering import render
@@ -118,6 +118,26 @@ def test_a_translated_packet_passes_the_guard(hook: str) -> None:
 def test_established_connections_pass_the_guard() -> None:
     walked = kernel({TCP_VIP: ToListener(LISTENER)}, guards=GUARDS)
     assert walked.send(Packet(destination=LISTENER, state=STATE_ESTABLISHED), "input")[0] == "accept"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "state", "verdict"),
+    [(UDP, STATE_NEW, "drop"), (UDP, STATE_ESTABLISHED, "accept"), (TCP, STATE_NEW, "accept")],
+)
+def test_an_answer_that_nothing_would_translate_back_does_not_leave(
+    protocol: int, state: int, verdict: str
+) -> None:
+    walked = kernel({UDP_VIP: ToListener(LISTENER)}, guards=GUARDS)
+    answer = Packet(
+        source=LISTENER.ip,
+        source_port=LISTENER.port,
+        destination=Address("10.0.1.3", 40000),
+        protocol=protocol,
+        state=state,
+    )
+    assert walked.send(answer, "output")[0] == verdict
+    other = Packet(source=LISTENER.ip, destination=Address("10.0.1.3", 53), protocol=protocol, state=state)
+    assert walked.send(other, "output")[0] == "accept"
 
 
 def test_other_ports_of_the_host_are_not_guarded() -> None:

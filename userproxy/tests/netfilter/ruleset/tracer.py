@@ -40,6 +40,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     """What the rules can see of a packet; the first of a new connection unless said otherwise."""
 
     source: str = "10.0.1.3"
+    source_port: int = 40000
     destination: Address
     original: Address | None = None
     device: str = ""
@@ -145,6 +146,7 @@ class Kernel:
             Field.DESTINATION: _ip(packet.destination.ip),
             Field.PROTOCOL: bytes([packet.protocol, 0, 0, 0]),
             Field.PORT: _port(packet.destination),
+            Field.SOURCE_PORT: _port(Address(packet.source, packet.source_port)),
             Field.ORIGINAL_DESTINATION: _ip(original.ip),
             Field.ORIGINAL_PORT: _port(original),
         }

@@ -21,9 +21,10 @@ def echo_server(namespace: str, address: tuple[str, int], name: str) -> Iterator
 
     Each client is told `NAME CLIENT-IP`, by TCP as soon as it is connected; TCP echoes from then on.
     """
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     with inside_namespace(namespace):
-        tcp = socket.create_server(address, backlog=4096)
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        tcp = socket.create_server(address, family=family, backlog=4096)
+        udp = socket.socket(family, socket.SOCK_DGRAM)
     with tcp, udp:
         udp.bind(address)
         threads = [

@@ -65,7 +65,7 @@ def connect_from(namespace: str, address: Address, timeout: float, source: str =
 def udp_from(namespace: str, address: Address, timeout: float, source_port: int = 0) -> socket.socket:
     """A UDP socket in a namespace that only hears of this address; 0 leaves the source port to the kernel."""
     with inside_namespace(namespace):
-        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        client = socket.socket(socket.AF_INET6 if address.is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
     client.settimeout(timeout)
     client.bind(("", source_port))
     client.connect((address.ip, address.port))

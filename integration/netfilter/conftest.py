@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.netfilter.node import Node
+from integration.netfilter.node import Nftables6, Node, Node6
 from userproxy.netfilter.nftables import Nftables
 
 if TYPE_CHECKING:
@@ -15,11 +15,17 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
+def family(request: pytest.FixtureRequest) -> str:
+    """`IPv4`, unless the scenario holds in `BOTH_FAMILIES`."""
+    return str(getattr(request, "param", "IPv4"))
+
+
+@pytest.fixture
+def node(family: str) -> Iterator[Node]:
     """A host, two pods and somebody outside, deleted afterwards."""
     if os.geteuid() != 0:
         pytest.skip("making network namespaces needs root")
-    made = Node(f"nf{os.getpid()}")
+    made = (Node6 if family == "IPv6" else Node)(f"nf{os.getpid()}")
     try:
         made.up()
         yield made
@@ -28,10 +34,10 @@ def node() -> Iterator[Node]:
 
 
 @pytest.fixture
-def nftables(node: Node) -> Iterator[Nftables]:
+def nftables(node: Node, family: str) -> Iterator[Nftables]:
     """Our table in the node's host, set up and without captures."""
     with node.inside("host"):
-        made = Nftables()
+        made = Nftables6() if family == "IPv6" else Nftables()
     with made:
         made.ensure()
         yield made

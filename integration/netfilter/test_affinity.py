@@ -136,7 +136,7 @@ def test_pins_outlive_the_daemon_and_a_table_that_had_to_be_replaced(node: Node,
     with node.inside("host"), Nftables() as successor:
         assert successor.ensure().captures == {TCP: BOTH}
         assert pods_of(node, "outside") == {kept}
-        node.run("host", "nft", "flush chain inet userproxy capture")
+        node.run("host", "nft", "flush chain inet userproxy capture4")
         assert successor.verify()
         successor.ensure()
         assert 50 < left(successor) <= 60

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.netfilter.node import HOST_IP, LISTENER, REFUSED, SERVER1, SERVER2, VIP
+from integration.netfilter.node import BOTH_FAMILIES, HOST_IP, LISTENER, REFUSED, SERVER1, SERVER2, VIP
 from userproxy.model.actions import CaptureChange
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
@@ -24,6 +24,7 @@ REFUSED_WITHIN_SECONDS = 0.5
 EVERYBODY = ("server1", "server2", "host")
 
 
+@BOTH_FAMILIES
 @pytest.mark.parametrize("asker", EVERYBODY)
 def test_a_service_is_redirected_to_its_listener(node: Node, nftables: Nftables, asker: str) -> None:
     node.default_route()
@@ -33,6 +34,7 @@ def test_a_service_is_redirected_to_its_listener(node: Node, nftables: Nftables,
         assert node.ask_udp(asker).startswith("proxy ")
 
 
+@BOTH_FAMILIES
 @pytest.mark.parametrize("asker", EVERYBODY)
 def test_a_service_without_endpoints_refuses_at_once(node: Node, nftables: Nftables, asker: str) -> None:
     node.default_route()
@@ -44,6 +46,7 @@ def test_a_service_without_endpoints_refuses_at_once(node: Node, nftables: Nftab
         assert time.monotonic() - begun < REFUSED_WITHIN_SECONDS
 
 
+@BOTH_FAMILIES
 @pytest.mark.parametrize("asker", EVERYBODY)
 def test_a_connection_straight_to_a_listener_is_refused(node: Node, nftables: Nftables, asker: str) -> None:
     node.default_route()
@@ -61,12 +64,14 @@ def test_a_connection_straight_to_a_listener_is_refused(node: Node, nftables: Nf
         assert node.ask(asker).startswith("proxy ")
 
 
+@BOTH_FAMILIES
 def test_a_dropped_service_answers_nothing(node: Node, nftables: Nftables) -> None:
     nftables.apply(CaptureChange(put={TCP: Drop()}))
     with pytest.raises(TimeoutError):
         node.ask("server1")
 
 
+@BOTH_FAMILIES
 @pytest.mark.parametrize("asker", EVERYBODY)
 def test_a_service_is_redirected_to_its_pods_evenly(node: Node, nftables: Nftables, asker: str) -> None:
     node.default_route()
@@ -94,6 +99,7 @@ def test_the_kernel_notes_which_services_it_sends_to_pods(node: Node, nftables: 
         assert successor.used() == {TCP}, "and a new daemon finds it there"
 
 
+@BOTH_FAMILIES
 def test_a_pod_reaches_itself_through_its_service(node: Node, nftables: Nftables) -> None:
     nftables.apply(CaptureChange(put={TCP: ToPods((SERVER1,)), UDP: ToPods((SERVER1,))}))
     with node.serving("server1", SERVER1, "server1"):
@@ -102,6 +108,7 @@ def test_a_pod_reaches_itself_through_its_service(node: Node, nftables: Nftables
         assert node.ask("server2") == "server1 10.0.2.2", "anybody else is seen under its own address"
 
 
+@BOTH_FAMILIES
 def test_a_connection_outlives_the_last_endpoint_and_the_capture(node: Node, nftables: Nftables) -> None:
     nftables.apply(CaptureChange(put={TCP: ToListener(LISTENER)}))
     with node.serving("host", LISTENER, "proxy"), node.connect("server1") as connection:

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from integration.netfilter.node import (
+    BOTH_FAMILIES,
     EXTERNAL,
     HOST_IP,
     LISTENER,
@@ -60,6 +61,7 @@ def servers(node: Node) -> Iterator[None]:
         yield
 
 
+@BOTH_FAMILIES
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("address", ENTRIES.values(), ids=ENTRIES)
 @pytest.mark.parametrize("asker", EVERYBODY)
@@ -73,6 +75,7 @@ def test_every_entry_is_served_to_everybody(
     assert node.ask(asker, address) == f"server2 {seen[asker]}", "only who is outside is masqueraded"
 
 
+@BOTH_FAMILIES
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("address", ENTRIES.values(), ids=ENTRIES)
 def test_from_outside_a_frontend_of_its_own_is_taken(
@@ -100,6 +103,7 @@ def test_from_outside_a_frontend_of_its_own_is_taken(
     assert node.ask("outside", address).startswith("server1 "), "and where there is none, the other one"
 
 
+@BOTH_FAMILIES
 @pytest.mark.usefixtures("servers")
 def test_use_from_outside_is_noted_as_such(node: Node, nftables: Nftables) -> None:
     everybody, outside = frontend(NODE_PORT), frontend(NODE_PORT, outside=True)
@@ -124,6 +128,7 @@ def test_a_listener_serves_who_comes_from_outside_by_any_protocol(node: Node, nf
         node.ask_udp("server1", NODE_PORT)
 
 
+@BOTH_FAMILIES
 @pytest.mark.usefixtures("servers")
 def test_cluster_ips_are_closed_to_the_outside_until_they_are_opened(node: Node, nftables: Nftables) -> None:
     target = ToPods((SERVER1,), masquerade=True)
@@ -145,6 +150,7 @@ def test_cluster_ips_are_closed_to_the_outside_until_they_are_opened(node: Node,
     assert node.ask("outside") == node.ask_udp("outside") == "server1 10.0.1.1"
 
 
+@BOTH_FAMILIES
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("asker", EVERYBODY)
 def test_a_port_that_a_cluster_ip_does_not_have_is_refused(
@@ -183,6 +189,7 @@ def test_somebody_elses_capture_behind_ours_is_served(node: Node, nftables: Nfta
     assert node.ask("server1").startswith("server2 ")
 
 
+@BOTH_FAMILIES
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("target", [ToListener(LISTENER), ToPods((SERVER1,))], ids=["listener", "pod"])
 def test_only_clients_in_the_ranges_reach_a_load_balancer_ip(
@@ -232,6 +239,7 @@ def test_an_uplink_may_come_later_and_under_the_same_name_again(node: Node, nfta
         node.ask("outside")
 
 
+@BOTH_FAMILIES
 @pytest.mark.usefixtures("servers")
 def test_a_hairpin_is_masqueraded_though_nobody_is_outside(node: Node, nftables: Nftables) -> None:
     everybody = frontend(NODE_PORT)
@@ -248,7 +256,7 @@ def test_flows_from_outside_are_spared_by_what_concerns_the_others(node: Node) -
     def flows() -> int:
         return node.run("host", "cat", "/proc/net/nf_conntrack").count(f"dport={NODE_PORT.port}")
 
-    with node.inside("host"), Kernel(HOST_IP) as kernel:
+    with node.inside("host"), Kernel([HOST_IP]) as kernel:
         asyncio.run(kernel.start())
         asyncio.run(kernel.apply(CaptureChange(put=captures, perimeter=PERIMETER)))
         assert node.ask_udp("outside", NODE_PORT) == f"server1 {OUTSIDE_IP}"

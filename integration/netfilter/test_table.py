@@ -31,6 +31,7 @@ from userproxy.netfilter.nftables import NETLINK_NETFILTER, Nftables
 from userproxy.netfilter.routes import Routes
 from userproxy.netfilter.wire import read_back
 from userproxy.netfilter.wire.netlink import Socket
+from userproxy.tests.twins import twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +63,7 @@ def frontend(number: int, protocol: Protocol = Protocol.TCP) -> Frontend:
 
 
 OUTSIDE = replace(frontend(5), outside=True)
-CAPTURES: dict[Frontend, Target] = {
+_OF_IPV4: dict[Frontend, Target] = {
     TCP: ToListener(LISTENER),
     frontend(1): ToPods((SERVER1, SERVER2)),
     frontend(2): Refuse(),
@@ -71,16 +72,20 @@ CAPTURES: dict[Frontend, Target] = {
     frontend(5): ToPods((SERVER1, SERVER2), masquerade=True, affinity=10_800.0),
     OUTSIDE: ToPods((SERVER1,), affinity=10_800.0),
 }
-
-
+CAPTURES: dict[Frontend, Target] = {**_OF_IPV4, **twin(_OF_IPV4)}
 GUARDS = frozenset({Frontend(Protocol.TCP, LISTENER), Frontend(Protocol.TCP, Address(HOST_IP, 10401))})
+GUARDS |= twin(GUARDS)
+CLUSTER_IPS = (VIP.ip, "10.3.0.2")
+RANGES = {frontend(3): ("10.0.0.0/14", "192.0.2.0/24"), TCP: ("0.0.0.0/0",)}
+POD_IPS = (SERVER1.ip, SERVER2.ip, "10.0.3.99")
+PODS = ("10.0.0.0/14", "10.4.0.0/16")
 STATE = NodeState(
     captures=CAPTURES,
     guards=dict.fromkeys(GUARDS),
-    cluster_ips={VIP.ip: None, "10.3.0.2": None},
-    ranges={frontend(3): ("10.0.0.0/14", "192.0.2.0/24"), TCP: ("0.0.0.0/0",)},
-    pods={SERVER1.ip: None, SERVER2.ip: None, "10.0.3.99": None},
-    perimeter=Perimeter(uplinks=("eth0", "wlan0"), inside=("10.0.0.0/14", "10.4.0.0/16"), closed=False),
+    cluster_ips=dict.fromkeys((*CLUSTER_IPS, *twin(CLUSTER_IPS))),
+    ranges={**RANGES, **twin(RANGES)},
+    pods=dict.fromkeys((*POD_IPS, *twin(POD_IPS))),
+    perimeter=Perimeter(uplinks=("eth0", "wlan0"), inside=(*PODS, *twin(PODS)), closed=False),
 )
 EVERYTHING = CaptureChange(
     put=CAPTURES,
@@ -95,7 +100,13 @@ EVERYTHING = CaptureChange(
 def state_of(node: Node) -> str:
     return "".join(
         node.run("host", *command.split())
-        for command in ("nft list ruleset", "ip rule", "ip route show table all")
+        for command in (
+            "nft list ruleset",
+            "ip rule",
+            "ip route show table all",
+            "ip -6 rule",
+            "ip -6 route show table all",
+        )
     )
 
 
@@ -137,6 +148,11 @@ TAMPERING = {
     "an element added": "add element inet userproxy refused4 { 10.9.9.9 . tcp . 80 }",
     "a client let in": "add element inet userproxy ranges4 { 10.3.0.4 . tcp . 80 . 10.9.0.0/16 }",
     "everybody let in": "flush set inet userproxy ranged4",
+    "a client of IPv6 let in": (
+        "add element inet userproxy ranges6 { fd00:4::a03:4 . tcp . 80 . 2001:db8::/32 }"
+    ),
+    "a network of IPv6 put inside": "add element inet userproxy inside6 { 2001:db8::/32 }",
+    "a listener of IPv6 forgotten": "flush map inet userproxy listeners6",
     "a network put inside": "add element inet userproxy inside4 { 10.8.0.0/16 }",
     "an uplink added": "add element inet userproxy uplinks { wlan1 }",
     "cluster IPs closed": "add element inet userproxy closed { ipv4 }",
@@ -178,7 +194,7 @@ def test_restoring_keeps_established_connections(node: Node, nftables: Nftables)
 
 def test_a_successor_keeps_what_it_can_read_of_a_tampered_table(node: Node, nftables: Nftables) -> None:
     nftables.apply(CaptureChange(put=CAPTURES))
-    node.run("host", "nft", "flush chain inet userproxy capture")
+    node.run("host", "nft", "flush chain inet userproxy capture4")
     with again(node) as successor:
         assert successor.ensure().captures == CAPTURES
         assert successor.verify() == ()
@@ -201,7 +217,7 @@ def test_a_table_of_an_older_version_is_replaced_with_its_captures(node: Node, n
 def test_the_kernel_starts_with_all_that_an_earlier_daemon_left(node: Node, nftables: Nftables) -> None:
     nftables.apply(EVERYTHING)
     before = generation(node)
-    with node.inside("host"), Kernel(HOST_IP) as kernel:
+    with node.inside("host"), Kernel([HOST_IP]) as kernel:
         assert asyncio.run(kernel.start()) == STATE
         assert asyncio.run(kernel.repair()) == ()
         assert generation(node) == before, "untouched"
@@ -271,13 +287,13 @@ def test_cleanup_leaves_no_trace(node: Node, foreign: str) -> None:
     with again(node) as nftables, node.inside("host"), Routes() as routes:
         nftables.ensure()
         nftables.apply(CaptureChange(put=CAPTURES))
-        routes.ensure([VIP.ip, "10.3.0.1", "fd00::1"], HOST_IP)
+        routes.ensure([VIP.ip, "10.3.0.1", "fd00::1"], [HOST_IP])
     assert state_of(node) != before
     for found in (
         (
             "nftables table inet userproxy",
-            "routing rule 32800 to table 10110",
-            "2 routes to Service IPs in table 10110",
+            "routing rules 32800 to table 10110",
+            "3 routes to Service IPs in table 10110",
         ),
         (),
     ):
@@ -299,10 +315,9 @@ def test_without_privileges_one_line_says_so(node: Node) -> None:
 
 def test_an_impossible_change_changes_nothing(node: Node, nftables: Nftables) -> None:
     nftables.apply(CaptureChange(put=CAPTURES))
+    wrong = ToListener(Address("fd00::1", 80))
     with pytest.raises(ValueError, match="fd00::1"):
-        nftables.apply(
-            CaptureChange(put={TCP: Refuse(), Frontend(Protocol.TCP, Address("fd00::1", 80)): Drop()})
-        )
+        nftables.apply(CaptureChange(put={TCP: Refuse(), frontend(4): wrong}))
     assert nftables.verify() == ()
     with again(node) as successor:
         assert successor.ensure().captures == CAPTURES

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
             """It is on the loop's thread."""
 
 
-_GROUPS = 0x10 | 0x40  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE
+_GROUPS = 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, and those of IPv6
 _ADDRESS_MESSAGES = (20, 21)  # RTM_NEWADDR, RTM_DELADDR
 _RECEIVE_BYTES = 64 * 1024
 _HEADER = struct.Struct("=IH10x")

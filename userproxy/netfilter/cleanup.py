@@ -8,7 +8,7 @@ from userproxy.netfilter.ruleset.language import TABLE
 
 
 def cleanup() -> tuple[str, ...]:
-    """Remove our table, our routes and our rule from this network namespace, if they are there.
+    """Remove our table, our routes and our rules from this network namespace, if they are there.
 
     Afterwards ruleset and routes are what they were before the first start. Nothing else is touched, a second
     call finds nothing to do.
@@ -24,7 +24,7 @@ def cleanup() -> tuple[str, ...]:
         routes, rules = made.remove()
     found = {
         f"nftables table inet {TABLE}": table,
-        f"routing rule {RULE_PRIORITY} to table {ROUTE_TABLE}": rules,
+        f"routing rule{'s' if rules > 1 else ''} {RULE_PRIORITY} to table {ROUTE_TABLE}": rules,
         f"{routes} route{'s' if routes > 1 else ''} to Service IPs in table {ROUTE_TABLE}": routes,
     }
     return tuple(line for line, there in found.items() if there)

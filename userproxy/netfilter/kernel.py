@@ -37,15 +37,15 @@ class Kernel:
     """Our part of the kernel's state, in the network namespace of this thread. Lives as long as the daemon.
 
     Args:
-        host_ip: the source of the host's own connections to Service IPs, where no other route gives one;
-            empty to leave it to the kernel.
+        host_ips: the source of the host's own connections to Service IPs, where no other route gives one; at
+            most one of each family, none to leave it to the kernel.
 
     Raises:
         NetfilterError: the kernel cannot be spoken to; likewise each of the methods.
     """
 
-    def __init__(self, host_ip: str) -> None:
-        self._host_ip = host_ip
+    def __init__(self, host_ips: Collection[str]) -> None:
+        self._host_ips = host_ips
         self._nftables = Nftables()
         self._routes = Routes()
         self._watch = BypassWatch()
@@ -100,21 +100,21 @@ class Kernel:
             new = [ip for ip, count in uses.items() if count > 0 and not self._uses[ip]]
             gone = [ip for ip, count in uses.items() if count < 0 and not self._uses[ip] + count]
             if new:
-                await asyncio.to_thread(self._routes.add, new, self._host_ip)
+                await asyncio.to_thread(self._routes.add, new, self._host_ips)
             await asyncio.to_thread(self._nftables.apply, change)
             self._uses.update(uses)
             if gone:
                 for ip in gone:
                     del self._uses[ip]
-                await asyncio.to_thread(self._routes.discard, gone, self._host_ip)
+                await asyncio.to_thread(self._routes.discard, gone, self._host_ips)
 
-    async def move(self, host_ip: str) -> None:
-        """Have the host's own connections to Service IPs come from another address from now on.
+    async def move(self, host_ips: Collection[str]) -> None:
+        """Have the host's own connections to Service IPs come from other addresses from now on.
 
         Puts back the routes that went with an address, too.
         """
         async with self._lock:
-            self._host_ip = host_ip
+            self._host_ips = host_ips
             await self._ensure_routes()
 
     async def forget(self, frontends: Mapping[Frontend, Collection[Address]]) -> None:
@@ -171,7 +171,7 @@ class Kernel:
             await asyncio.to_thread(self._routes.remove)
 
     async def _ensure_routes(self) -> None:
-        await asyncio.to_thread(self._routes.ensure, tuple(self._uses), self._host_ip)
+        await asyncio.to_thread(self._routes.ensure, tuple(self._uses), self._host_ips)
 
 
 def destinations(target: Target | None) -> tuple[Address, ...]:

@@ -1,6 +1,6 @@
 """Entries of conntrack on the wire: how to ask for some of them, and how to read one.
 
-linux/netfilter/nfnetlink_conntrack.h and nf_conntrack_netlink.c. Only IPv4 is asked for.
+linux/netfilter/nfnetlink_conntrack.h and nf_conntrack_netlink.c.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from userproxy.netfilter.ruleset.chains import STATUS_DNAT, TCP, UDP
 from userproxy.netfilter.wire.netlink import Message, attribute, attributes
 
 NETLINK_NETFILTER = 12
-HEADER = struct.pack(">BBH", socket.AF_INET, 0, 0)
+_HEADER = struct.Struct(">BBH")  # struct nfgenmsg: family, ...
 ORIGINAL, REPLY, STATUS, PROTOCOL_INFO, TIMEOUT = 1, 2, 3, 4, 7
 COUNTERS_UP, COUNTERS_DOWN, ID, TIMESTAMP = 9, 10, 12, 20
 
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK
 _FILTER, _STATUS_MASK, _FILTER_ORIGINAL = 25, 26, 1
-_IP, _PROTOCOL, _SOURCE_IP, _DESTINATION_IP = 1, 2, 1, 2
+_IP, _PROTOCOL = 1, 2
+_SOURCE_IP, _DESTINATION_IP, _SOURCE_IP6, _DESTINATION_IP6 = 1, 2, 3, 4
 _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 _NESTED = 0x8000
+_IPV4_BYTES = 4
 _BY_DESTINATION, _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 1, 1 << 3, 1 << 5  # CTA_FILTER_F_*
 
 _NUMBERS = {Protocol.TCP: TCP, Protocol.UDP: UDP}
@@ -47,36 +49,46 @@ class Direction(NamedTuple):
 
 
 def question(protocol: Protocol | None = None, destination: Address | None = None, *, dnat: bool) -> Message:
-    """Ask for the entries of one protocol, of one original destination, or all; `dnat`: translated ones.
+    """Ask for the entries of one protocol to one original destination, or for all; `dnat`: translated ones.
 
     A kernel older than 5.8, or 5.15 for `dnat`, lists more than was asked for: look at the answers again.
     """
-    body = HEADER
-    if protocol is not None:
-        body += _original_filter(protocol, destination)
+    family, wanted = int(socket.AF_UNSPEC), b""
+    if protocol is not None and destination is not None:
+        packed = ipaddress.ip_address(destination.ip).packed
+        family, wanted = _family_of(packed), _original_filter(protocol, packed, destination.port)
     if dnat:
         bit = struct.pack(">I", STATUS_DNAT)
-        body += attribute(STATUS, bit) + attribute(_STATUS_MASK, bit)
-    return Message(_GET, 0, body, "conntrack")
+        wanted += attribute(STATUS, bit) + attribute(_STATUS_MASK, bit)
+    return Message(_GET, 0, _HEADER.pack(family, 0, 0) + wanted, "conntrack")
+
+
+def questions(protocol: Protocol) -> tuple[Message, ...]:
+    """Ask for all entries of a protocol: the kernel filters those of one family at a time."""
+    return tuple(
+        Message(_GET, 0, _HEADER.pack(family, 0, 0) + _original_filter(protocol), "conntrack")
+        for family in (socket.AF_INET, socket.AF_INET6)
+    )
 
 
 def deletion(original: bytes) -> Message:
     """Delete the entry with this original direction, packed as the kernel listed it."""
-    return Message(_DELETE, 0, HEADER + attribute(ORIGINAL | _NESTED, original), "conntrack entry")
+    _, destination = _ips(dict(attributes(original)).get(_IP, b""))
+    header = _HEADER.pack(_family_of(destination), 0, 0)
+    return Message(_DELETE, 0, header + attribute(ORIGINAL | _NESTED, original), "conntrack entry")
 
 
 def fields_of(body: bytes) -> dict[int, bytes]:
     """The attributes of a listed entry."""
-    return dict(attributes(body, len(HEADER)))
+    return dict(attributes(body, _HEADER.size))
 
 
 def direction(packed: bytes) -> Direction | None:
-    """Read the original or the reply direction; None if it is neither TCP nor UDP, or not IPv4."""
+    """Read the original or the reply direction; None if it is neither TCP nor UDP."""
     parts = dict(attributes(packed))
-    ips = dict(attributes(parts.get(_IP, b"")))
     ports = dict(attributes(parts.get(_PROTOCOL, b"")))
     protocol = _PROTOCOLS.get(int.from_bytes(ports.get(_NUMBER, b""), "big"))
-    source, destination = ips.get(_SOURCE_IP, b""), ips.get(_DESTINATION_IP, b"")
+    source, destination = _ips(parts.get(_IP, b""))
     if protocol is None or not source or not destination:
         return None
     return Direction(
@@ -86,18 +98,29 @@ def direction(packed: bytes) -> Direction | None:
     )
 
 
-def _original_filter(protocol: Protocol, destination: Address | None) -> bytes:
+def _original_filter(protocol: Protocol, ip: bytes = b"", port: int = 0) -> bytes:
     flags = _BY_PROTOCOL
     ports = attribute(_NUMBER, bytes([_NUMBERS[protocol]]))
     addresses = b""
-    if destination is not None:
+    if ip:
         flags |= _BY_DESTINATION | _BY_DESTINATION_PORT
-        ports += attribute(_DESTINATION_PORT, destination.port.to_bytes(2, "big"))
-        packed = ipaddress.IPv4Address(destination.ip).packed
-        addresses = attribute(_IP | _NESTED, attribute(_DESTINATION_IP, packed))
+        ports += attribute(_DESTINATION_PORT, port.to_bytes(2, "big"))
+        kind = _DESTINATION_IP if _family_of(ip) == socket.AF_INET else _DESTINATION_IP6
+        addresses = attribute(_IP | _NESTED, attribute(kind, ip))
     original = addresses + attribute(_PROTOCOL | _NESTED, ports)
     wanted = attribute(_FILTER_ORIGINAL, struct.pack("=I", flags))
     return attribute(ORIGINAL | _NESTED, original) + attribute(_FILTER | _NESTED, wanted)
+
+
+def _ips(packed: bytes) -> tuple[bytes, bytes]:
+    """Source and destination, of either family."""
+    ips = dict(attributes(packed))
+    source = ips.get(_SOURCE_IP) or ips.get(_SOURCE_IP6, b"")
+    return source, ips.get(_DESTINATION_IP) or ips.get(_DESTINATION_IP6, b"")
+
+
+def _family_of(packed: bytes) -> int:
+    return socket.AF_INET6 if len(packed) > _IPV4_BYTES else socket.AF_INET
 
 
 def _address(ip: bytes, port: bytes) -> Address:
@@ -106,4 +129,4 @@ def _address(ip: bytes, port: bytes) -> Address:
 
 @functools.lru_cache(maxsize=16384)
 def _text(ip: bytes) -> str:
-    return socket.inet_ntoa(ip)
+    return str(ipaddress.ip_address(ip))

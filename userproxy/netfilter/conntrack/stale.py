@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from userproxy.model.state import Frontend
 
 SINGLE_DUMPS = 8
-"""Up to so many frontends the kernel is asked for each one's flows; for more, once for all UDP flows."""
+"""Up to so many frontends the kernel is asked for each one's flows; for more, for all UDP flows."""
 
 _Stale = dict["Address", "Collection[Address]"]
 
@@ -33,7 +33,7 @@ _Stale = dict["Address", "Collection[Address]"]
 def forget(frontends: Mapping[Frontend, Collection[Address]]) -> int:
     """Forget UDP flows by their original destination, but for those that lead to the right place already.
 
-    Blocks, briefly; for any thread. TCP and IPv6 frontends are left out.
+    Blocks, briefly; for any thread. TCP frontends are left out.
 
     Args:
         frontends: whose flows to forget, and under each the addresses to which a flow may go on leading. Of a
@@ -48,16 +48,18 @@ def forget(frontends: Mapping[Frontend, Collection[Address]]) -> int:
     """
     stale: _Stale = {}
     for frontend, spared in frontends.items():
-        if frontend.protocol == Protocol.UDP and not frontend.address.is_ipv6:
+        if frontend.protocol == Protocol.UDP:
             stale[frontend.address] = {*stale.get(frontend.address, ()), *spared}
     if not stale:
         return 0
     with _conntrack() as connection:
-        destinations = list(stale) if len(stale) <= SINGLE_DUMPS else [None]
+        questions = entry.questions(Protocol.UDP)
+        if len(stale) <= SINGLE_DUMPS:
+            questions = tuple(entry.question(Protocol.UDP, each, dnat=False) for each in stale)
         found = {
             original
-            for destination in destinations
-            for body in connection.dump(entry.question(Protocol.UDP, destination, dnat=False))
+            for question in questions
+            for body in connection.dump(question)
             for original in _stale_original(body, stale)
         }
         return _delete(connection, found)

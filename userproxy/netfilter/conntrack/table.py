@@ -179,11 +179,7 @@ class FlowTable:
         return flow.frontend in frontends and led_to not in self._listeners
 
     async def _flows(self, wanted: ConnectionFilter) -> list[tuple[ServicePortName, Flow]]:
-        """The connections to our frontends, or to those of the wanted Service, with their Service ports.
-
-        Only frontends that are captured are asked for: a Service may have others, of a family that we do not
-        serve.
-        """
+        """The connections to our frontends, or to those of the wanted Service, with their Service ports."""
         pools = self._state.pools
         asked: list[Frontend] = []
         if wanted.service is not None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import ipaddress
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend
 from userproxy.netfilter.ruleset.chains import TCP, UDP
-from userproxy.netfilter.ruleset.sets import IPV4
+from userproxy.netfilter.ruleset.sets import FAMILIES, IPV6
 
 if TYPE_CHECKING:
     from userproxy.netfilter.ruleset.sets import Family
@@ -31,6 +31,9 @@ class Packing:
     def __init__(self, family: Family) -> None:
         size = family.address.size
         self.family = family
+        self._pack_ip = _pack_ip6 if family is IPV6 else _pack_ip4
+        self._address_class: type[Any] = ipaddress.IPv6Address if family is IPV6 else ipaddress.IPv4Address
+        self._network_class = ipaddress.IPv6Network if family is IPV6 else ipaddress.IPv4Network
         self._frontend = struct.Struct(f"{size}sB3x2s2x")
         self._address = struct.Struct(f"{size}s2s2x")
         self.frontend_size = self._frontend.size
@@ -42,17 +45,17 @@ class Packing:
         Raises:
             ValueError: it is of another family, or none.
         """
-        return _pack_ip(ip)
+        return self._pack_ip(ip)
 
     def address(self, address: Address) -> bytes:
         """An address with a port; may raise what `ip` does."""
-        return self._address.pack(_pack_ip(address.ip), address.port.to_bytes(2, "big"))
+        return self._address.pack(self._pack_ip(address.ip), address.port.to_bytes(2, "big"))
 
     def frontend(self, frontend: Frontend) -> bytes:
         """A frontend, whether it is for packets from outside or not; may raise what `ip` does."""
         address = frontend.address
         return self._frontend.pack(
-            _pack_ip(address.ip), NUMBERS[frontend.protocol], address.port.to_bytes(2, "big")
+            self._pack_ip(address.ip), NUMBERS[frontend.protocol], address.port.to_bytes(2, "big")
         )
 
     def networks(self, networks: tuple[str, ...]) -> list[tuple[bytes, bytes]]:
@@ -63,13 +66,13 @@ class Packing:
         Raises:
             ValueError: one is no network of any family.
         """
-        ours = []
+        ours: list[Any] = []  # of one class
         for network in networks:
             try:
                 parsed = ipaddress.ip_network(network, strict=False)
             except ValueError:
                 raise ValueError(f"{network} is not a network") from None
-            if isinstance(parsed, ipaddress.IPv4Network):
+            if isinstance(parsed, self._network_class):
                 ours.append(parsed)
         return [
             (each.network_address.packed, each.broadcast_address.packed)
@@ -78,7 +81,7 @@ class Packing:
 
     def unpack_ip(self, packed: bytes) -> str:
         """The address in these bytes."""
-        return str(ipaddress.IPv4Address(packed))
+        return str(self._address_class(packed))
 
     def unpack_address(self, packed: bytes) -> Address:
         """The address and port in these bytes."""
@@ -97,27 +100,29 @@ class Packing:
 
     def unpack_networks(self, first: bytes, last: bytes) -> list[str]:
         """The fewest networks from the first address to the last; none if that is no range."""
-        begin, end = ipaddress.IPv4Address(first), ipaddress.IPv4Address(last)
-        return [str(each) for each in ipaddress.summarize_address_range(begin, end)] if begin <= end else []
-
-
-PACKING4 = Packing(IPV4)
-PACKINGS = (PACKING4,)
-
-
-def packing_of(ip: str) -> Packing:
-    """How an address of this one's family is packed.
-
-    Raises:
-        ValueError: it is an IPv6 address (the maps for them are not there yet), or none.
-    """
-    _pack_ip(ip)
-    return PACKING4
+        begin, end = (self._address_class(each) for each in (first, last))
+        return [str(each) for each in ipaddress.summarize_address_range(begin, end)] if first <= last else []
 
 
 @functools.lru_cache(maxsize=65536)
-def _pack_ip(ip: str) -> bytes:
+def _pack_ip4(ip: str) -> bytes:
     try:
         return ipaddress.IPv4Address(ip).packed
     except ValueError:
-        raise ValueError(f"{ip} is not an IPv4 address, and only those can be captured") from None
+        raise ValueError(f"{ip} is not an IPv4 address") from None
+
+
+@functools.lru_cache(maxsize=65536)
+def _pack_ip6(ip: str) -> bytes:
+    try:
+        return ipaddress.IPv6Address(ip).packed
+    except ValueError:
+        raise ValueError(f"{ip} is not an IPv6 address") from None
+
+
+PACKING4, PACKING6 = PACKINGS = tuple(Packing(family) for family in FAMILIES)
+
+
+def packing_of(ip: str) -> Packing:
+    """How addresses of this one's family are packed."""
+    return PACKING6 if ":" in ip else PACKING4

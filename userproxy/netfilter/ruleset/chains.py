@@ -1,4 +1,8 @@
-"""The rules. README.md in the folder above draws the hooks and says why each is as it is."""
+"""The rules. README.md in the folder above draws the hooks and says why each is as it is.
+
+A hook sends a packet to the chains of its family, which have its rules and no others: so no packet pays for
+the rules of the other family but with one comparison.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +17,14 @@ from userproxy.netfilter.ruleset.language import (
     HasAny,
     Hook,
     In,
-    Jump,
     JumpBy,
-    Match,
     NotIn,
     Random,
     Rule,
     Ruleset,
     Simple,
 )
-from userproxy.netfilter.ruleset.sets import CLOSED, OUTSIDE_PREFIX, SETS, UPLINKS, each
+from userproxy.netfilter.ruleset.sets import CLOSED, FAMILIES, OUTSIDE_PREFIX, SETS, UPLINKS, each
 
 if TYPE_CHECKING:
     from userproxy.netfilter.ruleset.made import Made
@@ -41,17 +43,31 @@ UNKNOWN_PRIORITY = -95
 FILTER_PRIORITY = 0
 SRCNAT_PRIORITY = 100
 
-_FROM_OUTSIDE, _DENY, _CHECK, _CAPTURE = "from-outside", "deny", "check", "capture"
-_LEAVING, _STAYING = "leaving", "staying"
+_TRANSLATED = HasAny(Field.STATUS, STATUS_DNAT)
+_REFUSE, _ARRIVING, _ASKING = "refuse", "arriving", "asking"
 
 
-def _prefix(*, outside: bool) -> str:
-    return OUTSIDE_PREFIX if outside else ""
+class _Names:
+    """The names of a family's chains."""
+
+    def __init__(self, family: Family, *, outside: bool = False) -> None:
+        def name(what: str) -> str:
+            return f"{OUTSIDE_PREFIX * outside}{what}{family.suffix}"
+
+        self.arriving = name("arriving")
+        self.invalid = name("invalid")
+        self.from_outside = name("from-outside")
+        self.deny = name("deny")
+        self.check = name("check")
+        self.capture = name("capture")
+        self.sent = name("sent")
+        self.leaving = name("leaving")
+        self.staying = name("staying")
 
 
 def _refuse() -> Chain:
     return Chain(
-        "refuse",
+        _REFUSE,
         (
             Rule((Equals(Field.PROTOCOL, TCP),), Simple.RESET),
             Rule((), Simple.UNREACHABLE),
@@ -59,103 +75,124 @@ def _refuse() -> Chain:
     )
 
 
-def _arriving() -> Chain:
+def _chains_of(family: Family) -> tuple[Chain, ...]:
+    """All chains that only packets of this family walk."""
+    return (
+        _check(family, outside=False),
+        _check(family, outside=True),
+        _deny(family, outside=False),
+        _deny(family, outside=True),
+        _from_outside(family),
+        _invalid(family),
+        _arriving(family),
+        _capture(family, outside=False),
+        _capture(family, outside=True),
+        _leaving(family, outside=False),
+        _leaving(family, outside=True),
+        _sent(family),
+        _staying_from_outside(family),
+        _staying(family),
+    )
+
+
+def _arriving(family: Family) -> Chain:
     """Packets from a pod or from the network that are new, or that conntrack calls invalid."""
-
-    def rules(family: Family) -> tuple[Rule, ...]:
-        outside = (*family.candidate, *family.from_outside)
-        return (Rule(outside, Goto(_FROM_OUTSIDE)),)
-
-    invalid = Rule((HasAny(Field.STATE, STATE_INVALID),), Goto("invalid"))
-    return Chain("arriving", (invalid, *each(rules), Rule((), Goto(_DENY))))
-
-
-def _invalid() -> Chain:
-    def rules(family: Family) -> tuple[Rule, ...]:
-        pod = In((family.source, family.source), family.hairpins.name)
-        return (Rule((Equals(Field.FAMILY, family.number), Equals(Field.PROTOCOL, TCP), pod), Simple.DROP),)
-
-    return Chain("invalid", each(rules))
+    names = _Names(family)
+    return Chain(
+        names.arriving,
+        (
+            Rule((HasAny(Field.STATE, STATE_INVALID),), Goto(names.invalid)),
+            Rule((*family.candidate, *family.from_outside), Goto(names.from_outside)),
+            Rule((), Goto(names.deny)),
+        ),
+    )
 
 
-def _arriving_from_outside() -> Chain:
-    def rules(family: Family) -> tuple[Rule, ...]:
-        closed = (In((family.destination,), family.cluster_ips.name), In((Field.FAMILY,), CLOSED.name))
-        own = In(family.frontend, family.own.name)
-        return (
-            Rule((*family.candidate, *closed), Goto("refuse")),
-            Rule((*family.candidate, own), Goto(OUTSIDE_PREFIX + _DENY)),
-        )
-
-    return Chain(_FROM_OUTSIDE, (*each(rules), Rule((), Goto(_DENY))))
+def _invalid(family: Family) -> Chain:
+    pod = In((family.source, family.source), family.hairpins.name)
+    tcp = (Equals(Field.FAMILY, family.number), Equals(Field.PROTOCOL, TCP))
+    return Chain(_Names(family).invalid, (Rule((*tcp, pod), Simple.DROP),))
 
 
-def _deny(*, outside: bool) -> Chain:
-    def rules(family: Family) -> tuple[Rule, ...]:
-        checked = In(family.frontend, family.side(outside=outside).checked.name)
-        return (Rule((*family.candidate, checked), Goto(_prefix(outside=outside) + _CHECK)),)
+def _from_outside(family: Family) -> Chain:
+    closed = (In((family.destination,), family.cluster_ips.name), In((Field.FAMILY,), CLOSED.name))
+    own = In(family.frontend, family.own.name)
+    return Chain(
+        _Names(family).from_outside,
+        (
+            Rule((*family.candidate, *closed), Goto(_REFUSE)),
+            Rule((*family.candidate, own), Goto(_Names(family, outside=True).deny)),
+            Rule((), Goto(_Names(family).deny)),
+        ),
+    )
 
-    return Chain(_prefix(outside=outside) + _DENY, each(rules))
+
+def _deny(family: Family, *, outside: bool) -> Chain:
+    names = _Names(family, outside=outside)
+    checked = In(family.frontend, family.side(outside=outside).checked.name)
+    return Chain(names.deny, (Rule((*family.candidate, checked), Goto(names.check)),))
 
 
-def _check(*, outside: bool) -> Chain:
-    def rules(family: Family) -> tuple[Rule, ...]:
-        side, candidate, key = family.side(outside=outside), family.candidate, family.frontend
-        stranger = (In(key, family.ranged.name), NotIn((*key, family.source), family.ranges.name))
-        return (
+def _check(family: Family, *, outside: bool) -> Chain:
+    side, candidate, key = family.side(outside=outside), family.candidate, family.frontend
+    stranger = (In(key, family.ranged.name), NotIn((*key, family.source), family.ranges.name))
+    return Chain(
+        _Names(family, outside=outside).check,
+        (
             Rule((*candidate, *stranger), Simple.DROP),
-            Rule((*candidate, In(key, side.refused.name)), Goto("refuse")),
+            Rule((*candidate, In(key, side.refused.name)), Goto(_REFUSE)),
             Rule((*candidate, In(key, side.dropped.name)), Simple.DROP),
-        )
+        ),
+    )
 
-    return Chain(_prefix(outside=outside) + _CHECK, each(rules))
 
-
-def _capture(*, outside: bool) -> Chain:
-    def rules(family: Family) -> tuple[Rule, ...]:
-        side, candidate, key = family.side(outside=outside), family.candidate, family.frontend
-        return (
-            Rule(candidate, DnatBy(key, side.listeners.name)),
+def _capture(family: Family, *, outside: bool) -> Chain:
+    side, candidate, key = family.side(outside=outside), family.candidate, family.frontend
+    return Chain(
+        _Names(family, outside=outside).capture,
+        (
+            Rule(candidate, DnatBy(key, side.listeners.name, family.address)),
             Rule(candidate, JumpBy(key, side.sizes.name)),
-            Rule(candidate, DnatBy((*key, Random(1)), side.pods.name)),
-        )
-
-    return Chain(_prefix(outside=outside) + _CAPTURE, each(rules))
+            Rule(candidate, DnatBy((*key, Random(1)), side.pods.name, family.address)),
+        ),
+    )
 
 
 def _deny_hooks() -> tuple[Chain, ...]:
+    """A packet of an established connection pays for a look at its state, whatever its family."""
+
     def arriving(family: Family) -> tuple[Rule, ...]:
-        return (Rule((HasAny(Field.STATE, STATE_INVALID | STATE_NEW), *family.candidate), Jump("arriving")),)
+        return (Rule(family.candidate, Goto(_Names(family).arriving)),)
 
-    def sent(family: Family) -> tuple[Rule, ...]:
-        return (Rule((HasAny(Field.STATE, STATE_NEW), *family.candidate), Jump(_DENY)),)
+    def asking(family: Family) -> tuple[Rule, ...]:
+        return (Rule(family.candidate, Goto(_Names(family).deny)),)
 
+    noteworthy = Rule((HasAny(Field.STATE, STATE_INVALID | STATE_NEW),), Goto(_ARRIVING))
+    new = Rule((HasAny(Field.STATE, STATE_NEW),), Goto(_ASKING))
     return (
-        Chain("deny-prerouting", each(arriving), Hook("filter", "prerouting", DENY_PRIORITY)),
-        Chain("deny-output", each(sent), Hook("filter", "output", DENY_PRIORITY)),
+        Chain(_ARRIVING, each(arriving)),
+        Chain(_ASKING, each(asking)),
+        Chain("deny-prerouting", (noteworthy,), Hook("filter", "prerouting", DENY_PRIORITY)),
+        Chain("deny-output", (new,), Hook("filter", "output", DENY_PRIORITY)),
     )
 
 
 def _capture_hooks() -> tuple[Chain, ...]:
-    def from_outside(family: Family) -> tuple[Rule, ...]:
+    def arriving(family: Family) -> tuple[Rule, ...]:
         own = In(family.frontend, family.own.name)
         outside = (*family.candidate, *family.from_outside, own)
-        return (Rule(outside, Goto(OUTSIDE_PREFIX + _CAPTURE)),)
+        return (Rule(outside, Goto(_Names(family, outside=True).capture)), *asking(family))
 
-    def anywhere(family: Family) -> tuple[Rule, ...]:
-        return (Rule(family.candidate, Jump(_CAPTURE)),)
+    def asking(family: Family) -> tuple[Rule, ...]:
+        return (Rule(family.candidate, Goto(_Names(family).capture)),)
 
     def unknown(family: Family) -> tuple[Rule, ...]:
         ours = In((family.destination,), family.cluster_ips.name)
-        return (Rule((*family.candidate, ours), Goto("refuse")),)
+        return (Rule((*family.candidate, ours), Goto(_REFUSE)),)
 
     return (
-        Chain(
-            "capture-prerouting",
-            (*each(from_outside), *each(anywhere)),
-            Hook("nat", "prerouting", DSTNAT_PRIORITY),
-        ),
-        Chain("capture-output", each(anywhere), Hook("nat", "output", DSTNAT_PRIORITY)),
+        Chain("capture-prerouting", each(arriving), Hook("nat", "prerouting", DSTNAT_PRIORITY)),
+        Chain("capture-output", each(asking), Hook("nat", "output", DSTNAT_PRIORITY)),
         Chain("unknown-prerouting", each(unknown), Hook("nat", "prerouting", UNKNOWN_PRIORITY)),
         Chain("unknown-output", each(unknown), Hook("nat", "output", UNKNOWN_PRIORITY)),
     )
@@ -163,11 +200,11 @@ def _capture_hooks() -> tuple[Chain, ...]:
 
 def _guard_hooks() -> tuple[Chain, ...]:
     def rules(family: Family) -> tuple[Rule, ...]:
-        return (Rule((*family.candidate, In(family.frontend, family.guarded.name)), Goto("refuse")),)
+        return (Rule((*family.candidate, In(family.frontend, family.guarded.name)), Goto(_REFUSE)),)
 
     passing = (
         Rule((HasAny(Field.STATE, STATE_ESTABLISHED | STATE_RELATED),), Simple.ACCEPT),
-        Rule((HasAny(Field.STATUS, STATUS_DNAT),), Simple.ACCEPT),
+        Rule((_TRANSLATED,), Simple.ACCEPT),
     )
 
     def untranslated(family: Family) -> tuple[Rule, ...]:
@@ -181,93 +218,78 @@ def _guard_hooks() -> tuple[Chain, ...]:
     )
 
 
-def _pin(family: Family, side: Side, *matches: Match) -> Rule:
+def _pin(family: Family, side: Side) -> Rule:
     """Pin the client to the pod, if the frontend has affinity and the pod is still one of its."""
-    return Rule(
-        (*matches, *family.candidate), JumpBy((*family.original_frontend, *family.pod), side.members.name)
+    return Rule(family.candidate, JumpBy((*family.original_frontend, *family.pod), side.members.name))
+
+
+def _sent(family: Family) -> Chain:
+    """Packets that have been sent to a pod elsewhere, or to a pod with addresses of its own."""
+    names = _Names(family)
+    itself = In((family.source, family.destination), family.hairpins.name)
+    uplink = In((Field.DEVICE,), UPLINKS.name)
+    masquerade = In(family.original_frontend, family.anywhere.masquerade.name)
+    return Chain(
+        names.sent,
+        (
+            Rule((*family.candidate, *family.from_outside), Goto(names.leaving)),
+            _pin(family, family.anywhere),
+            Rule((*family.candidate, itself), Simple.MASQUERADE),
+            Rule((*family.candidate, uplink, masquerade), Simple.MASQUERADE_AT_RANDOM),  # a pod elsewhere
+        ),
     )
 
 
-_TRANSLATED = HasAny(Field.STATUS, STATUS_DNAT)
-
-
-def _leaving_hook() -> Chain:
-    """Packets that have been sent to a pod elsewhere, or to a pod with addresses of its own."""
-
-    def from_outside(family: Family) -> tuple[Rule, ...]:
-        return (Rule((_TRANSLATED, *family.candidate, *family.from_outside), Goto(_LEAVING)),)
-
-    def pin(family: Family) -> tuple[Rule, ...]:
-        return (_pin(family, family.anywhere, _TRANSLATED),)
-
-    def hairpin(family: Family) -> tuple[Rule, ...]:
-        itself = In((family.source, family.destination), family.hairpins.name)
-        return (Rule((_TRANSLATED, *family.candidate, itself), Simple.MASQUERADE),)
-
-    def pod_elsewhere(family: Family) -> tuple[Rule, ...]:
-        masquerade = In(family.original_frontend, family.anywhere.masquerade.name)
-        uplink = In((Field.DEVICE,), UPLINKS.name)
-        return (Rule((_TRANSLATED, *family.candidate, uplink, masquerade), Simple.MASQUERADE_AT_RANDOM),)
-
-    rules = (*each(from_outside), *each(pin), *each(hairpin), *each(pod_elsewhere))
-    return Chain("leaving-postrouting", rules, Hook("nat", "postrouting", SRCNAT_PRIORITY))
-
-
-def _leaving(*, outside: bool) -> Chain:
-    def rules(family: Family) -> tuple[Rule, ...]:
-        side = family.side(outside=outside)
-        own = In(family.original_frontend, family.own.name)
-        masquerade = In(family.original_frontend, side.masquerade.name)
-        return (
-            *(() if outside else (Rule((*family.candidate, own), Goto(OUTSIDE_PREFIX + _LEAVING)),)),
+def _leaving(family: Family, *, outside: bool) -> Chain:
+    """Of these, those from outside."""
+    side = family.side(outside=outside)
+    own = In(family.original_frontend, family.own.name)
+    masquerade = In(family.original_frontend, side.masquerade.name)
+    others = Rule((*family.candidate, own), Goto(_Names(family, outside=True).leaving))
+    return Chain(
+        _Names(family, outside=outside).leaving,
+        (
+            *(() if outside else (others,)),
             _pin(family, side),
             Rule((*family.candidate, masquerade), Simple.MASQUERADE_AT_RANDOM),
-        )
+        ),
+    )
 
-    return Chain(_prefix(outside=outside) + _LEAVING, each(rules))
 
-
-def _staying() -> tuple[Chain, ...]:
+def _staying(family: Family) -> Chain:
     """Packets that have been sent to a listener, or to a pod that has the host's own addresses."""
+    own = In(family.original_frontend, family.own.name)
+    outside = (*family.candidate, *family.from_outside, own)
+    return Chain(
+        _Names(family).staying,
+        (Rule(outside, Goto(_Names(family, outside=True).staying)), _pin(family, family.anywhere)),
+    )
 
-    def from_outside(family: Family) -> tuple[Rule, ...]:
-        own = In(family.original_frontend, family.own.name)
-        return (
-            Rule(
-                (_TRANSLATED, *family.candidate, *family.from_outside, own), Goto(OUTSIDE_PREFIX + _STAYING)
-            ),
-        )
 
-    def pin(family: Family) -> tuple[Rule, ...]:
-        return (_pin(family, family.anywhere, _TRANSLATED),)
+def _staying_from_outside(family: Family) -> Chain:
+    return Chain(_Names(family, outside=True).staying, (_pin(family, family.outside),))
 
-    def pin_outside(family: Family) -> tuple[Rule, ...]:
-        return (_pin(family, family.outside),)
+
+def _sent_hooks() -> tuple[Chain, ...]:
+    def leaving(family: Family) -> tuple[Rule, ...]:
+        return (Rule((*family.candidate, _TRANSLATED), Goto(_Names(family).sent)),)
+
+    def staying(family: Family) -> tuple[Rule, ...]:
+        return (Rule((*family.candidate, _TRANSLATED), Goto(_Names(family).staying)),)
 
     return (
-        Chain(OUTSIDE_PREFIX + _STAYING, each(pin_outside)),
-        Chain("staying-input", (*each(from_outside), *each(pin)), Hook("nat", "input", SRCNAT_PRIORITY)),
+        Chain("leaving-postrouting", each(leaving), Hook("nat", "postrouting", SRCNAT_PRIORITY)),
+        Chain("staying-input", each(staying), Hook("nat", "input", SRCNAT_PRIORITY)),
     )
 
 
 STATIC_CHAINS = (
     _refuse(),
-    _check(outside=False),
-    _check(outside=True),
-    _deny(outside=False),
-    _deny(outside=True),
-    _arriving_from_outside(),
-    _invalid(),
-    _arriving(),
-    _capture(outside=False),
-    _capture(outside=True),
-    _leaving(outside=False),
-    _leaving(outside=True),
+    *(chain for family in FAMILIES for chain in _chains_of(family)),
     *_deny_hooks(),
     *_capture_hooks(),
     *_guard_hooks(),
-    _leaving_hook(),
-    *_staying(),
+    *_sent_hooks(),
 )
 
 

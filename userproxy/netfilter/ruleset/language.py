@@ -17,6 +17,7 @@ class Datatype(enum.Enum):
 
     NF_PROTO = ("nf_proto", 2, 1)
     IPV4_ADDR = ("ipv4_addr", 7, 4)
+    IPV6_ADDR = ("ipv6_addr", 8, 16)
     INET_PROTO = ("inet_proto", 12, 1)
     INET_SERVICE = ("inet_service", 13, 2)
     MARK = ("mark", 19, 4)
@@ -34,6 +35,11 @@ class Datatype(enum.Enum):
         return self.value[2]
 
 
+def length_of(types: tuple[Datatype, ...]) -> int:
+    """Bytes of a key, or of what is under one: the fields of a concatenation are padded to 4."""
+    return types[0].size if len(types) == 1 else sum(-(-each.size // 4) * 4 for each in types)
+
+
 class Field(enum.Enum):
     """What is read from a packet or from its connection, as nft writes it."""
 
@@ -41,10 +47,13 @@ class Field(enum.Enum):
     PROTOCOL = "meta l4proto"
     DEVICE = "meta iifname"
     SOURCE = "ip saddr"
+    SOURCE6 = "ip6 saddr"
     DESTINATION = "ip daddr"
+    DESTINATION6 = "ip6 daddr"
     PORT = "th dport"
     SOURCE_PORT = "th sport"
     ORIGINAL_DESTINATION = "ct original ip daddr"
+    ORIGINAL_DESTINATION6 = "ct original ip6 daddr"
     ORIGINAL_PORT = "ct original proto-dst"
     STATE = "ct state"
     STATUS = "ct status"
@@ -107,10 +116,17 @@ Match = Equals | HasAny | In | NotIn | Note
 
 
 class DnatBy(msgspec.Struct, frozen=True):
-    """Rewrite the destination to what the map has under the key, and leave; no such key: go on."""
+    """Rewrite the destination to what the map has under the key, and leave; no such key: go on.
+
+    Attributes:
+        key: to look up.
+        map: where.
+        address: the type of the address that it has there, before a port.
+    """
 
     key: Key
     map: str
+    address: Datatype
 
 
 class JumpBy(msgspec.Struct, frozen=True):

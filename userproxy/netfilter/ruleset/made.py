@@ -47,12 +47,12 @@ class Pick(NamedTuple):
     def _rules(self, family: Family) -> tuple[Rule, ...]:
         side, candidate, key = family.side(outside=self.outside), family.candidate, family.frontend
         used = Note(key, side.used.name)
-        pick = DnatBy((*key, Random(self.size)), side.pods.name)
+        pick = DnatBy((*key, Random(self.size)), side.pods.name, family.address)
         if not self.sticky:
             return (Rule((*candidate, used), pick),)
         return (
             Rule((*candidate, used), Simple.CONTINUE),
-            Rule(candidate, DnatBy((family.source, *key), side.pins.name)),
+            Rule(candidate, DnatBy((family.source, *key), side.pins.name, family.address)),
             Rule(candidate, pick),
         )
 

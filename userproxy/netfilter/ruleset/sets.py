@@ -65,10 +65,11 @@ class Side(msgspec.Struct, frozen=True):
 
 
 class Family(msgspec.Struct, frozen=True):
-    """What differs between IPv4 and IPv6: a second value beside `IPV4` is what IPv6 would take here.
+    """What differs between IPv4 and IPv6.
 
     Attributes:
         number: the kernel's (NFPROTO_IPV4).
+        suffix: of the names of its sets and chains.
         address: the type of an address.
         source: of a packet.
         destination: of a packet.
@@ -85,6 +86,7 @@ class Family(msgspec.Struct, frozen=True):
     """
 
     number: int
+    suffix: str
     address: Datatype
     source: Field
     destination: Field
@@ -162,29 +164,36 @@ def _side(prefix: str, suffix: str, address: Datatype) -> Side:
     )
 
 
+def _family(number: int, suffix: str, address: Datatype, fields: tuple[Field, Field, Field]) -> Family:
+    frontend = (address, Datatype.INET_PROTO, Datatype.INET_SERVICE)
+    source, destination, original_destination = fields
+    return Family(
+        number=number,
+        suffix=suffix,
+        address=address,
+        source=source,
+        destination=destination,
+        original_destination=original_destination,
+        anywhere=_side("", suffix, address),
+        outside=_side(OUTSIDE_PREFIX, suffix, address),
+        own=Set(f"outside{suffix}", frontend),
+        ranged=Set(f"ranged{suffix}", frontend),
+        ranges=Set(f"ranges{suffix}", (*frontend, address), ranges=True),
+        inside=Set(f"inside{suffix}", (address,), ranges=True),
+        cluster_ips=Set(f"cluster-ips{suffix}", (address,)),
+        guarded=Set(f"guarded{suffix}", frontend),
+        hairpins=Set(f"hairpins{suffix}", (address, address)),
+    )
+
+
 OUTSIDE_PREFIX = "outside-"
-_FRONTEND4 = (Datatype.IPV4_ADDR, Datatype.INET_PROTO, Datatype.INET_SERVICE)
-IPV4 = Family(
-    number=2,
-    address=Datatype.IPV4_ADDR,
-    source=Field.SOURCE,
-    destination=Field.DESTINATION,
-    original_destination=Field.ORIGINAL_DESTINATION,
-    anywhere=_side("", "4", Datatype.IPV4_ADDR),
-    outside=_side(OUTSIDE_PREFIX, "4", Datatype.IPV4_ADDR),
-    own=Set("outside4", _FRONTEND4),
-    ranged=Set("ranged4", _FRONTEND4),
-    ranges=Set("ranges4", (*_FRONTEND4, Datatype.IPV4_ADDR), ranges=True),
-    inside=Set("inside4", (Datatype.IPV4_ADDR,), ranges=True),
-    cluster_ips=Set("cluster-ips4", (Datatype.IPV4_ADDR,)),
-    guarded=Set("guarded4", _FRONTEND4),
-    hairpins=Set("hairpins4", (Datatype.IPV4_ADDR, Datatype.IPV4_ADDR)),
-)
-FAMILIES = (IPV4,)
+IPV4 = _family(2, "4", Datatype.IPV4_ADDR, (Field.SOURCE, Field.DESTINATION, Field.ORIGINAL_DESTINATION))
+IPV6 = _family(10, "6", Datatype.IPV6_ADDR, (Field.SOURCE6, Field.DESTINATION6, Field.ORIGINAL_DESTINATION6))
+FAMILIES = (IPV4, IPV6)
 
 SETS = (PROTOCOLS, UPLINKS, CLOSED, *(spec for family in FAMILIES for spec in family.sets))
 
 
 def each(rules: Callable[[Family], tuple[Rule, ...]]) -> tuple[Rule, ...]:
-    """The rules of all families."""
+    """The rules of all families, those of IPv4 first."""
     return tuple(rule for family in FAMILIES for rule in rules(family))

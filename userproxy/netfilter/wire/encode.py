@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pyroute2.netlink.nfnetlink import nftsocket as nft
 
 from userproxy.netfilter.elements.access import constant_elements
-from userproxy.netfilter.ruleset.language import TABLE, Datatype
+from userproxy.netfilter.ruleset.language import TABLE, Datatype, length_of
 from userproxy.netfilter.wire import netlink
 from userproxy.netfilter.wire.expressions import ACCEPT, Attributes, expressions_of
 from userproxy.netfilter.wire.netlink import NFT_SUBSYSTEM, NFTABLES_HEADER, Message, attribute, string
@@ -52,12 +52,12 @@ def set_(spec: Set, identity: int) -> Message:
         (_SET_TABLE, string(TABLE)),
         (_SET_NAME, string(spec.name)),
         (_SET_KEY_TYPE, _number(_concatenated(spec.key))),
-        (_SET_KEY_LENGTH, _number(_length(spec.key))),
+        (_SET_KEY_LENGTH, _number(length_of(spec.key))),
         (_SET_ID, _number(identity)),
     ]
     if spec.data:
         attrs.append((_SET_DATA_TYPE, _number(_concatenated(spec.data))))
-        attrs.append((_SET_DATA_LENGTH, _number(_length(spec.data))))
+        attrs.append((_SET_DATA_LENGTH, _number(length_of(spec.data))))
     if spec.to_chain:
         attrs.append((_SET_DATA_TYPE, _number(_DATATYPE_VERDICT)))
     if spec.data or spec.to_chain:
@@ -157,11 +157,6 @@ def _message(
 
 def _number(value: int) -> bytes:
     return struct.pack(">I", value)
-
-
-def _length(types: tuple[Datatype, ...]) -> int:
-    """Bytes: the fields of a concatenation are padded."""
-    return types[0].size if len(types) == 1 else sum(-(-each.size // 4) * 4 for each in types)
 
 
 def _concatenated(types: tuple[Datatype, ...]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from userproxy.netfilter.ruleset.language import (
     Action,
+    Datatype,
     DnatBy,
     Equals,
     Field,
@@ -38,23 +39,41 @@ _INVERTED = "NFT_LOOKUP_F_INV"
 _FULLY_RANDOM = "NF_NAT_RANGE_PROTO_RANDOM_FULLY"
 _ORIGINAL_DIRECTION = 0  # IP_CT_DIR_ORIGINAL
 
+_NETWORK, _TRANSPORT = 1, 2  # NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER
+
+
+def _payload(base: int, offset: int, size: int) -> tuple[str, dict[str, int]]:
+    """Bytes of a header."""
+    return "payload", {
+        "NFTA_PAYLOAD_BASE": base,
+        "NFTA_PAYLOAD_OFFSET": offset,
+        "NFTA_PAYLOAD_LEN": size,
+    }
+
+
 _LOADS: dict[Field, tuple[str, dict[str, int]]] = {
     Field.FAMILY: ("meta", {"NFTA_META_KEY": 15}),
     Field.PROTOCOL: ("meta", {"NFTA_META_KEY": 16}),
     Field.DEVICE: ("meta", {"NFTA_META_KEY": 6}),
-    Field.SOURCE: ("payload", {"NFTA_PAYLOAD_BASE": 1, "NFTA_PAYLOAD_OFFSET": 12, "NFTA_PAYLOAD_LEN": 4}),
-    Field.DESTINATION: (
-        "payload",
-        {"NFTA_PAYLOAD_BASE": 1, "NFTA_PAYLOAD_OFFSET": 16, "NFTA_PAYLOAD_LEN": 4},
-    ),
-    Field.PORT: ("payload", {"NFTA_PAYLOAD_BASE": 2, "NFTA_PAYLOAD_OFFSET": 2, "NFTA_PAYLOAD_LEN": 2}),
-    Field.SOURCE_PORT: ("payload", {"NFTA_PAYLOAD_BASE": 2, "NFTA_PAYLOAD_OFFSET": 0, "NFTA_PAYLOAD_LEN": 2}),
+    Field.SOURCE: _payload(_NETWORK, 12, 4),
+    Field.SOURCE6: _payload(_NETWORK, 8, 16),
+    Field.DESTINATION: _payload(_NETWORK, 16, 4),
+    Field.DESTINATION6: _payload(_NETWORK, 24, 16),
+    Field.PORT: _payload(_TRANSPORT, 2, 2),
+    Field.SOURCE_PORT: _payload(_TRANSPORT, 0, 2),
     Field.ORIGINAL_DESTINATION: ("ct", {"NFTA_CT_KEY": 20, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
+    Field.ORIGINAL_DESTINATION6: ("ct", {"NFTA_CT_KEY": 22, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
     Field.ORIGINAL_PORT: ("ct", {"NFTA_CT_KEY": 12, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
     Field.STATE: ("ct", {"NFTA_CT_KEY": 0}),
     Field.STATUS: ("ct", {"NFTA_CT_KEY": 2}),
 }
-_SLOTS = {Field.DEVICE: 4}  # of all others: 1
+_SLOTS = {
+    Field.DEVICE: 4,
+    Field.SOURCE6: 4,
+    Field.DESTINATION6: 4,
+    Field.ORIGINAL_DESTINATION6: 4,
+}  # of all others: 1
+_NAT_FAMILIES = {Datatype.IPV4_ADDR: 2, Datatype.IPV6_ADDR: 10}  # NFPROTO_...
 _DESTINATION_REGISTER = {"meta": "NFTA_META_DREG", "payload": "NFTA_PAYLOAD_DREG", "ct": "NFTA_CT_DREG"}
 
 
@@ -161,8 +180,8 @@ _DECISIONS: dict[Simple, tuple[str, Attributes]] = {
 
 def _action(action: Action) -> list[Attributes]:
     match action:
-        case DnatBy(key, map_name):
-            return [*_load_key(key), _lookup(map_name, _register(0)), _dnat()]
+        case DnatBy(key, map_name, address):
+            return [*_load_key(key), _lookup(map_name, _register(0)), _dnat(address)]
         case JumpBy(key, map_name):
             return [*_load_key(key), _lookup(map_name, _VERDICT_REGISTER)]
         case Jump(target) | Goto(target):
@@ -179,13 +198,13 @@ def _decision(action: Simple) -> list[Attributes]:
     return [_expression(*_DECISIONS[action])]
 
 
-def _dnat() -> Attributes:
-    """Rewrite the destination to the IPv4 address in the first slot, and the port in the second."""
+def _dnat(address: Datatype) -> Attributes:
+    """Rewrite the destination to the address in the first slots, and the port in the one behind it."""
     rewrite: Attributes = [
         ("NFTA_NAT_TYPE", 1),
-        ("NFTA_NAT_FAMILY", 2),
+        ("NFTA_NAT_FAMILY", _NAT_FAMILIES[address]),
         ("NFTA_NAT_REG_ADDR_MIN", _register(0)),
-        ("NFTA_NAT_REG_PROTO_MIN", _register(1)),
+        ("NFTA_NAT_REG_PROTO_MIN", _register(address.size // 4)),
     ]
     return _expression("nat", rewrite)
 

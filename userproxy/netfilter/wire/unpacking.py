@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from userproxy.netfilter.elements.element import ClientPin, Element
+from userproxy.netfilter.ruleset.language import length_of
 from userproxy.netfilter.ruleset.sets import SETS
 from userproxy.netfilter.wire.expressions import JUMP
 from userproxy.netfilter.wire.netlink import attribute, attributes
@@ -81,7 +82,7 @@ class _Plain:
 
     def __init__(self, set_name: str, spec: Set | None) -> None:
         self._set = set_name
-        key, data = (4 * len(spec.key), 4 * len(spec.data)) if spec else (0, 0)
+        key, data = (length_of(spec.key), length_of(spec.data)) if spec else (0, 0)
         self._key_header = attribute(KEY, attribute(VALUE, bytes(key)))[:8]
         self._data_header = attribute(DATA, attribute(VALUE, bytes(data)))[:8] if data else b""
         self._key = slice(8, 8 + key)

@@ -14,6 +14,7 @@ from userproxy.netfilter.elements.captures import captures_of, elements_of
 from userproxy.netfilter.elements.element import ClientPin, Element
 from userproxy.netfilter.elements.pins import pin_changes, retimed, sorted_out
 from userproxy.netfilter.elements.table import Elements, state_of
+from userproxy.tests.twins import twin
 
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.241.152", 80))
 OTHER = Frontend(Protocol.UDP, Address("10.3.241.10", 53))
@@ -44,13 +45,18 @@ def names(elements: list[Element]) -> list[str]:
 )
 @pytest.mark.parametrize("frontend", [FRONTEND, OTHER, OUTSIDE])
 def test_captures_survive_the_kernel(frontend: Frontend, target: Target) -> None:
-    assert captures_of(elements_of(frontend, target)) == {frontend: target}
+    captures = {frontend: target, twin(frontend): twin(target)}
+    assert captures_of([each for key in captures for each in elements_of(key, captures[key])]) == captures
 
 
 def test_an_element_is_packed_as_the_kernel_holds_it() -> None:
     element = elements_of(FRONTEND, LISTENER)[0]
     assert element.key.hex(" ") == "0a 03 f1 98 06 00 00 00 00 50 00 00"
     assert element.data.hex(" ") == "0a 64 00 02 28 a0 00 00"
+    element = elements_of(twin(FRONTEND), twin(LISTENER))[0]
+    assert element.set == "listeners6"
+    assert element.key.hex(" ", -4) == "fd000004 00000000 00000000 0a03f198 06000000 00500000"
+    assert element.data.hex(" ", -4) == "fd000004 00000000 00000000 0a640002 28a00000"
 
 
 def test_a_listener_stays_guarded_until_it_is_unguarded() -> None:
@@ -122,14 +128,15 @@ def test_an_element_of_a_protocol_that_is_not_ours_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("frontend", "target"),
     [
-        (Frontend(Protocol.TCP, Address("fd00::1", 80)), Refuse()),
         (FRONTEND, ToListener(Address("fd00::1", 80))),
         (FRONTEND, ToPods((Address("fd00::1", 80),))),
+        (twin(FRONTEND), ToListener(ONE)),
+        (twin(FRONTEND), ToPods((ONE,))),
         (FRONTEND, ToPods(())),
     ],
 )
 def test_what_cannot_be_captured_is_refused_by_name(frontend: Frontend, target: Target) -> None:
-    with pytest.raises(ValueError, match=r"fd00::1 is not an IPv4 address|has no pods"):
+    with pytest.raises(ValueError, match=r"is not an IPv[46] address|has no pods"):
         elements_of(frontend, target)
 
 
@@ -162,8 +169,29 @@ CHANGES = {
 }
 
 
-def test_a_whole_state_survives_the_kernel() -> None:
-    assert state_of(set(Elements(STATE))) == STATE
+def both_families(state: NodeState) -> NodeState:
+    """The state with that of its twin beside it."""
+    other = twin(state)
+    return NodeState(
+        captures={**state.captures, **other.captures},
+        guards={**state.guards, **other.guards},
+        cluster_ips={**state.cluster_ips, **other.cluster_ips},
+        ranges={**state.ranges, **other.ranges},
+        pods={**state.pods, **other.pods},
+        perimeter=msgspec.structs.replace(
+            state.perimeter, inside=(*state.perimeter.inside, *other.perimeter.inside)
+        ),
+    )
+
+
+@pytest.mark.parametrize("state", [STATE, twin(STATE), both_families(STATE)], ids=["IPv4", "IPv6", "both"])
+def test_a_whole_state_survives_the_kernel(state: NodeState) -> None:
+    assert state_of(set(Elements(state))) == state
+
+
+def test_the_twins_of_a_state_share_no_element_but_its_uplinks() -> None:
+    shared = set(Elements(STATE)) & set(Elements(twin(STATE)))
+    assert {each.set for each in shared} == {"uplinks"}
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
@@ -207,20 +235,23 @@ def test_a_network_that_is_none_is_refused_by_name(network: str) -> None:
         range_elements(FRONTEND, ("10.0.0.0/8", network))
 
 
-def test_networks_of_the_other_family_let_nobody_in() -> None:
-    held_ranges = range_elements(FRONTEND, ("fd00::/8",))
-    assert state_of(held_ranges).ranges == {FRONTEND: ("255.255.255.255/32",)}
-    assert held_ranges == range_elements(FRONTEND, ("255.255.255.255/32",)), "so it can be adopted"
+@pytest.mark.parametrize(
+    ("frontend", "network", "nobody"),
+    [
+        (FRONTEND, "fd00::/8", "255.255.255.255/32"),
+        (twin(FRONTEND), "10.0.0.0/8", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"),
+    ],
+)
+def test_networks_of_the_other_family_let_nobody_in(frontend: Frontend, network: str, nobody: str) -> None:
+    held_ranges = range_elements(frontend, (network,))
+    assert state_of(held_ranges).ranges == {frontend: (nobody,)}
+    assert held_ranges == range_elements(frontend, (nobody,)), "so it can be adopted"
 
 
 @pytest.mark.parametrize("name", ["", "a-name-of-16-byte"])
 def test_an_uplink_that_no_interface_can_be_called_is_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}' is no name of an interface"):
         perimeter_elements(Perimeter(uplinks=("eth0", name)))
-
-
-def test_networks_of_ipv6_pods_are_left_out_of_the_perimeter() -> None:
-    assert not perimeter_elements(Perimeter(inside=("fd00::/8",), closed=False))
 
 
 def pins(target: Target, *, left: int) -> list[ClientPin]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-GOLDEN = """\
-table inet userproxy {
+import re
+
+FIRST = """\
 	set protocols {
 		type inet_proto
 	}
@@ -15,7 +16,9 @@ table inet userproxy {
 	set closed {
 		type nf_proto
 	}
+"""
 
+SETS_OF_IPV4 = """\
 	set checked4 {
 		type ipv4_addr . inet_proto . inet_service
 	}
@@ -137,100 +140,137 @@ table inet userproxy {
 	set hairpins4 {
 		type ipv4_addr . ipv4_addr
 	}
+"""
 
+REFUSE = """\
 	chain refuse {
 		meta l4proto tcp reject with tcp reset
 		reject
 	}
+"""
 
-	chain check {
+CHAINS_OF_IPV4 = """\
+	chain check4 {
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @ranged4 ip daddr . meta l4proto . th dport . ip saddr != @ranges4 drop
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @refused4 goto refuse
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @dropped4 drop
 	}
 
-	chain outside-check {
+	chain outside-check4 {
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @ranged4 ip daddr . meta l4proto . th dport . ip saddr != @ranges4 drop
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside-refused4 goto refuse
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside-dropped4 drop
 	}
 
-	chain deny {
-		meta l4proto @protocols ip daddr . meta l4proto . th dport @checked4 goto check
+	chain deny4 {
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @checked4 goto check4
 	}
 
-	chain outside-deny {
-		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside-checked4 goto outside-check
+	chain outside-deny4 {
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside-checked4 goto outside-check4
 	}
 
-	chain from-outside {
+	chain from-outside4 {
 		meta l4proto @protocols ip daddr @cluster-ips4 meta nfproto @closed goto refuse
-		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside4 goto outside-deny
-		goto deny
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside4 goto outside-deny4
+		goto deny4
 	}
 
-	chain invalid {
+	chain invalid4 {
 		meta l4proto tcp ip saddr . ip saddr @hairpins4 drop
 	}
 
-	chain arriving {
-		ct state invalid goto invalid
-		meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 goto from-outside
-		goto deny
+	chain arriving4 {
+		ct state invalid goto invalid4
+		meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 goto from-outside4
+		goto deny4
 	}
 
-	chain capture {
+	chain capture4 {
 		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport map @listeners4
 		meta l4proto @protocols ip daddr . meta l4proto . th dport vmap @sizes4
 		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @pods4
 	}
 
-	chain outside-capture {
+	chain outside-capture4 {
 		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport map @outside-listeners4
 		meta l4proto @protocols ip daddr . meta l4proto . th dport vmap @outside-sizes4
 		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @outside-pods4
 	}
 
-	chain leaving {
-		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @outside4 goto outside-leaving
+	chain leaving4 {
+		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @outside4 goto outside-leaving4
 		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
 		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @masquerade4 masquerade fully-random
 	}
 
-	chain outside-leaving {
+	chain outside-leaving4 {
 		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @outside-members4
 		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @outside-masquerade4 masquerade fully-random
 	}
 
+	chain sent4 {
+		meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 goto leaving4
+		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
+		meta l4proto @protocols ip saddr . ip daddr @hairpins4 masquerade
+		meta nfproto ipv4 meta l4proto @protocols meta iifname @uplinks ct original ip daddr . meta l4proto . ct original proto-dst @masquerade4 masquerade fully-random
+	}
+
+	chain outside-staying4 {
+		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @outside-members4
+	}
+
+	chain staying4 {
+		meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 ct original ip daddr . meta l4proto . ct original proto-dst @outside4 goto outside-staying4
+		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
+	}
+"""  # noqa: E501 - as nft lists it
+
+LAST = """\
+	chain arriving {
+		meta nfproto ipv4 meta l4proto @protocols goto arriving4
+		meta nfproto ipv6 meta l4proto @protocols goto arriving6
+	}
+
+	chain asking {
+		meta nfproto ipv4 meta l4proto @protocols goto deny4
+		meta nfproto ipv6 meta l4proto @protocols goto deny6
+	}
+
 	chain deny-prerouting {
 		type filter hook prerouting priority -110; policy accept;
-		ct state invalid,new meta nfproto ipv4 meta l4proto @protocols jump arriving
+		ct state invalid,new goto arriving
 	}
 
 	chain deny-output {
 		type filter hook output priority -110; policy accept;
-		ct state new meta nfproto ipv4 meta l4proto @protocols jump deny
+		ct state new goto asking
 	}
 
 	chain capture-prerouting {
 		type nat hook prerouting priority -100; policy accept;
-		meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 ip daddr . meta l4proto . th dport @outside4 goto outside-capture
-		meta nfproto ipv4 meta l4proto @protocols jump capture
+		meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 ip daddr . meta l4proto . th dport @outside4 goto outside-capture4
+		meta nfproto ipv4 meta l4proto @protocols goto capture4
+		meta l4proto @protocols meta iifname @uplinks ip6 saddr != @inside6 ip6 daddr . meta l4proto . th dport @outside6 goto outside-capture6
+		meta nfproto ipv6 meta l4proto @protocols goto capture6
 	}
 
 	chain capture-output {
 		type nat hook output priority -100; policy accept;
-		meta nfproto ipv4 meta l4proto @protocols jump capture
+		meta nfproto ipv4 meta l4proto @protocols goto capture4
+		meta nfproto ipv6 meta l4proto @protocols goto capture6
 	}
 
 	chain unknown-prerouting {
 		type nat hook prerouting priority -95; policy accept;
 		meta l4proto @protocols ip daddr @cluster-ips4 goto refuse
+		meta l4proto @protocols ip6 daddr @cluster-ips6 goto refuse
 	}
 
 	chain unknown-output {
 		type nat hook output priority -95; policy accept;
 		meta l4proto @protocols ip daddr @cluster-ips4 goto refuse
+		meta l4proto @protocols ip6 daddr @cluster-ips6 goto refuse
 	}
 
 	chain guard-input {
@@ -238,43 +278,72 @@ table inet userproxy {
 		ct state established,related accept
 		ct status dnat accept
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @guarded4 goto refuse
+		meta l4proto @protocols ip6 daddr . meta l4proto . th dport @guarded6 goto refuse
 	}
 
 	chain guard-output {
 		type filter hook output priority 0; policy accept;
 		ct state new meta l4proto udp ip saddr . meta l4proto . th sport @guarded4 drop
+		ct state new meta l4proto udp ip6 saddr . meta l4proto . th sport @guarded6 drop
 	}
 
 	chain leaving-postrouting {
 		type nat hook postrouting priority 100; policy accept;
-		ct status dnat meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 goto leaving
-		ct status dnat meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
-		ct status dnat meta l4proto @protocols ip saddr . ip daddr @hairpins4 masquerade
-		ct status dnat meta nfproto ipv4 meta l4proto @protocols meta iifname @uplinks ct original ip daddr . meta l4proto . ct original proto-dst @masquerade4 masquerade fully-random
-	}
-
-	chain outside-staying {
-		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @outside-members4
+		meta nfproto ipv4 meta l4proto @protocols ct status dnat goto sent4
+		meta nfproto ipv6 meta l4proto @protocols ct status dnat goto sent6
 	}
 
 	chain staying-input {
 		type nat hook input priority 100; policy accept;
-		ct status dnat meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 ct original ip daddr . meta l4proto . ct original proto-dst @outside4 goto outside-staying
-		ct status dnat meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
+		meta nfproto ipv4 meta l4proto @protocols ct status dnat goto staying4
+		meta nfproto ipv6 meta l4proto @protocols ct status dnat goto staying6
 	}
 
 	chain outside-pin-for-10800 {
 		meta l4proto @protocols update @outside-affinity4 { ip saddr . ct original ip daddr . meta l4proto . ct original proto-dst timeout 10800s : ip daddr . th dport }
+		meta l4proto @protocols update @outside-affinity6 { ip6 saddr . ct original ip6 daddr . meta l4proto . ct original proto-dst timeout 10800s : ip6 daddr . th dport }
 	}
 
 	chain outside-sticky-pick-3 {
 		meta l4proto @protocols update @outside-used4 { ip daddr . meta l4proto . th dport }
 		meta l4proto @protocols dnat ip to ip saddr . ip daddr . meta l4proto . th dport map @outside-affinity4
 		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @outside-pods4
+		meta l4proto @protocols update @outside-used6 { ip6 daddr . meta l4proto . th dport }
+		meta l4proto @protocols dnat ip6 to ip6 saddr . ip6 daddr . meta l4proto . th dport map @outside-affinity6
+		meta l4proto @protocols dnat ip6 to ip6 daddr . meta l4proto . th dport . numgen random mod 3 map @outside-pods6
 	}
 
 	chain pick-3 {
 		meta l4proto @protocols update @used4 { ip daddr . meta l4proto . th dport } dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @pods4
+		meta l4proto @protocols update @used6 { ip6 daddr . meta l4proto . th dport } dnat ip6 to ip6 daddr . meta l4proto . th dport . numgen random mod 3 map @pods6
 	}
-}
 """  # noqa: E501 - as nft lists it
+
+
+def of_ipv6(text: str) -> str:
+    """What is there for IPv4 is there for IPv6, and reads alike."""
+    for before, after in (
+        ("ipv4", "ipv6"),
+        ("ip saddr", "ip6 saddr"),
+        ("ip daddr", "ip6 daddr"),
+        ("dnat ip ", "dnat ip6 "),
+    ):
+        text = text.replace(before, after)
+    return re.sub(r"(?<=[a-z])4\b", "6", text)
+
+
+GOLDEN = (
+    "table inet userproxy {\n"
+    + "\n".join(
+        (
+            FIRST,
+            SETS_OF_IPV4,
+            of_ipv6(SETS_OF_IPV4),
+            REFUSE,
+            CHAINS_OF_IPV4,
+            of_ipv6(CHAINS_OF_IPV4),
+            LAST,
+        )
+    )
+    + "}\n"
+)

@@ -23,14 +23,16 @@ from userproxy.netfilter.ruleset.language import (
     Set,
     Simple,
 )
-from userproxy.netfilter.ruleset.sets import IPV4
+from userproxy.netfilter.ruleset.sets import IPV4, IPV6
 
 _BITS = {
     Field.STATE: {0x01: "invalid", 0x02: "established", 0x04: "related", 0x08: "new"},
     Field.STATUS: {0x20: "dnat"},
 }
-_IS_IPV4 = Equals(Field.FAMILY, IPV4.number)
-_IMPLY_IPV4 = {Field.SOURCE, Field.DESTINATION}
+_NAMES = {IPV4.number: "ipv4", IPV6.number: "ipv6"}
+_DNATS = {IPV4.address: "dnat ip", IPV6.address: "dnat ip6"}
+_FAMILIES = {Equals(Field.FAMILY, number) for number in _NAMES}
+_IMPLY_FAMILY = {Field.SOURCE, Field.DESTINATION, Field.SOURCE6, Field.DESTINATION6}
 
 
 def render(ruleset: Ruleset) -> str:
@@ -61,15 +63,15 @@ def rule(spec: Rule) -> str:
     keys = [match.key for match in spec.matches if isinstance(match, In | NotIn | Note)]
     if isinstance(spec.action, DnatBy | JumpBy):
         keys.append(spec.action.key)
-    implied = any(_IMPLY_IPV4.intersection(key) for key in keys)
-    parts = [_match(match) for match in spec.matches if not (implied and match == _IS_IPV4)]
+    implied = any(_IMPLY_FAMILY.intersection(key) for key in keys)
+    parts = [_match(match) for match in spec.matches if not (implied and match in _FAMILIES)]
     return " ".join([*parts, _action(spec)]).rstrip()
 
 
 def _match(match: Match) -> str:
     match match:
-        case Equals(Field.FAMILY, _):
-            return "meta nfproto ipv4"
+        case Equals(Field.FAMILY, number):
+            return f"meta nfproto {_NAMES[number]}"
         case Equals(field, value):
             return f"{field.value} {({6: 'tcp', 17: 'udp'})[value]}"
         case HasAny(field, bits):
@@ -86,8 +88,8 @@ def _match(match: Match) -> str:
 
 def _action(spec: Rule) -> str:
     match spec.action:
-        case DnatBy(key, name):
-            return f"dnat ip to {_key(key)} map @{name}"
+        case DnatBy(key, name, address):
+            return f"{_DNATS[address]} to {_key(key)} map @{name}"
         case JumpBy(key, name):
             return f"{_key(key)} vmap @{name}"
         case Jump(chain):

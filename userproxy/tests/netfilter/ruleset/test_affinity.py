@@ -40,24 +40,24 @@ def test_a_client_keeps_its_pod(outside: bool, device: str, last: str) -> None:
     for draw in range(3):
         assert connect(asked, CLIENTS[0], draw, device, last) == TWO
         assert connect(asked, CLIENTS[1], draw, device, last) == THREE
-    assert len(asked.sets["outside-affinity4" if outside else "affinity4"]) == 2
-    assert not asked.sets["affinity4" if outside else "outside-affinity4"]
+    assert len(asked.elements("outside-affinity" if outside else "affinity")) == 2
+    assert not asked.elements("affinity" if outside else "outside-affinity")
 
 
 def test_without_affinity_nobody_is_pinned() -> None:
     asked = kernel(replace(TARGET, affinity=None))
     assert [connect(asked, CLIENTS[0], draw) for draw in range(3)] == [ONE, TWO, THREE]
-    assert not asked.sets["affinity4"]
+    assert not asked.elements("affinity")
 
 
 def test_nobody_is_pinned_to_a_pod_that_went_between_two_hooks() -> None:
     asked = kernel(TARGET)
-    asked.sets["members4"].clear()
+    asked.elements("members").clear()
     assert connect(asked, CLIENTS[0], 1) == TWO
-    assert not asked.sets["affinity4"]
+    assert not asked.elements("affinity")
 
 
 def test_the_frontend_is_noted_as_used() -> None:
     asked = kernel(TARGET)
     connect(asked, CLIENTS[0], 0)
-    assert len(asked.sets["used4"]) == 1
+    assert len(asked.elements("used")) == 1

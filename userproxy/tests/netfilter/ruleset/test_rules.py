@@ -69,7 +69,7 @@ def test_udp_without_endpoints_is_refused_by_icmp(hook: str) -> None:
         Packet(destination=VIP, protocol=ICMP),
         Packet(destination=Address(VIP.ip, 81)),
         Packet(destination=Address("10.3.241.153", 80)),
-        Packet(destination=VIP, family=10),
+        Packet(source="fd00:1::3", destination=Address("fd00:3::1", 80)),
     ],
     ids=["another protocol", "no ports", "another port", "another address", "IPv6"],
 )
@@ -96,8 +96,8 @@ def test_every_pod_can_be_drawn() -> None:
 def test_a_pod_that_went_between_two_lookups_is_replaced_by_the_first() -> None:
     walked = kernel({TCP_VIP: ToPods(PODS)}, draw=2)
     last = VIP.ip, 2
-    (gone,) = [key for key in walked.sets["pods4"] if key.endswith((last[1]).to_bytes(4, sys.byteorder))]
-    del walked.sets["pods4"][gone]
+    (gone,) = [key for key in walked.elements("pods") if key.endswith((last[1]).to_bytes(4, sys.byteorder))]
+    del walked.elements("pods")[gone]
     assert walked.send(Packet(destination=VIP), "prerouting")[1].destination == PODS[0]
 
 

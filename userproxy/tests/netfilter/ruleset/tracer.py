@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
+import itertools
 import sys
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from userproxy.model.address import Address, canonical_ip
+from userproxy.model.address import Address
 from userproxy.netfilter.elements.access import constant_elements
+from userproxy.netfilter.elements.packing import packing_of
 from userproxy.netfilter.elements.table import Elements
 from userproxy.netfilter.ruleset.chains import STATE_NEW, STATUS_DNAT, ruleset
 from userproxy.netfilter.ruleset.language import (
@@ -27,13 +30,25 @@ from userproxy.netfilter.ruleset.language import (
     Rule,
     Simple,
 )
-from userproxy.netfilter.ruleset.sets import PROTOCOLS
+from userproxy.netfilter.ruleset.sets import FAMILIES, IPV4, IPV6, PROTOCOLS
+from userproxy.tests.twins import original, twin
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from userproxy.model.state import NodeState
     from userproxy.netfilter.ruleset.language import Chain, Key
+    from userproxy.netfilter.ruleset.sets import Family
 
+_FOREIGN = {
+    family.number: {other.source, other.destination, other.original_destination}
+    for family, other in itertools.permutations(FAMILIES)
+}
 _DSTNAT_HOOKS = ("prerouting", "output")
+
+
+FAMILY = IPV4
+"""Of what is sent: with IPv6, all addresses have twins in the kernel, and those who ask need not know."""
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,14 +62,18 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     protocol: int = 6
     state: int = STATE_NEW
     status: int = 0
-    family: int = 2
+
+    @property
+    def family(self) -> Family:
+        """As its destination has it."""
+        return IPV6 if self.destination.is_ipv6 else IPV4
 
 
 class Kernel:
     """Our table in this state; `draw` stands for the random number. Counts what is looked up."""
 
     def __init__(self, state: NodeState, draw: int = 0) -> None:
-        held = Elements(state)
+        held = Elements(twin(state) if FAMILY is IPV6 else state)
         self.draw = draw
         self.lookups = 0
         self.ruleset = ruleset(held.made())
@@ -67,9 +86,23 @@ class Kernel:
             else:
                 self.sets[element.set][element.key] = element.data or element.chain
 
+    def elements(self, name: str) -> dict[bytes, bytes | str]:
+        """The elements of the family's set of this name."""
+        return self.sets[f"{name}{FAMILY.suffix}"]
+
     def send(self, packet: Packet, *point: str) -> tuple[str, Packet]:
         """The verdict after these hooks in turn (`prerouting`, `input`), and the packet as it leaves them."""
-        for each in point:
+        if FAMILY is IPV4 or packet.destination.is_ipv6:
+            return self._send(packet, point)
+        verdict, sent = self._send(twin(packet), point)
+        before = sent.original and Address(original(sent.original.ip), sent.original.port)
+        destination = Address(original(sent.destination.ip), sent.destination.port)
+        return verdict, msgspec.structs.replace(
+            sent, source=packet.source, destination=destination, original=before
+        )
+
+    def _send(self, packet: Packet, points: Iterable[str]) -> tuple[str, Packet]:
+        for each in points:
             base = [chain for chain in self.chains.values() if chain.hook and chain.hook.point == each]
             for chain in sorted(base, key=lambda chain: chain.hook.priority if chain.hook else 0):
                 if chain.hook and chain.hook.type == "nat" and _is_settled(packet, each):
@@ -99,8 +132,7 @@ class Kernel:
                 data = self._find(key, name, packet)
                 if not isinstance(data, bytes):
                     return "", packet
-                ip = ".".join(str(byte) for byte in data[:4])
-                destination = Address(canonical_ip(ip), int.from_bytes(data[4:6], "big"))
+                destination = packing_of(packet.destination.ip).unpack_address(data)
                 return "accept", msgspec.structs.replace(
                     packet,
                     destination=destination,
@@ -113,7 +145,7 @@ class Kernel:
     def _holds(self, match: Match, packet: Packet) -> bool:
         match match:
             case Equals(field, value):
-                return {Field.FAMILY: packet.family, Field.PROTOCOL: packet.protocol}[field] == value
+                return {Field.FAMILY: packet.family.number, Field.PROTOCOL: packet.protocol}[field] == value
             case HasAny(field, bits):
                 return bool({Field.STATE: packet.state, Field.STATUS: packet.status}[field] & bits)
             case In(key, name):
@@ -138,18 +170,22 @@ class Kernel:
     def _part(self, part: Field | Random, packet: Packet) -> bytes:
         if isinstance(part, Random):
             return (self.draw % part.modulus).to_bytes(4, sys.byteorder)
-        original = packet.original or packet.destination
+        before = packet.original or packet.destination
         fields = {
-            Field.FAMILY: bytes([packet.family, 0, 0, 0]),
+            Field.FAMILY: bytes([packet.family.number, 0, 0, 0]),
             Field.DEVICE: packet.device.encode().ljust(16, b"\0"),
             Field.SOURCE: _ip(packet.source),
+            Field.SOURCE6: _ip(packet.source),
             Field.DESTINATION: _ip(packet.destination.ip),
+            Field.DESTINATION6: _ip(packet.destination.ip),
             Field.PROTOCOL: bytes([packet.protocol, 0, 0, 0]),
             Field.PORT: _port(packet.destination),
             Field.SOURCE_PORT: _port(Address(packet.source, packet.source_port)),
-            Field.ORIGINAL_DESTINATION: _ip(original.ip),
-            Field.ORIGINAL_PORT: _port(original),
+            Field.ORIGINAL_DESTINATION: _ip(before.ip),
+            Field.ORIGINAL_DESTINATION6: _ip(before.ip),
+            Field.ORIGINAL_PORT: _port(before),
         }
+        assert part not in _FOREIGN[packet.family.number], f"a rule of the other family looks at {packet}"
         return fields[part]
 
 
@@ -159,7 +195,7 @@ def _is_settled(packet: Packet, point: str) -> bool:
 
 
 def _ip(ip: str) -> bytes:
-    return bytes(map(int, ip.split(".")))
+    return ipaddress.ip_address(ip).packed
 
 
 def _port(address: Address) -> bytes:

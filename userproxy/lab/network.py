@@ -26,9 +26,13 @@ _NFT_MSG_GETGEN = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
 _NLM_F_REQUEST = 1
 _NLMSG_ERROR = 2
 
-_POD_SYSCTLS = ("net.ipv4.ip_forward=0",)
+# Nobody waits to see whether somebody else has the address.
+_LINK_SYSCTLS = ("net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
+_POD_SYSCTLS = (*_LINK_SYSCTLS, "net.ipv4.ip_forward=0")
 _ROUTER_SYSCTLS = (
+    *_LINK_SYSCTLS,
     "net.ipv4.ip_forward=1",
+    "net.ipv6.conf.all.forwarding=1",
     # A namespace inherits these from the machine; routes as tabled must not depend on it. The gateway
     # would also tell the hosts of shorter ways (ICMP redirect), since both are on one of its links.
     "net.ipv4.conf.all.rp_filter=0",
@@ -38,8 +42,10 @@ _ROUTER_SYSCTLS = (
 )
 # Kubernetes asks for this of each node: what pods on one bridge say to each other passes the ip hooks,
 # or the answer of a pod on the client's own bridge would go back without being translated.
-_HOST_SYSCTLS = (*_ROUTER_SYSCTLS, "net.bridge.bridge-nf-call-iptables=1")
-_GATEWAY_SYSCTLS = (*_ROUTER_SYSCTLS, "net.bridge.bridge-nf-call-iptables=0")
+_BRIDGE_SYSCTLS = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
+_HOST_SYSCTLS = (*_ROUTER_SYSCTLS, *(f"{name}=1" for name in _BRIDGE_SYSCTLS))
+_GATEWAY_SYSCTLS = (*_ROUTER_SYSCTLS, *(f"{name}=0" for name in _BRIDGE_SYSCTLS))
+_IPV6 = Path("/proc/sys/net/ipv6")
 
 
 class LabError(Exception):
@@ -99,8 +105,10 @@ def create(deployment: Deployment, namespace: Callable[[str], str]) -> None:
                 namespace(pod.name),
                 [
                     f"address add {pod.ip}/{_prefix_length(host.pod_network)} dev eth0",
+                    *_address6(pod.ip6, host.pod_network6, "eth0"),
                     "link set eth0 up",
                     f"route add default via {host.bridge_ip}",
+                    *_route6("default", host.bridge_ip6),
                 ],
             )
 
@@ -153,10 +161,13 @@ def _host_links(deployment: Deployment, host: Host, namespace: Callable[[str], s
     lines = [
         f"link add eth0 type veth peer name {host.name} netns {namespace(deployment.gateway)}",
         f"address add {host.ip}/{_prefix_length(deployment.host_network)} dev eth0",
+        *_address6(host.ip6, deployment.host_network6, "eth0"),
         "link set eth0 up",
         f"route add default via {deployment.gateway_ip}",
+        *_route6("default", deployment.gateway_ip6),
         "link add cbr0 type bridge stp_state 0",
         f"address add {host.bridge_ip}/{_prefix_length(host.pod_network)} dev cbr0",
+        *_address6(host.bridge_ip6, host.pod_network6, "cbr0"),
         "link set cbr0 up",
     ]
     for pod in host.pods:
@@ -173,10 +184,23 @@ def _gateway_links(deployment: Deployment) -> list[str]:
     return [
         "link add hosts type bridge stp_state 0",
         f"address add {deployment.gateway_ip}/{_prefix_length(deployment.host_network)} dev hosts",
+        *_address6(deployment.gateway_ip6, deployment.host_network6, "hosts"),
         "link set hosts up",
         *(f"link set {host.name} master hosts up" for host in deployment.hosts),
         *(f"route add {host.pod_network} via {host.ip}" for host in deployment.hosts),
+        *(line for host in deployment.hosts for line in _route6(host.pod_network6, host.ip6)),
     ]
+
+
+def _address6(ip: str, network: str, device: str) -> list[str]:
+    """An IPv6 address, if there is one and this machine speaks it."""
+    if not ip or not _IPV6.exists():
+        return []
+    return [f"address add {ip}/{_prefix_length(network)} dev {device} nodad"]
+
+
+def _route6(network: str, gateway: str) -> list[str]:
+    return [f"route add {network} via {gateway}"] if gateway and _IPV6.exists() else []
 
 
 def _prefix_length(network: str) -> str:

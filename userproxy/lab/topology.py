@@ -13,6 +13,8 @@
 ```
 
 With cluster DNS there is one more pod on each host: dns1 10.0.1.4 and dns2 10.0.2.4.
+
+Everybody has an IPv6 address too, which reads like the other: fd00:10:0:1::2 is server1.
 """
 
 from __future__ import annotations
@@ -34,12 +36,14 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: also the plain name of its namespace.
         ip: in its host's pod network.
+        ip6: likewise of IPv6; empty for none.
         port: that its server listens on; None for a pod that only asks.
         serves: what its server speaks.
     """
 
     name: str
     ip: str
+    ip6: str = ""
     port: int | None = None
     serves: Literal["http", "dns"] = "http"
 
@@ -62,6 +66,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         name: also the Kubernetes node's name and the plain name of its namespace.
         ip: on the hosts' network.
         pod_network: in CIDR form; its first address is the bridge's.
+        ip6: as `ip`, of IPv6; empty for none.
+        pod_network6: likewise.
         pods: that it carries.
     """
 
@@ -69,11 +75,18 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     ip: str
     pod_network: str
     pods: tuple[Pod, ...]
+    ip6: str = ""
+    pod_network6: str = ""
 
     @property
     def bridge_ip(self) -> str:
         """The address of `cbr0`, which is its pods' default gateway."""
         return str(ipaddress.ip_network(self.pod_network)[1])
+
+    @property
+    def bridge_ip6(self) -> str:
+        """The same of IPv6; empty if there is none."""
+        return str(ipaddress.ip_network(self.pod_network6)[1]) if self.pod_network6 else ""
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +130,9 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         service_network: in CIDR form; on no interface and in no route.
         hosts: with the pods they carry.
         services: that the daemons serve.
+        gateway_ip6: as `gateway_ip`, of IPv6; empty for none.
+        host_network6: likewise.
+        service_network6: likewise.
     """
 
     gateway: str
@@ -125,6 +141,9 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     service_network: str
     hosts: tuple[Host, ...]
     services: tuple[Service, ...]
+    gateway_ip6: str = ""
+    host_network6: str = ""
+    service_network6: str = ""
 
     @property
     def pods(self) -> tuple[Pod, ...]:
@@ -157,11 +176,25 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         return next(host for host in self.hosts if pod in host.pods)
 
 
-SERVER1 = Pod(name="server1", ip="10.0.1.2", port=8080)
-SERVER2 = Pod(name="server2", ip="10.0.2.2", port=8080)
-CLIENT = Pod(name="client", ip="10.0.1.3")
-HOST1 = Host(name="host1", ip="10.100.0.2", pod_network="10.0.1.0/24", pods=(SERVER1, CLIENT))
-HOST2 = Host(name="host2", ip="10.100.0.3", pod_network="10.0.2.0/24", pods=(SERVER2,))
+SERVER1 = Pod(name="server1", ip="10.0.1.2", ip6="fd00:10:0:1::2", port=8080)
+SERVER2 = Pod(name="server2", ip="10.0.2.2", ip6="fd00:10:0:2::2", port=8080)
+CLIENT = Pod(name="client", ip="10.0.1.3", ip6="fd00:10:0:1::3")
+HOST1 = Host(
+    name="host1",
+    ip="10.100.0.2",
+    ip6="fd00:10:100::2",
+    pod_network="10.0.1.0/24",
+    pod_network6="fd00:10:0:1::/64",
+    pods=(SERVER1, CLIENT),
+)
+HOST2 = Host(
+    name="host2",
+    ip="10.100.0.3",
+    ip6="fd00:10:100::3",
+    pod_network="10.0.2.0/24",
+    pod_network6="fd00:10:0:2::/64",
+    pods=(SERVER2,),
+)
 SERVER_SERVICE = Service(
     name="server-service", ip="10.3.241.152", ports=(Port(80, 8080),), backends=(SERVER1, SERVER2)
 )
@@ -171,13 +204,16 @@ REFERENCE = Deployment(
     gateway_ip="10.100.0.1",
     host_network="10.100.0.0/24",
     service_network="10.3.240.0/20",
+    gateway_ip6="fd00:10:100::1",
+    host_network6="fd00:10:100::/64",
+    service_network6="fd00:10:3::/48",
     hosts=(HOST1, HOST2),
     services=(SERVER_SERVICE,),
 )
 """The reference deployment, as the README tables it."""
 
-DNS1 = Pod(name="dns1", ip="10.0.1.4", port=53, serves="dns")
-DNS2 = Pod(name="dns2", ip="10.0.2.4", port=53, serves="dns")
+DNS1 = Pod(name="dns1", ip="10.0.1.4", ip6="fd00:10:0:1::4", port=53, serves="dns")
+DNS2 = Pod(name="dns2", ip="10.0.2.4", ip6="fd00:10:0:2::4", port=53, serves="dns")
 KUBE_DNS = Service(
     namespace="kube-system",
     name="kube-dns",

@@ -15,9 +15,15 @@ import asyncio
 import hashlib
 import signal
 import sys
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 from aiohttp import web
+
+from userproxy.model.address import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _CHUNK = bytes(range(256)) * 256
 _NAME = web.AppKey("name", str)
@@ -35,9 +41,9 @@ def application(name: str) -> web.Application:
     return app
 
 
-def greeting(name: str, peer: tuple[str, int]) -> str:
+def greeting(name: str, peer: Sequence[Any]) -> str:
     """The line that tells who answered, and where from it was asked."""
-    return f"{name} answers {peer[0]}:{peer[1]}\n"
+    return f"{name} answers {Address(peer[0], peer[1])}\n"
 
 
 def _greeting(request: web.Request) -> str:

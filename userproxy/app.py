@@ -69,7 +69,7 @@ def run(config: Config, check: Callable[[], object]) -> bool:
         NetfilterError: the kernel refuses our rules; nothing has been changed.
     """
     configure_logging(config.log_format, config.log_level)
-    with NodeLock(), Kernel([config.host_ip]) as kernel:
+    with NodeLock(), Kernel(config.host_ips) as kernel:
         missing = kernel.missing_features()
         if missing:
             raise StartError(missing[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import math
 import socket
 from pathlib import Path
@@ -11,9 +12,22 @@ from typing import Any
 import msgspec
 import yaml
 
-from userproxy.config.settings import Config, Settings, parse_bind_address, parse_networks, parse_port_range
-from userproxy.model.address import Address, canonical_ip
+from userproxy.config.settings import (
+    Config,
+    Settings,
+    parse_bind_address,
+    parse_host_ips,
+    parse_networks,
+    parse_port_range,
+)
+from userproxy.model.address import IpFamily, family_of
 
+_THE_WORLD = {IpFamily.IPV4: "192.0.2.1", IpFamily.IPV6: "2001:db8::1"}
+"""Of the networks for documentation (RFC 5737, RFC 3849)."""
+_IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC = (
+    72,
+    2,
+)  # RFC 5014: no temporary address, which is another one tomorrow
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -89,15 +103,17 @@ def _complete(settings: Settings) -> Config:
     _check_addresses(settings)
     _check_networks(settings)
     _check_source(settings)
-    host_ip = _host_ip(settings.host_ip) if settings.host_ip else primary_address()
-    if not host_ip:
+    named = _host_ips(settings.host_ip)
+    following = tuple(family for family in IpFamily if family not in map(family_of, named))
+    host_ips = [*named, *filter(None, map(primary_address, following))]
+    if not host_ips:
         raise ValueError(
             "host-ip: this node has no default route to take its primary address from: "
             "name the address with --host-ip"
         )
     filled_in = {
-        "host_ip": host_ip,
-        "host_ip_follows": not settings.host_ip,
+        "host_ip": ",".join(host_ips),
+        "host_ip_follows": following,
         "node_name": settings.node_name or socket.gethostname().lower(),
     }
     return Config(**{**msgspec.structs.asdict(settings), **filled_in})
@@ -135,36 +151,39 @@ def _check_source(settings: Settings) -> None:
         )
 
 
-def _host_ip(text: str) -> str:
+def _host_ips(text: str) -> tuple[str, ...]:
     try:
-        host_ip = canonical_ip(text)
+        host_ips = parse_host_ips(text)
     except ValueError as error:
         raise ValueError(f"host-ip: {error}") from None
-    if Address(host_ip, 0).is_ipv6:
-        raise ValueError(f"host-ip: {host_ip} is an IPv6 address; only IPv4 Services can be captured yet")
-    if not is_own_address(host_ip):
-        raise ValueError(
-            f"host-ip: {host_ip} is not an address of this node: choose one that `ip address` shows"
-        )
-    return host_ip
+    for host_ip in host_ips:
+        if not is_own_address(host_ip):
+            raise ValueError(
+                f"host-ip: {host_ip} is not an address of this node: choose one that `ip address` shows"
+            )
+    return host_ips
 
 
-def primary_address() -> str:
-    """The source address that the kernel would take to leave this node; empty if there is no way out."""
-    return _source_address("192.0.2.1")  # TEST-NET-1 (RFC 5737)
+def primary_address(family: IpFamily) -> str:
+    """The address of a family that the kernel would speak to the world from; empty if there is none."""
+    ip = _source_address(_THE_WORLD[family])
+    return "" if ip and ipaddress.ip_address(ip).is_link_local else ip
 
 
 def is_own_address(ip: str) -> bool:
-    """Whether an IPv4 address is one of this node's now."""
+    """Whether an address is one of this node's now."""
     return _source_address(ip) == ip  # to an address of its own, a node speaks from it
 
 
 def _source_address(ip: str) -> str:
     """From where the kernel would speak to an address; no packet is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
+    is_ipv6 = family_of(ip) is IpFamily.IPV6
+    try:
+        with socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            if is_ipv6:
+                probe.setsockopt(socket.IPPROTO_IPV6, _IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC)
             probe.connect((ip, 9))
-        except OSError:
-            return ""
-        source: str = probe.getsockname()[0]
-        return source
+            source: str = probe.getsockname()[0]
+    except OSError:  # no way there, or no such family at all
+        return ""
+    return source

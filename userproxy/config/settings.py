@@ -8,15 +8,16 @@ from __future__ import annotations
 import enum
 import ipaddress
 import os
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 
-from userproxy.model.address import MAX_PORT, Address
+from userproxy.model.address import MAX_PORT, Address, IpFamily, canonical_ip, family_of
 from userproxy.model.service import Path as TrafficPath
 
+IpNetwork = IPv4Network | IPv6Network
 DEFAULT_PORT_RANGE = "10400-18399"
 
 
@@ -77,7 +78,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     host_ip: Annotated[
         str,
         _help(
-            "The address of the listeners.", metavar="IP", default="the node's primary address, as it changes"
+            "The address of the listeners, one for each family.",
+            metavar="IP,...",
+            default="the node's primary addresses, as they change",
         ),
     ] = ""
     nodeport_addresses: Annotated[
@@ -170,10 +173,16 @@ class Config(Settings, frozen=True, kw_only=True):
     """Settings in which everything has been filled in and checked.
 
     Attributes:
-        host_ip_follows: nobody has named `host_ip`: it is the node's primary address, and goes with it.
+        host_ip_follows: the families of which nobody has named an address: theirs is the node's primary one,
+            if there is any, and goes with it.
     """
 
-    host_ip_follows: bool = False
+    host_ip_follows: tuple[IpFamily, ...] = ()
+
+    @property
+    def host_ips(self) -> tuple[str, ...]:
+        """The addresses of the listeners when the daemon starts, at most one of each family."""
+        return parse_host_ips(self.host_ip)
 
     @property
     def worker_count(self) -> int:
@@ -186,12 +195,12 @@ class Config(Settings, frozen=True, kw_only=True):
         return parse_port_range(self.port_range)
 
     @property
-    def node_port_networks(self) -> tuple[IPv4Network, ...]:
-        """The networks in which the node's addresses answer node ports; none: its primary address alone."""
+    def node_port_networks(self) -> tuple[IpNetwork, ...]:
+        """The networks in which the node's addresses answer node ports; none: its host IPs alone."""
         return () if self.nodeport_addresses == "primary" else parse_networks(self.nodeport_addresses)
 
     @property
-    def pod_networks(self) -> tuple[IPv4Network, ...]:
+    def pod_networks(self) -> tuple[IpNetwork, ...]:
         """The networks of pods, as far as they are set."""
         return parse_networks(self.cluster_cidr)
 
@@ -265,20 +274,36 @@ def parse_port_range(text: str) -> range:
     return range(int(first), int(last) + 1)
 
 
-def parse_networks(text: str) -> tuple[IPv4Network, ...]:
-    """Read `10.0.0.0/14,192.0.2.0/24`; IPv6 networks may stand beside them, and are left out.
+def parse_host_ips(text: str) -> tuple[str, ...]:
+    """Read `10.100.0.2,fd00::2`, at most one of each family, in the order of the families.
+
+    Raises:
+        ValueError: one is no address, or none that others can reach; or there are two of a family.
+    """
+    found: dict[IpFamily, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        ip = canonical_ip(part)
+        if ipaddress.ip_address(ip).is_link_local:
+            raise ValueError(f"{ip} is valid on one link alone: name another address")
+        family = family_of(ip)
+        if family in found:
+            raise ValueError(f"{found[family]} and {ip} are both {family}: name one address of each family")
+        found[family] = ip
+    return tuple(found[family] for family in IpFamily if family in found)
+
+
+def parse_networks(text: str) -> tuple[IpNetwork, ...]:
+    """Read `10.0.0.0/14,fd00::/8`.
 
     Raises:
         ValueError: one of them is no network.
     """
-    found = []
+    found: list[IpNetwork] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         try:
-            network = ipaddress.ip_network(part, strict=False)
+            found.append(ipaddress.ip_network(part, strict=False))
         except ValueError:
             raise ValueError(f"{part!r} is not a network such as 10.0.0.0/14") from None
-        if isinstance(network, IPv4Network):
-            found.append(network)
     return tuple(found)
 
 

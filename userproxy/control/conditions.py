@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from userproxy.model.condition import Condition
-from userproxy.model.service import PoolName, TrafficPolicy
+from userproxy.model.service import PoolName
 from userproxy.model.snapshot import EMPTY, Snapshot
 from userproxy.model.state import NodeState, ToPods
 from userproxy.model.versioned import dropped, touched
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from userproxy.model.address import Address
     from userproxy.model.endpoint import Endpoint
     from userproxy.model.service import ServicePort, ServicePortName
+
+UNUSED = "unused"
 
 
 class Conditions:
@@ -59,21 +61,26 @@ class Conditions:
 
     def _judge(self, name: ServicePortName, endpoints: tuple[Endpoint, ...]) -> dict[Address, Condition]:
         service = self._snapshot.services[name]
-        picked = set().union(*(self.eligible(PoolName.of(name, policy)) for policy in TrafficPolicy))
+        picked = set().union(*map(self.eligible, PoolName.all_of(name)))
         known = self._conditions.get(name, {})
         now = self._clock()
         judged = {}
         for endpoint in endpoints:
-            state, reason = _state_of(endpoint, service, picked=endpoint.address in picked)
+            state, reason = _state_of(endpoint, picked=endpoint.address in picked)
+            reason = reason or self._why_unused(endpoint, service) if state == UNUSED else reason
             former = known.get(endpoint.address)
             since = former.since if former is not None and former.state == state else now
             judged[endpoint.address] = Condition(state, reason, since)
         return judged
 
-
-def is_served(endpoint: Endpoint) -> bool:
-    """Whether its address family is one that Services are served on."""
-    return not endpoint.address.is_ipv6
+    def _why_unused(self, endpoint: Endpoint, service: ServicePort) -> str:
+        family = endpoint.address.family
+        if all(entry.address.family is not family for entry in service.entries):
+            return f"the Service has no {family} address"
+        pools = (pool for pool in PoolName.all_of(service.name) if pool.family is family)
+        if not any(pool in self._state.frontends for pool in pools):
+            return f"this node has no {family} address"
+        return "other endpoints are nearer, or the traffic policy excludes it"
 
 
 def _to_judge(
@@ -95,7 +102,7 @@ def _to_judge(
     return dict.fromkeys([*names, *(pool.service_port for pool in pools)])
 
 
-def _state_of(endpoint: Endpoint, service: ServicePort, *, picked: bool) -> tuple[str, str]:
+def _state_of(endpoint: Endpoint, *, picked: bool) -> tuple[str, str]:
     if endpoint.drained:
         return "draining", "drained by an operator"
     if picked:
@@ -104,12 +111,4 @@ def _state_of(endpoint: Endpoint, service: ServicePort, *, picked: bool) -> tupl
         return "draining", "terminating"
     if not endpoint.ready:
         return "down", "not ready"
-    return "unused", _why_unused(endpoint, service)
-
-
-def _why_unused(endpoint: Endpoint, service: ServicePort) -> str:
-    if not is_served(endpoint):
-        return "IPv6 is not served"
-    if all(entry.address.is_ipv6 for entry in service.entries):
-        return "the Service has no IPv4 address"
-    return "other endpoints are nearer, or the traffic policy excludes it"
+    return UNUSED, ""

@@ -169,7 +169,7 @@ class Daemon:
             "started",
             version=__version__,
             node=self._config.node_name,
-            host_ip=self._config.host_ip,
+            host_ips=self._config.host_ips,
             mode=self._config.mode.value,
             adopted=len(adopted.captures),
         )

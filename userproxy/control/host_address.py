@@ -1,12 +1,13 @@
-"""The address that our listeners have: set by the operator, or the node's primary one, as that changes."""
+"""The addresses that our listeners have: set by the operator, or the node's primary ones, as these change."""
 
 from __future__ import annotations
 
 import contextlib
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from userproxy.config import is_own_address, primary_address
+from userproxy.model.address import IpFamily, family_of
 from userproxy.model.network import NodeNetwork
 from userproxy.model.snapshot import Problem
 from userproxy.netfilter import NetfilterError
@@ -30,34 +31,42 @@ class Surroundings(NamedTuple):
     uplinks: tuple[str, ...] = ()
 
 
+class _Held:
+    """The host IP of one family; empty while there is none."""
+
+    def __init__(self, ip: str, *, follows: bool) -> None:
+        self.ip = ip
+        self.is_there = bool(ip)
+        self.follows = follows
+
+
 class HostAddress:
-    """The host IP, and what is around it. Lives as long as the daemon.
+    """The host IPs, one of each family, and what is around them. Lives as long as the daemon.
 
     An address that nobody has named is kept for as long as the node has it, whatever else it gets: what
-    listens there goes on. Only when it is gone does the node's primary address of then take its place.
+    listens there goes on. Only when it is gone does the node's primary address of then take its place. A
+    family of which the node has no address gets one as soon as the node has.
 
     Args:
         config: of the daemon.
-        primary: tells the node's primary address; empty while there is none.
+        primary: tells the node's primary address of a family; empty while there is none.
         is_own: tells whether an address is the node's.
         surroundings: tells what else the node has.
-
-    Attributes:
-        ip: of the listeners.
-        is_there: whether the node has it.
     """
 
     def __init__(
         self,
         config: Config,
-        primary: Callable[[], str] = primary_address,
+        primary: Callable[[IpFamily], str] = primary_address,
         is_own: Callable[[str], bool] = is_own_address,
         surroundings: Callable[[], Surroundings] = Surroundings,
     ) -> None:
-        self.ip = config.host_ip
-        self.is_there = True
+        known = {family_of(ip): ip for ip in config.host_ips}
+        self._held = {
+            family: _Held(known.get(family, ""), follows=family in config.host_ip_follows)
+            for family in IpFamily
+        }
         self._node = config.node_name
-        self._follows = config.host_ip_follows
         self._primary = primary
         self._is_own = is_own
         self._read = surroundings
@@ -66,9 +75,24 @@ class HostAddress:
         self._around = surroundings()
 
     @property
+    def ips(self) -> tuple[str, ...]:
+        """Of the listeners: at most one of each family, in the order of the families."""
+        return tuple(held.ip for held in self._held.values() if held.ip)
+
+    @property
+    def ips_there(self) -> tuple[str, ...]:
+        """Those of them that the node has now."""
+        return tuple(held.ip for held in self._held.values() if held.is_there)
+
+    @property
     def problems(self) -> frozenset[Problem]:
-        """That it is not there, or that nobody can tell where the outside is, and what to do."""
+        """That some are not there, or that nobody can tell where the outside is, and what to do."""
         return frozenset({*self._missing(), *self._boundless()})
+
+    def _missing(self) -> Iterator[Problem]:
+        for held in self._held.values():
+            if held.ip and not held.is_there:
+                yield _missing_problem(self._node, held.ip, follows=held.follows)
 
     def _boundless(self) -> Iterator[Problem]:
         if not self._around.uplinks:
@@ -78,32 +102,20 @@ class HostAddress:
             )
             yield Problem(self._node, "NoDefaultRoute", message)
 
-    def _missing(self) -> Iterator[Problem]:
-        if self.is_there:
-            return
-        remedy = "give it back to an interface, or name another one with --host-ip and start anew"
-        if self._follows:
-            remedy = "the node has no other yet; give it an address and a default route"
-        message = (
-            f"{self.ip} is no longer an address of this node, and Services that are redirected to listeners "
-            f"on it are not reached: {remedy}"
-        )
-        yield Problem(self._node, "HostAddressMissing", message)
-
     def network(self, node: Node) -> NodeNetwork:
         """What Services on this node are planned with.
 
         Args:
             node: as the source knows it; its networks of pods count unless some are set.
         """
-        addresses: tuple[str, ...] = (self.ip,)
+        addresses = self.ips
         if self._node_port_networks:
             addresses = tuple(ip for ip in self._around.addresses if self._answers_node_ports(ip))
         pods = tuple(map(str, self._pod_networks)) or node.pod_networks
-        return NodeNetwork(self.ip, addresses, self._around.uplinks, tuple(sorted(pods)))
+        return NodeNetwork(self.ips, addresses, self._around.uplinks, tuple(sorted(pods)))
 
     def _answers_node_ports(self, ip: str) -> bool:
-        return any(IPv4Address(ip) in network for network in self._node_port_networks)
+        return any(ip_address(ip) in network for network in self._node_port_networks)
 
     def _followed(self, seen: Surroundings) -> Surroundings:
         """While there is no default route, the outside is where it was: it must not come in by a gap."""
@@ -111,12 +123,24 @@ class HostAddress:
 
     def look(self) -> bool:
         """See what the node has now; returns whether anything is different from before."""
-        before = (self.ip, self.is_there, self._around)
+        before = (self.ips, self.ips_there, self._around)
         with contextlib.suppress(NetfilterError):  # what was last known stays
             self._around = self._followed(self._read())
-        self.is_there = self._is_own(self.ip)
-        if not self.is_there and self._follows:
-            primary = self._primary()
-            if primary:
-                self.ip, self.is_there = primary, True
-        return before != (self.ip, self.is_there, self._around)
+        for family, held in self._held.items():
+            held.is_there = bool(held.ip) and self._is_own(held.ip)
+            if held.follows and not held.is_there:
+                primary = self._primary(family)
+                if primary:
+                    held.ip, held.is_there = primary, True
+        return before != (self.ips, self.ips_there, self._around)
+
+
+def _missing_problem(node: str, ip: str, *, follows: bool) -> Problem:
+    remedy = "give it back to an interface, or name another one with --host-ip and start anew"
+    if follows:
+        remedy = "the node has no other of its family yet; give it an address and a default route"
+    message = (
+        f"{ip} is no longer an address of this node, and Services that are redirected to listeners "
+        f"on it are not reached: {remedy}"
+    )
+    return Problem(node, "HostAddressMissing", message)

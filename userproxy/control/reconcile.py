@@ -140,7 +140,7 @@ class Reconciler:
 
     async def _reconcile(self) -> None:
         if self._moved:
-            await self._kernel.move(self._address.ip if self._address.is_there else "")
+            await self._kernel.move(self._address.ips_there)
             self._moved = False
         if self._snapshot is None:
             return
@@ -214,19 +214,21 @@ class Reconciler:
         return changed
 
     def look_at_address(self, *, changed: bool) -> bool:
-        """See whether the node still has the host IP; `reconcile` then moves to the one that it has.
+        """See whether the node still has the host IPs; `reconcile` then moves to those that it has.
 
         Args:
-            changed: addresses have come or gone, and routes with them, even if the host IP is the same.
+            changed: addresses have come or gone, and routes with them, even if the host IPs are the same.
 
         Returns:
             Whether there is anything to apply.
         """
-        before = self._address.ip
+        before = self._address.ips
         moved = self._address.look()
-        if self._address.ip != before:
-            self._left |= {serve.listener for serve in self._actual.serves.values()}
-            log.warning("the node's address has changed", before=before, now=self._address.ip)
+        now = self._address.ips
+        if now != before:
+            listeners = (serve.listener for serve in self._actual.serves.values())
+            self._left |= {listener for listener in listeners if listener.ip not in now}
+            log.warning("the node's address has changed", before=before, now=now)
         self._moved |= moved or changed
         return self._moved
 

@@ -79,8 +79,8 @@ class Kernel(Protocol):
     async def apply(self, change: CaptureChange, /) -> None:
         """Change captures, atomically."""
 
-    async def move(self, host_ip: str, /) -> None:
-        """Have the host's own connections to Service IPs come from another address."""
+    async def move(self, host_ips: Collection[str], /) -> None:
+        """Have the host's own connections to Service IPs come from other addresses."""
 
     async def forget_redirected(self, listeners: Collection[Address], /) -> None:
         """Forget the flows to listeners that are no more."""

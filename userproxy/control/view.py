@@ -9,12 +9,13 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from userproxy import __version__
-from userproxy.control.conditions import Conditions, is_served
+from userproxy.control.conditions import Conditions
 from userproxy.control.tally import Tally
+from userproxy.model.address import IpFamily
 from userproxy.model.condition import REMOVED, Condition
 from userproxy.model.counters import Counters
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
-from userproxy.model.service import Path, PoolName, Protocol, TrafficPolicy
+from userproxy.model.service import Path, PoolName, Protocol
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
 from userproxy.model.state import NodeState
 from userproxy.ops.http.metrics import Figures
@@ -167,14 +168,13 @@ class View:
     ) -> Iterator[tuple[PoolName, ServiceRow]]:
         """A row for each of its pools; one without any entry that is served has one all the same."""
         name = service.name
-        pools = [
-            pool for policy in TrafficPolicy if (pool := PoolName.of(name, policy)) in self._state.frontends
-        ]
+        pools = [pool for pool in PoolName.all_of(name) if pool in self._state.frontends]
         mine = [*problems.get(str(name), ())]
         if name.port:
             mine += problems.get(f"{name.namespace}/{name.service}", ())
         flows = self._sides.flows.services[name]
-        for pool in pools or [PoolName.of(name)]:
+        family = service.entries[0].address.family if service.entries else IpFamily.IPV4
+        for pool in pools or [PoolName.of(name, family=family)]:
             yield pool, self._service_row(service, pool, tuple(mine), flows)
             flows, mine = 0, []  # they are told once
 
@@ -182,7 +182,8 @@ class View:
         self, service: ServicePort, pool: PoolName, problems: tuple[str, ...], flows: int
     ) -> ServiceRow:
         serve = self._state.serves.get(pool)
-        endpoints = [each for each in self._snapshot.endpoints.get(service.name, ()) if is_served(each)]
+        known = self._snapshot.endpoints.get(service.name, ())
+        endpoints = [each for each in known if each.address.family is pool.family]
         eligible = self._conditions.eligible(pool)
         frontends = self._state.frontends.get(pool)
         shown = (
@@ -202,6 +203,7 @@ class View:
             connections=self._tally.pools[pool] + flows,
             problems=problems,
             policy=pool.policy.value,
+            family=pool.family.value,
         )
 
     def _deleted_row(self, pool: PoolName) -> ServiceRow:
@@ -216,6 +218,7 @@ class View:
             connections=self._tally.pools[pool],
             problems=(_DELETED,),
             policy=pool.policy.value,
+            family=pool.family.value,
         )
 
     def _condition(self, name: ServicePortName, endpoint: Endpoint) -> Condition:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 
 import msgspec
 
 MAX_PORT = 65535
+
+
+class IpFamily(enum.StrEnum):
+    """The families of addresses. The values are those of the Kubernetes API."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
 
 
 class Address(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
@@ -28,6 +36,11 @@ class Address(msgspec.Struct, frozen=True, order=True, array_like=True, cache_ha
         """Whether this is an IPv6 address."""
         return ":" in self.ip
 
+    @property
+    def family(self) -> IpFamily:
+        """Which family it is of."""
+        return family_of(self.ip)
+
     @classmethod
     def parse(cls, text: str) -> Address:
         """Read `10.0.1.2:8080` or `[fd00::1]:8080`.
@@ -44,16 +57,24 @@ class Address(msgspec.Struct, frozen=True, order=True, array_like=True, cache_ha
         return cls(canonical_ip(ip.strip("[]")), int(port))
 
 
+def family_of(ip: str) -> IpFamily:
+    """The family of an IP address, or of a network in CIDR notation."""
+    return IpFamily.IPV6 if ":" in ip else IpFamily.IPV4
+
+
 def canonical_ip(text: str) -> str:
     """The canonical text of an IP address.
 
     Raises:
-        ValueError: text is not an IP address; the message quotes it.
+        ValueError: text is not an IP address, or one that no packet has; the message quotes it.
     """
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise ValueError(f"{text!r} is not an IP address") from None
-    if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
-        raise ValueError(f"{text!r} has a zone, which no Service or endpoint may have")
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id:
+            raise ValueError(f"{text!r} has a zone, which no Service or endpoint may have")
+        if address.ipv4_mapped is not None:
+            raise ValueError(f"{text!r} is an IPv4 address in the form of IPv6: write {address.ipv4_mapped}")
     return str(address)

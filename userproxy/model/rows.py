@@ -58,6 +58,7 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         policy: `Cluster`, or `Local`: only backends on this node are picked.
+        family: `IPv4`, or `IPv6`: that of the frontends and of the backends.
     """
 
     service: str
@@ -70,6 +71,7 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     problems: tuple[str, ...]
     policy: str = "Cluster"
+    family: str = "IPv4"
 
 
 class BackendRow(msgspec.Struct, frozen=True, kw_only=True):

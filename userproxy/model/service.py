@@ -6,10 +6,10 @@ import enum
 
 import msgspec
 
-from userproxy.model.address import Address
+from userproxy.model.address import Address, IpFamily
 from userproxy.model.settings import Settings
 
-_LOCAL_SUFFIX = "/local"
+_LOCAL_SUFFIX, _IPV6_SUFFIX = "/local", "/ipv6"
 
 
 class Protocol(enum.StrEnum):
@@ -68,23 +68,26 @@ class ServicePortName(msgspec.Struct, frozen=True, order=True, array_like=True, 
 
 
 class PoolName(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
-    """The name of a pool: a Service port, and the policy that says which of its endpoints are meant.
+    """The name of a pool: a Service port, and which of its endpoints are meant: by policy and by family.
 
     Attributes:
         namespace: of the Service.
         service: its name.
         port: the port's name, empty where the only port of a Service has none.
         policy: that the traffic comes under.
+        family: of the addresses, of clients and of endpoints.
     """
 
     namespace: str
     service: str
     port: str = ""
     policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    family: IpFamily = IpFamily.IPV4
 
     def __str__(self) -> str:
         local = "" if self.policy is TrafficPolicy.CLUSTER else _LOCAL_SUFFIX
-        return f"{self.service_port}{local}"
+        ipv6 = "" if self.family is IpFamily.IPV4 else _IPV6_SUFFIX
+        return f"{self.service_port}{local}{ipv6}"
 
     @property
     def service_port(self) -> ServicePortName:
@@ -92,9 +95,19 @@ class PoolName(msgspec.Struct, frozen=True, order=True, array_like=True, cache_h
         return ServicePortName(self.namespace, self.service, self.port)
 
     @classmethod
-    def of(cls, name: ServicePortName, policy: TrafficPolicy = TrafficPolicy.CLUSTER) -> PoolName:
-        """The pool of a Service port under a policy."""
-        return cls(name.namespace, name.service, name.port, policy)
+    def of(
+        cls,
+        name: ServicePortName,
+        policy: TrafficPolicy = TrafficPolicy.CLUSTER,
+        family: IpFamily = IpFamily.IPV4,
+    ) -> PoolName:
+        """The pool of a Service port for traffic under a policy, of a family."""
+        return cls(name.namespace, name.service, name.port, policy, family)
+
+    @classmethod
+    def all_of(cls, name: ServicePortName) -> tuple[PoolName, ...]:
+        """All pools that a Service port may have."""
+        return tuple(cls.of(name, policy, family) for family in IpFamily for policy in TrafficPolicy)
 
     @classmethod
     def parse(cls, text: str) -> PoolName:
@@ -103,9 +116,11 @@ class PoolName(msgspec.Struct, frozen=True, order=True, array_like=True, cache_h
         Raises:
             ValueError: text is of no such form; the message quotes it.
         """
-        name = text.removesuffix(_LOCAL_SUFFIX)
-        policy = TrafficPolicy.CLUSTER if name == text else TrafficPolicy.LOCAL
-        return cls.of(ServicePortName.parse(name), policy)
+        of_family = text.removesuffix(_IPV6_SUFFIX)
+        name = of_family.removesuffix(_LOCAL_SUFFIX)
+        family = IpFamily.IPV4 if of_family == text else IpFamily.IPV6
+        policy = TrafficPolicy.CLUSTER if name == of_family else TrafficPolicy.LOCAL
+        return cls.of(ServicePortName.parse(name), policy, family)
 
 
 class EntryKind(enum.StrEnum):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from userproxy.model.address import Address
+from userproxy.model.address import Address, IpFamily
 from userproxy.model.service import PoolName, Protocol, ServicePortName, TrafficPolicy
 from userproxy.model.settings import Settings
 
@@ -20,11 +20,12 @@ class Backend(msgspec.Struct, frozen=True, order=True):
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """The backends of one Service port for traffic under one policy, and how they are chosen.
+    """The backends of one Service port for traffic of one family under one policy, and how they are chosen.
 
     Attributes:
         service: whose traffic it is.
         policy: which endpoints that traffic may reach.
+        family: of its addresses.
         backends: in the order of picking; empty while there are none.
         far: that may take over while most of the backends cannot be reached: those of other zones, where
             hints prefer the near ones.
@@ -37,6 +38,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
     service: ServicePortName
     policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    family: IpFamily = IpFamily.IPV4
     backends: tuple[Backend, ...] = ()
     far: tuple[Backend, ...] = ()
     leaving: tuple[Address, ...] = ()
@@ -46,7 +48,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> PoolName:
         """What tells it from every other pool."""
-        return PoolName.of(self.service, self.policy)
+        return PoolName.of(self.service, self.policy, self.family)
 
 
 class Serve(Pool, frozen=True, kw_only=True):

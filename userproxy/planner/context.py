@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from userproxy.model.address import IpFamily
 from userproxy.model.network import NodeNetwork
 from userproxy.model.service import Path, ServicePort
 from userproxy.model.snapshot import Node
 from userproxy.model.state import Perimeter
 
-LOOPBACK = "127.0.0.1"
+LOOPBACKS = {IpFamily.IPV4: "127.0.0.1", IpFamily.IPV6: "::1"}
 
 
 class PlanContext(msgspec.Struct, frozen=True):

@@ -4,7 +4,9 @@
 |---|---|---|
 | cluster IP | the internal policy | likewise, unless cluster IPs are closed to the outside |
 | node port, external IP, load balancer IP | any endpoint | the external policy |
-| node port on 127.0.0.1 | any endpoint | never |
+| node port on 127.0.0.1, ::1 | any endpoint | never |
+
+Entries of a family of which the node has no address are not there for it.
 
 Source: KEP-1669 and KEP-2086; kube-proxy short-circuits pods and the node alike (`pkg/proxy/nftables`).
 """
@@ -13,15 +15,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from userproxy.model.address import Address
-from userproxy.model.service import EntryKind, TrafficPolicy
+from userproxy.model.address import Address, family_of
+from userproxy.model.service import EntryKind, PoolName, TrafficPolicy
 from userproxy.model.state import Frontend
-from userproxy.planner.context import LOOPBACK
+from userproxy.planner.context import LOOPBACKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from userproxy.model.service import Entry, ServicePort
+    from userproxy.model.service import Entry, ServicePort, ServicePortName
     from userproxy.planner.context import PlanContext
 
 
@@ -41,7 +43,11 @@ class EntryFrontend(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """Whether it is a node port on the loopback address, which no other node can be sent to."""
-        return self.frontend.address.ip == LOOPBACK
+        return self.frontend.address.ip in LOOPBACKS.values()
+
+    def pool_of(self, name: ServicePortName) -> PoolName:
+        """The pool that its packets reach, of the Service port that it is of."""
+        return PoolName.of(name, self.policy, self.frontend.address.family)
 
 
 def frontends_of(service: ServicePort, context: PlanContext) -> list[EntryFrontend]:
@@ -50,14 +56,14 @@ def frontends_of(service: ServicePort, context: PlanContext) -> list[EntryFronte
     return list(found.values())
 
 
-def policies_of(entries: list[EntryFrontend]) -> tuple[TrafficPolicy, ...]:
-    """The policies that hold for any of them: one pool each."""
-    return tuple(sorted({entry.policy for entry in entries}))
+def pools_of(name: ServicePortName, entries: list[EntryFrontend]) -> tuple[PoolName, ...]:
+    """The pools of a Service port that these lead to: one for each policy that holds, and family."""
+    return tuple(sorted({entry.pool_of(name) for entry in entries}))
 
 
 def _frontends(service: ServicePort, context: PlanContext) -> Iterator[EntryFrontend]:
     for entry in service.entries:
-        if entry.address.is_ipv6:
+        if not context.network.host_ip(entry.address.family):
             continue
         if entry.kind is EntryKind.CLUSTER_IP:
             frontend = Frontend(service.protocol, entry.address)
@@ -66,7 +72,10 @@ def _frontends(service: ServicePort, context: PlanContext) -> Iterator[EntryFron
         for address in _addresses(entry, context):
             frontend = Frontend(service.protocol, address)
             yield EntryFrontend(frontend, entry.kind, TrafficPolicy.CLUSTER)
-            if service.external_traffic_policy is TrafficPolicy.LOCAL and address.ip != LOOPBACK:
+            if (
+                service.external_traffic_policy is TrafficPolicy.LOCAL
+                and address.ip not in LOOPBACKS.values()
+            ):
                 outside = Frontend(service.protocol, address, outside=True)
                 yield EntryFrontend(outside, entry.kind, TrafficPolicy.LOCAL)
 
@@ -75,6 +84,7 @@ def _addresses(entry: Entry, context: PlanContext) -> Iterator[Address]:
     if entry.kind is not EntryKind.NODE_PORT:
         yield entry.address
         return
-    for ip in (*context.network.addresses, LOOPBACK):
-        if ":" not in ip:
+    family = entry.address.family
+    for ip in (*context.network.addresses, LOOPBACKS[family]):
+        if family_of(ip) is family:
             yield Address(ip, entry.address.port)

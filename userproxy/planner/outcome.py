@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from userproxy.model.address import Address
+from userproxy.model.address import Address, IpFamily, family_of
 from userproxy.model.service import EntryKind, PoolName, Protocol, ServicePortName
 from userproxy.model.settings import NoEndpoints
 from userproxy.model.snapshot import Problem
 from userproxy.model.state import Drop, Frontend, Pool, Refuse, Serve, Target
+from userproxy.planner import topology
 from userproxy.planner.entries import frontends_of
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from userproxy.planner.context import PlanContext
     from userproxy.planner.entries import EntryFrontend
     from userproxy.planner.topology import Choice
-
-
-_GIVE_IPV4 = "give the Service an IPv4 cluster IP (ipFamilies)"
 
 
 class Traffic(NamedTuple):
@@ -50,10 +48,13 @@ class Traffic(NamedTuple):
         """Those that can be captured."""
         return frontends_of(self.service, self.context)
 
-    @property
-    def same_family(self) -> list[Endpoint]:
-        """The endpoints that these may lead to."""
-        return [endpoint for endpoint in self.endpoints if not endpoint.address.is_ipv6]
+    def choice(self, pool: PoolName) -> Choice:
+        """The endpoints that take the traffic of a pool."""
+        return topology.select(self.service, self.of_family(pool.family), self.context.node, pool.policy)
+
+    def of_family(self, family: IpFamily) -> list[Endpoint]:
+        """The endpoints of this family."""
+        return [endpoint for endpoint in self.endpoints if endpoint.address.family is family]
 
 
 class Outcome(msgspec.Struct, frozen=True, eq=False):
@@ -98,24 +99,20 @@ def holds_clients(service: ServicePort) -> bool:
     return service.protocol is Protocol.TCP and service.settings.no_endpoints is NoEndpoints.HOLD
 
 
-def unserved_addresses(service: ServicePort) -> tuple[Problem, ...]:
-    """A problem for each address that is not captured."""
-    has_ipv4 = any(not address.is_ipv6 for address in service.cluster_ips)
-    remedy = "the Service's IPv4 addresses are" if has_ipv4 else _GIVE_IPV4
-    return tuple(
-        Problem(
-            str(service.name),
-            "AddressFamilyNotSupported",
-            f"{entry.address} is not served, only IPv4 is: {remedy}",
-        )
-        for entry in service.entries
-        if entry.address.is_ipv6
-    )
+def unserved_addresses(service: ServicePort, context: PlanContext) -> tuple[Problem, ...]:
+    """That none of its addresses is served, if so: it has none of a family that the node has.
+
+    A Service of both families on a node of one is as it should be.
+    """
+    families = sorted({entry.address.family for entry in service.entries})
+    if not families or any(context.network.host_ip(family) for family in families):
+        return ()
+    return (_family_problem(service.name, service.entries[0].address, families[0]),)
 
 
-def cluster_ips_of(service: ServicePort) -> tuple[str, ...]:
+def cluster_ips_of(service: ServicePort, context: PlanContext) -> tuple[str, ...]:
     """The cluster IPs of which every port that is not captured is refused."""
-    return tuple(address.ip for address in service.cluster_ips if not address.is_ipv6)
+    return tuple(address.ip for address in service.cluster_ips if context.network.host_ip(address.family))
 
 
 def ranges_of(traffic: Traffic, entries: list[EntryFrontend]) -> dict[Frontend, tuple[str, ...]]:
@@ -126,11 +123,15 @@ def ranges_of(traffic: Traffic, entries: list[EntryFrontend]) -> dict[Frontend, 
     ranges = traffic.service.source_ranges
     if not ranges:
         return {}
-    node = ipaddress.ip_address(traffic.context.network.host_ip)
-    admits_node = any(node in ipaddress.ip_network(network) for network in ranges)
+    networks = [ipaddress.ip_network(network) for network in ranges]
+    nodes = [ipaddress.ip_address(ip) for ip in traffic.context.network.host_ips]
+    admitted = {family_of(str(node)) for node in nodes for network in networks if node in network}
     return {
-        entry.frontend: (*ranges, f"{entry.frontend.address.ip}/32") if admits_node else ranges
+        entry.frontend: (*ranges, str(ipaddress.ip_network(address.ip)))
+        if address.family in admitted
+        else ranges
         for entry in entries
+        for address in (entry.frontend.address,)
         if entry.kind is EntryKind.LOAD_BALANCER_IP and not entry.frontend.outside
     }
 
@@ -180,6 +181,14 @@ def exhausted_problem(name: ServicePortName, ports: range, remedy: str = "") -> 
         f"refused, as no host port is left in {ports.start}-{ports.stop - 1}: widen --port-range{remedy}"
     )
     return Problem(str(name), "PortRangeExhausted", message)
+
+
+def _family_problem(name: ServicePortName, address: Address, family: IpFamily) -> Problem:
+    message = (
+        f"{address} is not served, as this node has no {family} address: give it one and a default route, or "
+        f"name one with --host-ip"
+    )
+    return Problem(str(name), "AddressFamilyNotSupported", message)
 
 
 def _conflict_problem(name: ServicePortName, key: Frontend, owner: ServicePortName) -> Problem:

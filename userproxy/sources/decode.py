@@ -176,6 +176,11 @@ def is_ours(labels: api.Labels | None, scope: Scope) -> bool:
     return labels is None or (labels.headless is None and labels.proxy_name == scope.proxy_name)
 
 
+def is_of_one_link(ip: str) -> bool:
+    """Whether a canonical address is an IPv6 one that is valid on one link alone (fe80::/10)."""
+    return ip.startswith(("fe8", "fe9", "fea", "feb"))
+
+
 def _said(value: str | None) -> str:
     return "is missing" if value is None else f"is {value!r}"
 
@@ -212,12 +217,14 @@ def _usable_endpoints(endpoint_slice: api.EndpointSlice, flaws: list[tuple[str, 
         if is_ipv6 or not _CANONICAL_IPV4.fullmatch(ip):
             try:
                 ip = canonical_ip(ip)
-            except ValueError:
-                what = f"{ip!r} is not an IP address" if ip else "has no address"
+            except ValueError as failure:
+                what = str(failure) if ip else "has no address"
                 flaws.append(("BadEndpoint", f"endpoints[{index}] {what}"))
                 continue
-            if (":" in ip) != is_ipv6:
-                what = f"{ip} is not {endpoint_slice.address_type}"
+            if (":" in ip) != is_ipv6 or is_of_one_link(ip):
+                what = f"{ip} is valid on one link alone"
+                if (":" in ip) != is_ipv6:
+                    what = f"{ip} is not {endpoint_slice.address_type}"
                 flaws.append(("BadEndpoint", f"endpoints[{index}] {what}"))
                 continue
         if len(addresses) > 1:

@@ -24,6 +24,7 @@ from userproxy.sources.decode import (
     ObjectKey,
     Scope,
     ServiceObject,
+    is_of_one_link,
     is_ours,
     object_key,
 )
@@ -211,7 +212,10 @@ def _cluster_ips(spec: api.ServiceSpec) -> tuple[str, ...]:
         if ip == "None":
             return ()
         if ip:
-            ips[_ip(field, ip)] = None
+            canonical = _ip(field, ip)
+            if is_of_one_link(canonical):
+                raise DecodeError(field, f"{canonical} is valid on one link alone: no Service can have it")
+            ips[canonical] = None
     return tuple(ips)
 
 

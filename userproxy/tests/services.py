@@ -20,4 +20,4 @@ def cluster_ips(*addresses: Address) -> tuple[Entry, ...]:
 
 def context(mode: Path = Path.REDIRECT_TO_HOST, ports: range = range(10400, 10500)) -> PlanContext:
     """That of host1, in zone east."""
-    return PlanContext(Node("host1", "east"), NodeNetwork("10.100.0.2", ("10.100.0.2",)), mode, ports)
+    return PlanContext(Node("host1", "east"), NodeNetwork(("10.100.0.2",), ("10.100.0.2",)), mode, ports)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from userproxy.model.address import Address
-from userproxy.model.service import Path, PoolName, Protocol
+from userproxy.model.service import Path, Protocol
 from userproxy.model.settings import HealthCheck
 from userproxy.model.state import Frontend, Refuse, Serve, Target, ToListener
-from userproxy.planner import topology
-from userproxy.planner.entries import frontends_of, policies_of
+from userproxy.planner.entries import frontends_of, pools_of
 from userproxy.planner.outcome import (
     Outcome,
     cluster_ips_of,
@@ -23,11 +22,12 @@ from userproxy.planner.outcome import (
 )
 
 if TYPE_CHECKING:
-    from userproxy.model.service import ServicePort, TrafficPolicy
+    from userproxy.model.service import PoolName, ServicePort
     from userproxy.model.settings import Settings
     from userproxy.planner.context import PlanContext
     from userproxy.planner.entries import EntryFrontend
     from userproxy.planner.outcome import Traffic
+    from userproxy.planner.topology import Choice
 
 _DNS_PORT, _DNS_NAME = 53, "dns"
 
@@ -35,18 +35,17 @@ _REMEDY = f"annotate the Service with userproxy.dev/path: {Path.REDIRECT_TO_POD}
 
 
 def listeners_of(service: ServicePort, context: PlanContext) -> tuple[PoolName, ...]:
-    """The pools of a Service port that need a listener of ours: one for each policy that holds."""
-    policies = policies_of(frontends_of(service, context))
-    return tuple(PoolName.of(service.name, policy) for policy in policies)
+    """The pools of a Service port that need a listener of ours: all of them."""
+    return pools_of(service.name, frontends_of(service, context))
 
 
 def outcome_of(traffic: Traffic) -> Outcome:
     """What a Service port comes to: listeners, and captures that lead there."""
     service = traffic.service
-    problems = unserved_addresses(service)
+    problems = unserved_addresses(service, traffic.context)
     entries = traffic.entries
     relayed = relay(traffic, entries)
-    if len(relayed.serves) < len(policies_of(entries)):
+    if len(relayed.serves) < len(pools_of(service.name, entries)):
         remedy = f", or {_REMEDY}, which needs none"
         problems = (*problems, exhausted_problem(service.name, traffic.context.ports, remedy))
     return Outcome(
@@ -57,7 +56,7 @@ def outcome_of(traffic: Traffic) -> Outcome:
         problems=problems,
         guards=relayed.guards,
         flows=relayed.flows,
-        cluster_ips=cluster_ips_of(service),
+        cluster_ips=cluster_ips_of(service, traffic.context),
         ranges=ranges_of(traffic, entries),
     )
 
@@ -70,18 +69,17 @@ def relay(traffic: Traffic, entries: list[EntryFrontend]) -> Outcome:
     service, context = traffic.service, traffic.context
     serves: dict[PoolName, Serve] = {}
     targets: dict[PoolName, Target] = {}
-    for policy in policies_of(entries):
-        name = PoolName.of(service.name, policy)
+    for name in pools_of(service.name, entries):
         port = traffic.ports.get(name)
         if port is None:
             targets[name] = Refuse()
             continue
-        choice = topology.select(service, traffic.same_family, context.node, policy)
-        listener = Address(context.network.host_ip, port)
+        choice = traffic.choice(name)
+        listener = Address(context.network.host_ip(name.family), port)
         target = ToListener(listener)
         targets[name] = target_of(choice, target, otherwise=target if holds_clients(service) else None)
-        serves[name] = _serve(traffic, policy, choice, listener)
-    pools = {entry.frontend: PoolName.of(service.name, entry.policy) for entry in entries}
+        serves[name] = _serve(traffic, name, choice, listener)
+    pools = {entry.frontend: entry.pool_of(service.name) for entry in entries}
     captures = {frontend: targets[pool] for frontend, pool in pools.items()}
     return Outcome(
         name=service.name,
@@ -93,17 +91,18 @@ def relay(traffic: Traffic, entries: list[EntryFrontend]) -> Outcome:
     )
 
 
-def _serve(traffic: Traffic, policy: TrafficPolicy, choice: topology.Choice, listener: Address) -> Serve:
+def _serve(traffic: Traffic, pool: PoolName, choice: Choice, listener: Address) -> Serve:
     service = traffic.service
     is_udp = service.protocol is Protocol.UDP
     idle = traffic.context.udp_idle if service.settings.udp_idle is None else service.settings.udp_idle
     return Serve(
         service=service.name,
-        policy=policy,
+        policy=pool.policy,
+        family=pool.family,
         listener=listener,
         backends=choice.backends,
         far=choice.far,
-        leaving=_leaving(traffic, choice),
+        leaving=_leaving(traffic, pool, choice),
         settings=_unchecked(service.settings) if is_udp else service.settings,
         affinity=service.affinity,
         protocol=service.protocol,
@@ -125,7 +124,7 @@ def _is_dns(service: ServicePort) -> bool:
     return by_number or _DNS_NAME in service.name.port.split("-")
 
 
-def _leaving(traffic: Traffic, choice: topology.Choice) -> tuple[Address, ...]:
+def _leaving(traffic: Traffic, pool: PoolName, choice: Choice) -> tuple[Address, ...]:
     """Pods that connections may stay with. A UDP client may while its pod serves, unless that is drained."""
     is_udp = traffic.service.protocol is Protocol.UDP
     if traffic.service.settings.close_on_removal is None and not is_udp:
@@ -133,7 +132,7 @@ def _leaving(traffic: Traffic, choice: topology.Choice) -> tuple[Address, ...]:
     picked = {backend.address for backend in (*choice.backends, *choice.far)}
     return tuple(
         endpoint.address
-        for endpoint in traffic.same_family
+        for endpoint in traffic.of_family(pool.family)
         if endpoint.address not in picked and (not is_udp or (endpoint.serving and not endpoint.drained))
     )
 

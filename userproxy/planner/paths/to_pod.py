@@ -1,19 +1,18 @@
 """Redirect to pod: netfilter sends the packets straight to a pod.
 
-But for those that a listener of ours has to relay: node ports on 127.0.0.1, as the kernel lets no packet with
-a loopback address leave the node; and, for as long as there are no endpoints, all of a Service that has its
-clients wait for some.
+But for those that a listener of ours has to relay: node ports on 127.0.0.1 and ::1, as the kernel lets no
+packet with a loopback address leave the node; and, for as long as there are no endpoints, all of a Service
+that has its clients wait for some.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from userproxy.model.service import EntryKind, PoolName, Protocol, TrafficPolicy
+from userproxy.model.service import EntryKind, Protocol, TrafficPolicy
 from userproxy.model.settings import HealthCheck
 from userproxy.model.state import Pool, Target, ToPods
-from userproxy.planner import topology
-from userproxy.planner.entries import frontends_of, policies_of
+from userproxy.planner.entries import frontends_of, pools_of
 from userproxy.planner.outcome import (
     Outcome,
     cluster_ips_of,
@@ -27,17 +26,18 @@ from userproxy.planner.paths.to_host import relay
 
 if TYPE_CHECKING:
     from userproxy.model.address import Address
-    from userproxy.model.service import ServicePort
+    from userproxy.model.endpoint import Endpoint
+    from userproxy.model.service import PoolName, ServicePort
     from userproxy.model.state import Frontend
     from userproxy.planner.context import PlanContext
     from userproxy.planner.entries import EntryFrontend
     from userproxy.planner.outcome import Traffic
+    from userproxy.planner.topology import Choice
 
 
 def listeners_of(service: ServicePort, context: PlanContext) -> tuple[PoolName, ...]:
     """The pools of a Service port that need a listener of ours."""
-    policies = policies_of(_relayed(service, frontends_of(service, context)))
-    return tuple(PoolName.of(service.name, policy) for policy in policies)
+    return pools_of(service.name, _relayed(service, frontends_of(service, context)))
 
 
 def outcome_of(traffic: Traffic) -> Outcome:
@@ -45,26 +45,21 @@ def outcome_of(traffic: Traffic) -> Outcome:
     service = traffic.service
     entries = traffic.entries
     if not entries:
-        return Outcome(service.name, problems=unserved_addresses(service))
-    problems = unserved_addresses(service)
+        return Outcome(service.name, problems=unserved_addresses(service, traffic.context))
+    problems = unserved_addresses(service, traffic.context)
     to_relay = _relayed(service, entries)
     relayed = relay(traffic, to_relay)
-    if len(relayed.serves) < len(policies_of(to_relay)):
+    if len(relayed.serves) < len(pools_of(service.name, to_relay)):
         problems = (*problems, exhausted_problem(service.name, traffic.context.ports))
     direct = [entry for entry in entries if not entry.is_loopback]
-    choices = {
-        policy: topology.select(service, traffic.same_family, traffic.context.node, policy)
-        for policy in policies_of(direct)
-    }
-    captures: dict[Frontend, Target] = {
-        entry.frontend: target_of(
-            choices[entry.policy],
-            _to_pods(traffic, entry, choices[entry.policy]),
-            otherwise=relayed.captures.get(entry.frontend),
+    choices = {pool: traffic.choice(pool) for pool in pools_of(service.name, direct)}
+    pools = {entry.frontend: entry.pool_of(service.name) for entry in direct}
+    captures: dict[Frontend, Target] = {}
+    for entry in direct:
+        choice = choices[pools[entry.frontend]]
+        captures[entry.frontend] = target_of(
+            choice, _to_pods(traffic, entry, choice), otherwise=relayed.captures.get(entry.frontend)
         )
-        for entry in direct
-    }
-    pools = {entry.frontend: PoolName.of(service.name, entry.policy) for entry in direct}
     is_udp = service.protocol is Protocol.UDP
     return Outcome(
         name=service.name,
@@ -73,13 +68,13 @@ def outcome_of(traffic: Traffic) -> Outcome:
         pools=relayed.pools | pools,
         problems=problems,
         guards=relayed.guards,
-        flows={entry.frontend: _reachable(traffic, choices[entry.policy]) for entry in direct} | relayed.flows
+        flows={key: _reachable(traffic, pool, choices[pool]) for key, pool in pools.items()} | relayed.flows
         if is_udp
         else {},
         checked={} if is_udp else _checked(service, choices),
-        cluster_ips=cluster_ips_of(service),
+        cluster_ips=cluster_ips_of(service, traffic.context),
         ranges=ranges_of(traffic, entries),
-        pods=tuple(endpoint.address.ip for endpoint in traffic.same_family),
+        pods=tuple(endpoint.address.ip for endpoint in traffic.endpoints if _is_served(traffic, endpoint)),
     )
 
 
@@ -90,7 +85,11 @@ def _relayed(service: ServicePort, entries: list[EntryFrontend]) -> list[EntryFr
     return [entry for entry in entries if entry.is_loopback]
 
 
-def _to_pods(traffic: Traffic, entry: EntryFrontend, choice: topology.Choice) -> ToPods:
+def _is_served(traffic: Traffic, endpoint: Endpoint) -> bool:
+    return bool(traffic.context.network.host_ip(endpoint.address.family))
+
+
+def _to_pods(traffic: Traffic, entry: EntryFrontend, choice: Choice) -> ToPods:
     """Straight to the pods.
 
     The client's address is kept wherever an answer finds its way back: a pod elsewhere would answer a client
@@ -105,24 +104,26 @@ def _to_pods(traffic: Traffic, entry: EntryFrontend, choice: topology.Choice) ->
     )
 
 
-def _reachable(traffic: Traffic, choice: topology.Choice) -> tuple[Address, ...]:
+def _reachable(traffic: Traffic, pool: PoolName, choice: Choice) -> tuple[Address, ...]:
     """Where UDP flows may lead; not to drained pods, as a UDP client has no end that one could wait for."""
     pods = (backend.address for backend in choice.backends)
-    serving = (each.address for each in traffic.same_family if each.serving and not each.drained)
+    endpoints = traffic.of_family(pool.family)
+    serving = (each.address for each in endpoints if each.serving and not each.drained)
     return tuple(dict.fromkeys((*pods, *serving)))
 
 
-def _checked(service: ServicePort, choices: dict[TrafficPolicy, topology.Choice]) -> dict[PoolName, Pool]:
+def _checked(service: ServicePort, choices: dict[PoolName, Choice]) -> dict[PoolName, Pool]:
     if service.settings.check.kind is HealthCheck.OFF:
         return {}
     pools = (
         Pool(
             service=service.name,
-            policy=policy,
+            policy=pool.policy,
+            family=pool.family,
             backends=choice.backends,
             far=choice.far,
             settings=service.settings,
         )
-        for policy, choice in choices.items()
+        for pool, choice in choices.items()
     )
-    return {pool.name: pool for pool in pools}
+    return {each.name: each for each in pools}

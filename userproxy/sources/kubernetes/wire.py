@@ -231,10 +231,10 @@ def decode_node(raw: msgspec.Raw) -> Node:
 
 
 def _networks(spec: _NodeSpec) -> Iterator[str]:
-    """The IPv4 networks of the node's pods; what is none is nobody's."""
+    """The networks of the node's pods; what is none is nobody's."""
     for text in spec.pod_cidrs or filter(None, [spec.pod_cidr]):
         with contextlib.suppress(ValueError):
-            yield str(ipaddress.IPv4Network(text, strict=False))
+            yield str(ipaddress.ip_network(text, strict=False))
 
 
 class Lines:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FIELDS = {
-    "services": "service protocol path frontends listener backends_up backends connections problems policy",
+    "services": (
+        "service protocol path frontends listener backends_up backends connections problems policy family"
+    ),
     "backends": "service backend node zone state reason since latency_ms connections",
     "status": "version pid node mode uptime_seconds source services listeners connections problems failing",
 }

@@ -62,7 +62,7 @@ def changed(endpoint: Endpoint, **fields: object) -> Endpoint:
         (changed(POD, ready=False, terminating=True), ("draining", "terminating")),
         (changed(POD, drained=True), ("draining", "drained by an operator")),
         (changed(POD, drained=True, ready=False), ("draining", "drained by an operator")),
-        (changed(IPV6), ("unused", "IPv6 is not served")),
+        (changed(IPV6), ("unused", "the Service has no IPv6 address")),
         (changed(IPV6, ready=False), ("down", "not ready")),
     ],
 )
@@ -89,12 +89,14 @@ def test_an_endpoint_that_hints_leave_to_another_zone_is_unused() -> None:
 
 
 @pytest.mark.parametrize("path", list(Path))
-def test_behind_a_service_without_ipv4_nothing_is_used_and_each_says_why(path: Path) -> None:
+def test_where_nothing_of_a_family_is_served_each_endpoint_says_why(path: Path) -> None:
     ipv6 = service(WEB, "[fd00::1]:80", path=path)
     assert Judge().of(POD, IPV6, service=ipv6) == [
         ("unused", "the Service has no IPv4 address"),
-        ("unused", "IPv6 is not served"),
+        ("unused", "this node has no IPv6 address"),
     ]
+    both = service(WEB, "10.3.0.1:80", "[fd00::1]:80", path=path)
+    assert Judge().of(POD, IPV6, service=both) == [("up", ""), ("unused", "this node has no IPv6 address")]
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))

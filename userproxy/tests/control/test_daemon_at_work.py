@@ -38,9 +38,9 @@ def program(side: ControlSide) -> Program:
 
 
 async def test_what_the_source_says_is_carried_out_and_its_problems_are_told_to_it(program: Program) -> None:
-    ipv6 = service(WEB, "10.3.0.1:80", "[fd00::1]:80")
+    ipv6 = service(WEB, "[fd00::1]:80")
     async with program.running():
-        program.source.say(snapshot(ipv6))
+        program.source.say(snapshot(ipv6, service(CART, "10.3.0.2:80")))
         await program.noted("capture 1")
         await until(lambda: program.source.told and program.source.told[-1])
     assert [problem.reason for problem in program.source.told[-1]] == ["AddressFamilyNotSupported"]

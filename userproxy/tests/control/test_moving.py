@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from userproxy.control.reconcile import ApplyError
-from userproxy.model.address import Address
+from userproxy.model.address import Address, IpFamily
 from userproxy.model.service import Path, PoolName
 from userproxy.model.state import ToListener, ToPods
 from userproxy.netfilter import NetfilterError
@@ -38,7 +38,7 @@ SERVICES = snapshot(service(), service(CART, "10.3.0.2:80", path=Path.REDIRECT_T
 @pytest.fixture
 def following(tmp_path: FilePath, sockets: Sockets) -> ControlSide:
     """Nobody has named its host IP."""
-    return ControlSide(tmp_path, sockets, config(host_ip_follows=True))
+    return ControlSide(tmp_path, sockets, config(host_ip_follows=tuple(IpFamily)))
 
 
 async def test_it_listens_on_the_same_ports_and_then_packets_are_sent_there(following: ControlSide) -> None:

@@ -161,7 +161,7 @@ async def test_a_drained_address_that_no_backend_has_any_more_is_a_problem(side:
 
 
 async def test_a_problem_is_logged_when_it_begins_and_when_it_is_over(side: ControlSide) -> None:
-    ipv6 = service(WEB, "10.3.0.1:80", "[fd00::1]:80")
+    ipv6 = service(WEB, "[fd00::1]:80")
     with capture_logs() as lines:
         await side.apply(snapshot(ipv6))
         await side.again()

@@ -23,6 +23,8 @@ from userproxy.tests.control.rig.node import (
     POD2,
     SOURCE,
     WEB,
+    ControlSide,
+    config,
     count,
     counts,
     flow,
@@ -33,7 +35,9 @@ from userproxy.tests.control.rig.node import (
 from userproxy.tests.ops.daemon import connection
 
 if TYPE_CHECKING:
-    from userproxy.tests.control.rig.node import ControlSide
+    from pathlib import Path as FilePath
+
+    from userproxy.tests.sockets import Sockets
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -59,6 +63,7 @@ async def test_a_service_is_shown_with_where_it_is_served_and_who_is_behind_it(s
         "connections": 3,
         "problems": (),
         "policy": "Cluster",
+        "family": "IPv4",
     }
 
 
@@ -123,27 +128,44 @@ async def test_a_drained_or_terminating_backend_is_shown_so_whatever_workers_thi
     assert (row.state, row.reason) == ("draining", "drained by an operator")
 
 
-async def test_ipv6_pods_do_not_count_as_backends_and_say_why_they_are_unused(side: ControlSide) -> None:
+async def test_on_a_node_of_one_family_pods_of_the_other_are_no_backends_and_say_so(
+    side: ControlSide,
+) -> None:
     ipv6 = Address("fd00::2", 8080)
     await side.apply(snapshot(service(WEB, "10.3.0.1:80", "[fd00::1]:80"), pods=[POD1, ipv6]))
-    row = (await side.services())["default/web"]
-    assert (row.backends_up, row.backends) == (1, 1)
+    (row,) = await side.view.services()
+    assert (row.family, row.backends_up, row.backends, row.problems) == ("IPv4", 1, 1, ())
     assert [(each.backend, each.state, each.reason) for each in await side.view.backends()] == [
         (str(POD1), "up", ""),
-        (str(ipv6), "unused", "IPv6 is not served"),
+        (str(ipv6), "unused", "this node has no IPv6 address"),
     ]
 
 
-async def test_a_service_of_ipv6_alone_says_that_it_is_not_served(side: ControlSide) -> None:
+async def test_a_service_of_a_family_that_the_node_lacks_says_that_it_is_not_served(
+    side: ControlSide,
+) -> None:
     await side.apply(snapshot(service(WEB, "[fd00::1]:80"), pods=[POD1, Address("fd00::2", 8080)]))
     row = (await side.services())["default/web"]
-    assert (row.listener, row.backends_up, row.backends) == (None, 0, 1)
+    assert (row.family, row.listener, row.backends_up, row.backends) == ("IPv6", None, 0, 1)
     (problem,) = row.problems
-    assert "only IPv4 is" in problem
+    assert problem.startswith("[fd00::1]:80 is not served, as this node has no IPv6 address: ")
     assert [each.reason for each in await side.view.backends()] == [
         "the Service has no IPv4 address",
-        "IPv6 is not served",
+        "this node has no IPv6 address",
     ]
+
+
+async def test_a_service_of_two_families_has_a_row_for_each(tmp_path: FilePath, sockets: Sockets) -> None:
+    side = ControlSide(tmp_path, sockets, config(host_ip="10.100.0.2,fd00::2"))
+    pods = [POD1, Address("fd00::12", 8080), Address("fd00::13", 8080)]
+    await side.apply(snapshot(service(WEB, "10.3.0.1:80", "[fd00::1]:80"), pods=pods))
+    rows = await side.view.services()
+    assert [(row.family, row.frontends, row.listener, row.backends_up, row.backends) for row in rows] == [
+        ("IPv4", ("10.3.0.1:80",), "10.100.0.2:10400", 1, 1),
+        ("IPv6", ("[fd00::1]:80",), "[fd00::2]:10401", 2, 2),
+    ]
+    assert [row.state for row in await side.view.backends()] == ["up", "up", "up"]
+    assert not side.problems()
 
 
 async def test_connections_on_both_paths_add_up(side: ControlSide) -> None:
@@ -261,4 +283,4 @@ async def test_metrics_do_not_run_backwards_when_a_worker_dies(side: ControlSide
 async def test_metrics_have_the_number_of_problems_by_reason(side: ControlSide) -> None:
     await side.apply(snapshot(service(WEB, "[fd00::1]:80", "[fd00::2]:80")))
     figures = await side.view.figures()
-    assert (figures.problems, figures.services, figures.listeners) == ({"AddressFamilyNotSupported": 2}, 1, 0)
+    assert (figures.problems, figures.services, figures.listeners) == ({"AddressFamilyNotSupported": 1}, 1, 0)

@@ -222,7 +222,7 @@ async def test_of_a_dual_stack_service_only_what_is_captured_is_asked_for() -> N
     web = ServicePort(name=WEB, protocol=Protocol.TCP, entries=cluster_ips(Address("fd00::1", 80), VIP))
     snapshot = Snapshot({WEB: web}, {WEB: (Endpoint(address=POD), Endpoint(address=Address("fd00::2", 80)))})
     ports = range(10400, 10410)
-    context = PlanContext(Node("host1"), NodeNetwork(LISTENER.ip), Path.REDIRECT_TO_POD, ports)
+    context = PlanContext(Node("host1"), NodeNetwork((LISTENER.ip,)), Path.REDIRECT_TO_POD, ports)
     state, _ = Planner(PortBook(ports)).wanted(snapshot, context, NodeState())
     kernel = Kernel(flow())
     assert len(await rows(table(kernel, state), ConnectionFilter(service=WEB))) == 1

@@ -60,7 +60,7 @@ def service(path: Path, internal: TrafficPolicy, external: TrafficPolicy, **fiel
 def outcome(made: ServicePort, *endpoints: Endpoint, closed: bool = True) -> Outcome:
     """What it comes to on host1."""
     assert made.path is not None
-    network = NodeNetwork(HOST, (HOST,), uplinks=("eth0",))
+    network = NodeNetwork((HOST,), (HOST,), uplinks=("eth0",))
     context = PlanContext(Node("host1"), network, made.path, range(10400, 10410), closed=closed)
     return PATHS[made.path].outcome_of(Traffic(made, endpoints, PORTS, context))
 

@@ -19,7 +19,7 @@ from userproxy.tests.services import cluster_ips
 
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
 CONTEXT = PlanContext(
-    Node("here", "zone-a"), NodeNetwork("10.100.0.2"), Path.REDIRECT_TO_HOST, range(10400, 10500)
+    Node("here", "zone-a"), NodeNetwork(("10.100.0.2",)), Path.REDIRECT_TO_HOST, range(10400, 10500)
 )
 READY = Endpoint(address=Address("10.0.1.2", 8080))
 LEAVING = Endpoint(address=Address("10.0.1.3", 8080), ready=False, terminating=True)

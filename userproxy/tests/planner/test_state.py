@@ -48,7 +48,7 @@ class Daemon:
 
     def context(self, node: Node = HERE) -> PlanContext:
         """Of this node."""
-        return PlanContext(node, NodeNetwork("10.100.0.2"), self._mode, self.book.range)
+        return PlanContext(node, NodeNetwork(("10.100.0.2",)), self._mode, self.book.range)
 
     def port(self, service: ServicePort) -> int | None:
         """The host port that a Service port is served on."""
@@ -134,7 +134,7 @@ def test_the_mode_decides_for_services_that_do_not_choose() -> None:
     assert wanted.serves.keys() == {PoolName.of(two.name)}
 
 
-def test_ipv6_addresses_are_left_out_and_the_rest_is_served() -> None:
+def test_on_a_node_of_one_family_the_other_is_left_out_and_the_rest_is_served() -> None:
     daemon = Daemon()
     web = msgspec.structs.replace(
         service(), entries=cluster_ips(Address("fd00::1", 80), Address("10.3.0.1", 80))
@@ -144,17 +144,17 @@ def test_ipv6_addresses_are_left_out_and_the_rest_is_served() -> None:
     assert [frontend.address.ip for frontend in wanted.captures] == ["10.3.0.1"]
     assert wanted.pools == {Frontend(Protocol.TCP, Address("10.3.0.1", 80)): PoolName.of(web.name)}
     assert [backend.address for backend in wanted.serves[PoolName.of(web.name)].backends] == [POD1]
-    (problem,) = daemon.problems
-    assert problem.reason == "AddressFamilyNotSupported"
-    assert problem.message == "[fd00::1]:80 is not served, only IPv4 is: the Service's IPv4 addresses are"
+    assert daemon.problems == ()
 
 
-def test_a_service_of_ipv6_only_takes_no_port() -> None:
+def test_a_service_of_a_family_that_the_node_lacks_takes_no_port_and_is_told() -> None:
     daemon = Daemon()
     web = msgspec.structs.replace(service(), entries=cluster_ips(Address("fd00::1", 80)))
     wanted = daemon.round(snapshot([web]))
     assert (wanted.serves, wanted.captures, dict(daemon.book.live)) == ({}, {}, {})
-    assert "give the Service an IPv4 cluster IP" in daemon.problems[0].message
+    assert [(one.reason, one.message.partition(" ")[0]) for one in daemon.problems] == [
+        ("AddressFamilyNotSupported", "[fd00::1]:80")
+    ]
 
 
 def test_a_service_keeps_its_port_whatever_changes_on_it() -> None:

@@ -207,9 +207,9 @@ class InMemoryKernel:
         self.guards |= change.guard
         self.guards -= change.unguard
 
-    async def move(self, host_ip: str) -> None:
+    async def move(self, host_ips: Collection[str]) -> None:
         """Of `Kernel`."""
-        self._note(f"move to {host_ip or 'nowhere'}", "move")
+        self._note(f"move to {', '.join(host_ips) or 'nowhere'}", "move")
 
     async def forget_redirected(self, listeners: Collection[Address]) -> None:
         """Of `Kernel`."""

@@ -13,7 +13,7 @@ from userproxy.control.port_file import HostPorts, PortFile
 from userproxy.control.reconcile import OnNode, Reconciler
 from userproxy.control.sides import Sides
 from userproxy.control.view import View
-from userproxy.model.address import Address
+from userproxy.model.address import Address, family_of
 from userproxy.model.counters import Counters
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.messages import BackendCount, ServiceCount, ServiceCounts, Totals
@@ -130,7 +130,7 @@ class ControlSide:
 
     Attributes:
         journal: what the neighbours were told, in order.
-        addresses: of the node; the last one is its primary.
+        addresses: of the node; the last one of a family is its primary.
         flows: the connections that the kernel carries, as conntrack has them.
         source: what the source says of itself.
     """
@@ -149,10 +149,10 @@ class ControlSide:
         self.counters = Counters()
         self.source = SOURCE
         self.view = View(self.config, self.sides, self.counters, lambda: self.source, self.clock)
-        self.addresses = [self.config.host_ip]
+        self.addresses = list(self.config.host_ips)
         address = HostAddress(
             self.config,
-            lambda: self.addresses[-1] if self.addresses else "",
+            lambda family: next((ip for ip in reversed(self.addresses) if family_of(ip) is family), ""),
             lambda ip: ip in self.addresses,
             lambda: Surroundings(tuple(self.addresses), ("eth0",)),
         )

@@ -63,7 +63,7 @@ def planned(
         Endpoint(address=PODS[pod], node={"here": "host1"}.get(pod, "host2")) for pod in PODS_OF[endpoints]
     ]
     ports = {PoolName.of(WEB, each): port for each, port in LISTEN_ON.items()}
-    network = NodeNetwork(HOST, (HOST,), uplinks=("eth0",))
+    network = NodeNetwork((HOST,), (HOST,), uplinks=("eth0",))
     context = PlanContext(Node("host1"), network, path, range(10400, 10410), closed=True)
     made = PATHS[path].outcome_of(Traffic(service, tuple(there), ports, context))
     perimeter = Perimeter(uplinks=("eth0",), inside=("10.0.0.0/14",))

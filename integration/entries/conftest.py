@@ -12,7 +12,7 @@ from userproxy.lab.topology import HOST1
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-NETWORK = "192.0.2.0/24"
+NETWORKS = ("192.0.2.0/24", "2001:db8::/64")
 """Of external IPs and of load balancers."""
 
 
@@ -20,10 +20,12 @@ NETWORK = "192.0.2.0/24"
 def lab(request: pytest.FixtureRequest, able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is a condition
     """The reference deployment with a daemon on host1; the gateway is a client from outside."""
     with Lab(f"{lab_name}-entries", daemons=False) as made:
-        for network in (NETWORK, made.deployment.service_network):
-            made.exec(made.deployment.gateway, "ip", "route", "add", network, "via", HOST1.ip)
+        deployment = made.deployment
+        for network in (*NETWORKS, deployment.service_network, deployment.service_network6):
+            via = HOST1.ip6 if ":" in network else HOST1.ip
+            made.exec(deployment.gateway, "ip", "route", "add", network, "via", via)
         # By default the kernel tells a client only once a second, after six times, that nobody is there.
-        made.exec("host1", "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0")
-        pods = ",".join(host.pod_network for host in made.deployment.hosts)
+        made.exec("host1", "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+        pods = ",".join(network for host in deployment.hosts for network in host.pod_networks)
         made.start_daemon("host1", "--mode", request.param, "--cluster-cidr", pods)
         yield made

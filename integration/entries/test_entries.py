@@ -26,16 +26,23 @@ if TYPE_CHECKING:
 
 NODE_PORT = 30080
 HEALTH_PORT = 32080
-CLUSTER_IP = Address("10.3.240.1", 80)
-EXTERNAL_IP = Address("192.0.2.1", 80)
-LOAD_BALANCER_IP = Address("192.0.2.2", 80)
+CLUSTER_IPS = (Address("10.3.240.1", 80), Address("fd00:10:3:240::1", 80))
+NODE_PORTS = (Address(HOST1.ip, NODE_PORT), Address(HOST1.ip6, NODE_PORT))
+EXTERNAL_IPS = (Address("192.0.2.1", 80), Address("2001:db8::1", 80))
+LOAD_BALANCER_IPS = (Address("192.0.2.2", 80), Address("2001:db8::2", 80))
+LOOPBACKS = (Address("127.0.0.1", NODE_PORT), Address("::1", NODE_PORT))
 ENTRIES = {
-    "cluster IP": CLUSTER_IP,
-    "node port": Address(HOST1.ip, NODE_PORT),
-    "external IP": EXTERNAL_IP,
-    "load balancer IP": LOAD_BALANCER_IP,
+    f"{name}-{address.family}": address
+    for name, addresses in (
+        ("cluster IP", CLUSTER_IPS),
+        ("node port", NODE_PORTS),
+        ("external IP", EXTERNAL_IPS),
+        ("load balancer IP", LOAD_BALANCER_IPS),
+    )
+    for address in addresses
 }
-FROM_OUTSIDE = {name: address for name, address in ENTRIES.items() if name != "cluster IP"}
+FROM_OUTSIDE = {name: address for name, address in ENTRIES.items() if address not in CLUSTER_IPS}
+STRANGERS = ["203.0.113.0/24", "2001:db8:1::/48"]
 BOTH = {"server1", "server2"}
 
 OFTEN = 24
@@ -53,9 +60,8 @@ def ask(lab: Lab, member: str, address: Address, times: int = 1) -> list[Answer]
     """Who answers these requests, each on a connection of its own."""
     urls = [f"http://{address}/"] * times
     done = lab.exec(member, "curl", "-sS", "--max-time", "3", "-H", "Connection: close", *urls, check=False)
-    return [
-        Answer(*found) for found in re.findall(r"^(\w+) answers ([\d.]+):\d+$", done.stdout, re.MULTILINE)
-    ]
+    told = re.findall(r"^(\w+) answers (\S+)$", done.stdout, re.MULTILINE)
+    return [Answer(pod, Address.parse(client).ip) for pod, client in told]
 
 
 def pods_at(lab: Lab, member: str, address: Address) -> set[str]:
@@ -68,22 +74,27 @@ def pods_at(lab: Lab, member: str, address: Address) -> set[str]:
 
 
 def web(pods: Sequence[str], **spec: object) -> list[Object]:
-    """A Service of a load balancer, with every kind of address, and its pods on both nodes."""
-    fields: ServiceSpec = {"type": "LoadBalancer", "externalIPs": [EXTERNAL_IP.ip], **spec}  # type: ignore[typeddict-item]
+    """A Service of both families with a load balancer, every kind of address, and pods on both nodes."""
+    external = [address.ip for address in EXTERNAL_IPS]
+    fields: ServiceSpec = {"type": "LoadBalancer", "externalIPs": external, **spec}  # type: ignore[typeddict-item]
     service = objects.service(
         "web",
-        [CLUSTER_IP.ip],
+        [address.ip for address in CLUSTER_IPS],
         [Port(80, 8080, node_port=NODE_PORT)],
-        ingress=[{"ip": LOAD_BALANCER_IP.ip}],
+        ingress=[{"ip": address.ip} for address in LOAD_BALANCER_IPS],
         **fields,
     )
-    where = {"server1": (SERVER1.ip, HOST1.name), "server2": (SERVER2.ip, HOST2.name)}
-    return [
-        service,
-        objects.endpoint_slice(
-            "web", "web", [Port(80, 8080)], [objects.endpoint(*where[pod]) for pod in pods]
-        ),
-    ]
+    where = {"server1": (SERVER1, HOST1.name), "server2": (SERVER2, HOST2.name)}
+    chosen = [where[pod] for pod in pods]
+    by_family = (
+        [objects.endpoint(pod.ip, node) for pod, node in chosen],
+        [objects.endpoint(pod.ip6, node) for pod, node in chosen],
+    )
+    slices = (
+        objects.endpoint_slice(f"web-{number}", "web", [Port(80, 8080)], endpoints)
+        for number, endpoints in enumerate(by_family)
+    )
+    return [service, *slices]
 
 
 @contextlib.contextmanager
@@ -96,6 +107,10 @@ def published(lab: Lab, pods: Sequence[str] = ("server1", "server2"), **spec: ob
     finally:
         lab.remove_manifest("web.json")
         wait_until("web is gone", lambda: not _frontends(lab), PATIENCE_SECONDS)
+
+
+def _gateways(lab: Lab) -> tuple[str, str]:
+    return lab.deployment.gateway_ip, lab.deployment.gateway_ip6
 
 
 def _frontends(lab: Lab) -> Sequence[str]:
@@ -122,13 +137,15 @@ def test_clients_from_outside_reach_every_pod_where_the_service_is_open_to_them(
 
 def test_cluster_ips_are_closed_to_clients_from_outside(lab: Lab) -> None:
     with published(lab):
-        assert pods_at(lab, "gateway", CLUSTER_IP) == set()
-        assert pods_at(lab, "client", CLUSTER_IP) == BOTH
+        for address in CLUSTER_IPS:
+            assert pods_at(lab, "gateway", address) == set()
+            assert pods_at(lab, "client", address) == BOTH
 
 
 def test_node_ports_answer_at_loopback_too(lab: Lab) -> None:
     with published(lab):
-        assert pods_at(lab, "host1", Address("127.0.0.1", NODE_PORT)) == BOTH
+        for address in LOOPBACKS:
+            assert pods_at(lab, "host1", address) == BOTH
 
 
 @pytest.mark.parametrize("address", FROM_OUTSIDE.values(), ids=FROM_OUTSIDE)
@@ -168,24 +185,26 @@ def test_a_pod_of_another_node_reaches_a_pod_beside_it_by_way_of_this_one(lab: L
 
 def test_with_the_internal_policy_local_pods_reach_those_of_this_node_alone(lab: Lab) -> None:
     with published(lab, internalTrafficPolicy="Local"):
-        assert pods_at(lab, "client", CLUSTER_IP) == {"server1"}
-        assert pods_at(lab, "gateway", FROM_OUTSIDE["node port"]) == BOTH
+        for address, node_port in zip(CLUSTER_IPS, NODE_PORTS, strict=True):
+            assert pods_at(lab, "client", address) == {"server1"}
+            assert pods_at(lab, "gateway", node_port) == BOTH
 
 
 def test_on_the_path_to_pods_a_local_pod_sees_who_asks(lab: Lab) -> None:
     with published(lab, externalTrafficPolicy="Local"):
         with AdminClient(lab.admin_socket("host1")) as admin:
             path = next(row.path for row in admin.services() if row.service == "default/web")
-        (answer,) = ask(lab, "gateway", FROM_OUTSIDE["node port"])
-        assert (answer.client == lab.deployment.gateway_ip) == (path == "redirect-to-pod")
+        for address, gateway in zip(NODE_PORTS, _gateways(lab), strict=True):
+            (answer,) = ask(lab, "gateway", address)
+            assert (answer.client == gateway) == (path == "redirect-to-pod")
 
 
 @pytest.mark.parametrize("address", FROM_OUTSIDE.values(), ids=FROM_OUTSIDE)
 def test_a_load_balancer_s_source_ranges_hold_at_its_address_alone(lab: Lab, address: Address) -> None:
-    with published(lab, loadBalancerSourceRanges=["203.0.113.0/24"]):
-        admitted = set() if address == LOAD_BALANCER_IP else BOTH
+    with published(lab, loadBalancerSourceRanges=STRANGERS):
+        admitted = set() if address in LOAD_BALANCER_IPS else BOTH
         assert pods_at(lab, "gateway", address) == admitted
-    with published(lab, loadBalancerSourceRanges=["203.0.113.0/24", f"{lab.deployment.gateway_ip}/32"]):
+    with published(lab, loadBalancerSourceRanges=[*STRANGERS, *_gateways(lab)]):
         assert pods_at(lab, "gateway", address) == BOTH
 
 
@@ -198,11 +217,15 @@ def test_a_client_keeps_its_pod_at_every_entry(lab: Lab, member: str) -> None:
 
 
 def test_load_balancers_are_told_of_pods_on_this_node(lab: Lab) -> None:
-    def told() -> tuple[str, object]:
-        url = f"http://{HOST1.ip}:{HEALTH_PORT}/"
+    def told_at(ip: str) -> tuple[str, object]:
+        url = f"http://{Address(ip, HEALTH_PORT)}/"
         done = lab.exec("gateway", "curl", "-sS", "--max-time", "1", "-w", "\n%{http_code}", url, check=False)
         body, _, code = done.stdout.rpartition("\n")
         return code, json.loads(body)["localEndpoints"] if body else None
+
+    def told() -> tuple[str, object] | None:
+        one, other = told_at(HOST1.ip), told_at(HOST1.ip6)
+        return one if one == other else None
 
     policy: dict[str, Any] = {"externalTrafficPolicy": "Local", "healthCheckNodePort": HEALTH_PORT}
     with published(lab, **policy):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from integration.entries.test_entries import BOTH, CLUSTER_IP, ENTRIES, EXTERNAL_IP, pods_at, web
+from integration.entries.test_entries import BOTH, CLUSTER_IPS, ENTRIES, EXTERNAL_IPS, pods_at, web
 from integration.services import problems
 from integration.sockets import PATIENCE_SECONDS
 from userproxy.lab import objects
@@ -21,10 +21,11 @@ def test_external_ips_can_be_switched_off(lab: Lab) -> None:
     lab.daemon("host1").stop()
     lab.start_daemon("host1", "--external-ips", "false", "--mode", mode)
     lab.write_manifest("web.yaml", objects.manifest(web(["server1", "server2"])))
-    wait_until("web is served", lambda: pods_at(lab, "client", CLUSTER_IP) == BOTH, PATIENCE_SECONDS)
+    wait_until("web is served", lambda: pods_at(lab, "client", CLUSTER_IPS[0]) == BOTH, PATIENCE_SECONDS)
     for name, address in ENTRIES.items():
-        expected = set() if address == EXTERNAL_IP else BOTH
+        expected = set() if address in EXTERNAL_IPS else BOTH
         assert pods_at(lab, "host1", address) == expected, name
     (problem,) = problems(lab)
     print(problem)
-    assert problem.startswith(f"default/web: spec.externalIPs: {EXTERNAL_IP.ip} are not served")
+    off = ", ".join(address.ip for address in EXTERNAL_IPS)
+    assert problem.startswith(f"default/web: spec.externalIPs: {off} are not served")

@@ -234,6 +234,7 @@ class Daemon:
             pending_seconds=None if pending is None else now - pending,
             eligible=snapshot is not None and (snapshot.node is None or snapshot.node.eligible),
             source=status_of(self._source),
+            families=self._reconciler.families,
         )
 
     def _publish(self, snapshot: Snapshot) -> None:

@@ -96,7 +96,7 @@ class HealthPorts:
 
     async def _serve(self, address: Address) -> None:
         async def answer(_request: web.Request) -> web.Response:
-            return self._answer(address.port)
+            return self._answer(address)
 
         def report(error: str) -> None:
             before = self._failures.pop(address, "")
@@ -113,20 +113,21 @@ class HealthPorts:
         for name in [name for name in self._listeners if name.startswith(FLAG) and name not in names]:
             self._listeners.pop(name).close()
 
-    def _answer(self, port: int) -> web.Response:
-        counts = self._counts.get(port)
+    def _answer(self, asked: Address) -> web.Response:
+        """A load balancer of a family asks at an address of it, and for endpoints of it."""
+        counts = self._counts.get(asked.port)
         if counts is None:
             raise web.HTTPNotFound
-        healthy = self._healthy()
+        healthy, local = self._healthy(), counts.local.get(asked.family, 0)
         return web.json_response(
             {
                 "service": {"namespace": counts.namespace, "name": counts.service},
-                "localEndpoints": counts.local,
+                "localEndpoints": local,
                 "serviceProxyHealthy": healthy,
             },
-            status=200 if counts.local and healthy else 503,
+            status=200 if local and healthy else 503,
             headers={
                 "X-Content-Type-Options": "nosniff",
-                "X-Load-Balancing-Endpoint-Weight": str(counts.local),
+                "X-Load-Balancing-Endpoint-Weight": str(local),
             },
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from userproxy.model.address import family_of
 from userproxy.model.snapshot import Node, Problem, Snapshot
 from userproxy.model.state import NodeState
 from userproxy.planner.actions import actions_for
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from userproxy.control.sides import Sides
     from userproxy.control.view import View
     from userproxy.model.actions import Actions
-    from userproxy.model.address import Address
+    from userproxy.model.address import Address, IpFamily
     from userproxy.model.service import PoolName
 
 log = structlog.get_logger("userproxy.control")
@@ -101,6 +102,11 @@ class Reconciler:
     def snapshot(self) -> Snapshot | None:
         """The latest desired state; None before a source has spoken."""
         return self._snapshot
+
+    @property
+    def families(self) -> tuple[IpFamily, ...]:
+        """Whose traffic the node carries."""
+        return tuple(map(family_of, self._address.ips))
 
     @property
     def problems(self) -> frozenset[Problem]:

@@ -84,6 +84,11 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         return str(ipaddress.ip_network(self.pod_network)[1])
 
     @property
+    def pod_networks(self) -> tuple[str, ...]:
+        """Those of both families, as far as it has them."""
+        return tuple(filter(None, (self.pod_network, self.pod_network6)))
+
+    @property
     def bridge_ip6(self) -> str:
         """The same of IPv6; empty if there is none."""
         return str(ipaddress.ip_network(self.pod_network6)[1]) if self.pod_network6 else ""

@@ -6,8 +6,10 @@ node.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from userproxy.model.address import IpFamily, family_of
 from userproxy.model.snapshot import EMPTY, Problem
 from userproxy.model.versioned import dropped, touched
 
@@ -24,12 +26,12 @@ class LocalEndpoints(NamedTuple):
     Attributes:
         namespace: of the Service.
         service: its name.
-        local: distinct addresses that are ready.
+        local: by family, distinct addresses that are ready.
     """
 
     namespace: str
     service: str
-    local: int
+    local: Mapping[IpFamily, int]
 
 
 class LocalEndpointCounter:
@@ -87,7 +89,10 @@ class LocalEndpointCounter:
                 if endpoint.ready and not endpoint.drained and endpoint.node == self._node
             )
         self._conflicts = tuple(conflicts.values())
-        return {port: LocalEndpoints(*owner, len(local[owner])) for port, owner in owners.items()}
+        return {
+            port: LocalEndpoints(*owner, Counter(map(family_of, local[owner])))
+            for port, owner in owners.items()
+        }
 
 
 def _conflict(service: tuple[str, str], port: int, owner: tuple[str, str]) -> Problem:

@@ -126,14 +126,13 @@ def ranges_of(traffic: Traffic, entries: list[EntryFrontend]) -> dict[Frontend, 
     networks = [ipaddress.ip_network(network) for network in ranges]
     nodes = [ipaddress.ip_address(ip) for ip in traffic.context.network.host_ips]
     admitted = {family_of(str(node)) for node in nodes for network in networks if node in network}
-    return {
-        entry.frontend: (*ranges, str(ipaddress.ip_network(address.ip)))
-        if address.family in admitted
-        else ranges
-        for entry in entries
-        for address in (entry.frontend.address,)
-        if entry.kind is EntryKind.LOAD_BALANCER_IP and not entry.frontend.outside
-    }
+    found = {}
+    for entry in entries:
+        if entry.kind is EntryKind.LOAD_BALANCER_IP and not entry.frontend.outside:
+            address = entry.frontend.address
+            own = (str(ipaddress.ip_network(address.ip)),) if address.family in admitted else ()
+            found[entry.frontend] = (*ranges, *own)
+    return found
 
 
 def without_conflicts(outcomes: list[Outcome]) -> list[Outcome]:

@@ -10,6 +10,7 @@ import datetime as dt
 
 import msgspec
 
+from userproxy.model.address import IpFamily
 from userproxy.model.rows import SourceStatus
 
 HANGING_SECONDS = 60.0
@@ -26,6 +27,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         pending_seconds: how long the oldest change has been waiting; None if there is none.
         eligible: this node exists in the cluster, and is not about to be deleted.
         source: where the Services come from.
+        families: whose traffic the node carries; they are served together.
     """
 
     now: float
@@ -33,6 +35,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     pending_seconds: float | None
     eligible: bool
     source: SourceStatus
+    families: tuple[IpFamily, ...] = (IpFamily.IPV4,)
 
     @property
     def alive(self) -> bool:
@@ -54,7 +57,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
                 "currentTime": _rfc3339(self.now),
                 "nodeEligible": self.eligible,
                 "healthy": healthy,
-                "status": {"IPv4": family},
+                "status": dict.fromkeys(self.families, family),
                 "source": self.source,
             }
         )

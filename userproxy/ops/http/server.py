@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("userproxy.http")
 
+_EVERY_ADDRESS = "::"  # of IPv4 too
 _RETRY_SECONDS = 5.0
 _BACKLOG = 128
 
@@ -134,13 +135,14 @@ def _opened(
     try:
         if flag not in listeners:
             listeners[flag] = socket.create_server(
-                (address.ip, address.port), family=family, backlog=_BACKLOG
+                (address.ip, address.port),
+                family=family,
+                backlog=_BACKLOG,
+                dualstack_ipv6=address.ip == _EVERY_ADDRESS,
             )
         own = listeners[flag].dup()
-    except OSError as error:
-        report(
-            os.strerror(error.errno) if error.errno else str(error)
-        )  # what Python adds repeats the address
+    except OSError as error:  # what Python adds repeats the address
+        report(os.strerror(error.errno) if error.errno else str(error))
         return None
     report("")
     return own

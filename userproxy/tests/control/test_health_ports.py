@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HERE = Node("host1")
 WEB = ServicePortName("default", "web")
-LOOPBACK = ("127.0.0.1",)
+LOOPBACK = ("127.0.0.1", "::1")
 
 
 class Balancer:
@@ -68,10 +68,10 @@ class Balancer:
         )
         self.ports.observe(Snapshot({WEB: service}, {WEB: pods}), HERE, LOOPBACK)
 
-    async def ask(self) -> tuple[int, dict[str, object], str]:
+    async def ask(self, host: str = "127.0.0.1") -> tuple[int, dict[str, object], str]:
         """The status, the answer, and the weight."""
         async with aiohttp.ClientSession() as session:
-            url = f"http://127.0.0.1:{self.port}/any/path"
+            url = f"http://{host}:{self.port}/any/path"
             async with session.get(url) as response:
                 weight = response.headers["X-Load-Balancing-Endpoint-Weight"]
                 return response.status, json.loads(await response.text()), weight
@@ -92,6 +92,16 @@ def balancer() -> Balancer:
 
 def is_open(balancer: Balancer) -> bool:
     return f"{FLAG}127.0.0.1:{balancer.port}" in balancer.listeners
+
+
+async def test_at_an_address_of_a_family_pods_of_it_are_counted(balancer: Balancer) -> None:
+    async with balancer.asking():
+        balancer.observe("host1", "host1")
+        await until(lambda: len(balancer.listeners) == 2)
+        assert [(await balancer.ask(host))[::2] for host in ("127.0.0.1", "[::1]")] == [
+            (200, "2"),
+            (503, "0"),
+        ]
 
 
 async def test_the_answer_is_how_many_pods_are_here(balancer: Balancer) -> None:

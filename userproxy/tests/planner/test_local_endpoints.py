@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from userproxy.model.address import Address
+from userproxy.model.address import Address, IpFamily
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.service import Protocol, ServicePort, ServicePortName
 from userproxy.model.snapshot import Node, Snapshot
@@ -35,7 +35,13 @@ WEB = Snapshot(
 
 def test_each_address_that_is_ready_here_counts_once() -> None:
     counts = LocalEndpointCounter().observe(WEB, HERE)
-    assert counts == {32100: LocalEndpoints("default", "web", 2)}
+    assert counts == {32100: LocalEndpoints("default", "web", {IpFamily.IPV4: 2})}
+
+
+def test_each_family_is_counted_by_itself() -> None:
+    pods = (pod(1), *(Endpoint(address=Address(f"fd00::{each}", 8080), node="host1") for each in (1, 2, 3)))
+    counts = LocalEndpointCounter().observe(Snapshot({HTTP: port(HTTP)}, {HTTP: pods}), HERE)
+    assert counts[32100].local == {IpFamily.IPV4: 1, IpFamily.IPV6: 3}
 
 
 def test_services_that_nobody_asks_for_are_left_out() -> None:
@@ -50,8 +56,8 @@ def test_what_does_not_matter_changes_nothing() -> None:
     more = msgspec.structs.replace(WEB, endpoints={**WEB.endpoints, other: (pod(9),)})
     assert counter.observe(more, HERE) is counts
     fewer = msgspec.structs.replace(more, endpoints={**more.endpoints, HTTP: (), HTTPS: (pod(1),)})
-    assert counter.observe(fewer, HERE)[32100].local == 1
-    assert counter.observe(fewer, Node("host2"))[32100].local == 0
+    assert counter.observe(fewer, HERE)[32100].local == {IpFamily.IPV4: 1}
+    assert counter.observe(fewer, Node("host2"))[32100].local == {}
     assert counter.observe(Snapshot({}, {}), HERE) == {}
 
 
@@ -59,9 +65,9 @@ def test_of_two_services_with_one_port_the_first_by_name_is_told_and_the_other_h
     other = ServicePortName("default", "zebra", "http")
     both = Snapshot({other: port(other), **WEB.services}, {other: (pod(8), pod(9), pod(10)), **WEB.endpoints})
     counter = LocalEndpointCounter()
-    assert counter.observe(both, HERE) == {32100: LocalEndpoints("default", "web", 2)}
+    assert counter.observe(both, HERE) == {32100: LocalEndpoints("default", "web", {IpFamily.IPV4: 2})}
     (problem,) = counter.conflicts
     assert (problem.about, problem.reason) == ("default/zebra", "PortConflict")
     assert "healthCheckNodePort 32100 belongs to default/web" in problem.message
-    assert counter.observe(WEB, HERE)[32100].local == 2
+    assert counter.observe(WEB, HERE)[32100].local == {IpFamily.IPV4: 2}
     assert counter.conflicts == ()

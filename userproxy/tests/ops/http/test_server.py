@@ -65,9 +65,9 @@ class Daemon:
 
 
 @contextlib.asynccontextmanager
-async def served(application: web.Application) -> AsyncIterator[str]:
+async def served(application: web.Application, ip: str = "127.0.0.1") -> AsyncIterator[str]:
     """The URL at which an application is served."""
-    address = Address("127.0.0.1", free_port())
+    address = Address(ip, free_port())
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(serve_http(address, application, "a-flag", {}))
         await until_listening(address)
@@ -105,6 +105,14 @@ async def test_probes() -> None:
         assert (status, '"healthy":false' in body) == (503, True)
         assert (await get(f"{url}/livez"))[0] == 200
         assert (await get(f"{url}/metrics"))[0] == 404
+
+
+async def test_the_unspecified_address_of_ipv6_is_every_address_of_either_family() -> None:
+    async with served(Daemon().pages.probes(), "::") as url:
+        for host in ("127.0.0.1", "[::1]"):
+            assert (await get(f"{url.replace('[::]', host)}/livez"))[0] == 200
+    async with served(Daemon().pages.probes(), "::1") as url:
+        assert (await get(f"{url}/livez"))[0] == 200
 
 
 async def test_metrics_have_the_names_of_kube_proxy_and_our_own() -> None:

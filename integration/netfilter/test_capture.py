@@ -15,13 +15,24 @@ from userproxy.model.service import Protocol
 from userproxy.model.state import Drop, Frontend, Refuse, ToListener, ToPods
 from userproxy.netfilter.conntrack.stale import forget
 from userproxy.netfilter.nftables import Nftables
+from userproxy.tests.twins import twin
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from integration.netfilter.node import Node
 
 TCP, UDP = Frontend(Protocol.TCP, VIP), Frontend(Protocol.UDP, VIP)
 REFUSED_WITHIN_SECONDS = 0.5
 EVERYBODY = ("server1", "server2", "host")
+
+
+def of(
+    family: str, frontends: Mapping[Frontend, Collection[Address]]
+) -> Mapping[Frontend, Collection[Address]]:
+    """The same of that family."""
+    told: Mapping[Frontend, Collection[Address]] = twin(dict(frontends)) if family == "IPv6" else frontends
+    return told
 
 
 @BOTH_FAMILIES
@@ -119,7 +130,8 @@ def test_a_connection_outlives_the_last_endpoint_and_the_capture(node: Node, nft
             assert connection.recv(100) == b"still there?"
 
 
-def test_a_udp_client_moves_when_its_flow_is_forgotten(node: Node, nftables: Nftables) -> None:
+@BOTH_FAMILIES
+def test_a_udp_client_moves_when_its_flow_is_forgotten(node: Node, nftables: Nftables, family: str) -> None:
     other = Frontend(Protocol.UDP, SERVER2)
     with node.serving("server1", SERVER1, "server1"), node.serving("server2", SERVER2, "server2"):
         nftables.apply(CaptureChange(put={UDP: ToPods((SERVER1,))}))
@@ -127,15 +139,16 @@ def test_a_udp_client_moves_when_its_flow_is_forgotten(node: Node, nftables: Nft
         nftables.apply(CaptureChange(put={UDP: ToPods((SERVER2,))}))
         assert node.ask_udp("server2", source_port=5353).startswith("server1 "), "the flow is remembered"
         with node.inside("host"):
-            assert forget({other: (), TCP: ()}) == 0
-            assert forget({UDP: (SERVER2, SERVER1)}) == 0, "it leads to a pod that stays"
-            assert forget({UDP: (SERVER2,)}) == 1
+            assert forget(of(family, {other: (), TCP: ()})) == 0
+            assert forget(of(family, {UDP: (SERVER2, SERVER1)})) == 0, "it leads to a pod that stays"
+            assert forget(of(family, {UDP: (SERVER2,)})) == 1
         assert node.ask_udp("server2", source_port=5353).startswith("server2 ")
 
 
+@BOTH_FAMILIES
 @pytest.mark.parametrize("others", [0, 100])
 def test_only_the_flows_of_the_named_frontends_are_forgotten(
-    node: Node, nftables: Nftables, others: int
+    node: Node, nftables: Nftables, family: str, others: int
 ) -> None:
     second = Frontend(Protocol.UDP, Address(VIP.ip, 81))
     named = dict.fromkeys(
@@ -146,9 +159,9 @@ def test_only_the_flows_of_the_named_frontends_are_forgotten(
         for frontend in (UDP, second, UDP):
             node.ask_udp("server2", frontend.address)
         with node.inside("host"):
-            assert forget(named) == 2
-            assert forget(named) == 0
-            assert forget({second: ()}) == 1
+            assert forget(of(family, named)) == 2
+            assert forget(of(family, named)) == 0
+            assert forget(of(family, {second: ()})) == 1
 
 
 def test_the_listener_sees_the_client_and_its_original_destination(node: Node, nftables: Nftables) -> None:

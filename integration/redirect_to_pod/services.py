@@ -41,14 +41,12 @@ class Options(NamedTuple):
         local: only pods of the client's own node may serve.
         terminating: those of the pods that are being deleted, and still serve; all others are ready.
         annotations: `userproxy.dev/...`, without that.
-        ipv6: a second cluster IP.
     """
 
     path: str = ""
     local: bool = False
     terminating: Sequence[str] = ()
     annotations: Mapping[str, str] = {}
-    ipv6: str = ""
 
 
 PLAIN = Options()
@@ -69,7 +67,6 @@ def api_objects(
     said = {"path": options.path, **options.annotations} if options.path else options.annotations
     metadata: Metadata = {"annotations": {f"userproxy.dev/{key}": value for key, value in said.items()}}
     policy = "Local" if options.local else "Cluster"
-    ips = [ip, options.ipv6] if options.ipv6 else [ip]
     endpoints = [
         objects.endpoint(
             POD_IPS.get(pod, pod),
@@ -79,7 +76,7 @@ def api_objects(
         for pod in pods
     ]
     return [
-        objects.service(name, ips, ports, metadata=metadata, internalTrafficPolicy=policy),
+        objects.service(name, [ip], ports, metadata=metadata, internalTrafficPolicy=policy),
         objects.endpoint_slice(name, name, ports, endpoints),
     ]
 

@@ -147,14 +147,6 @@ def test_both_paths_side_by_side_are_told_apart(lab: Lab) -> None:
             assert len(rows) == len(listed(lab)) == 2, "the relay's own two legs are no further rows"
 
 
-def test_of_a_dual_stack_service_the_ipv4_connections_are_shown(lab: Lab) -> None:
-    with serving(lab, ["server2"], 7000), service(lab, "dual", IP, [TCP], ["server2"], ipv6="fd00::242"):
-        connection, _ = hold(lab, "client", FRONTEND)
-        with connection:
-            (row,) = listed(lab, "--service", "default/dual")
-            assert row["frontend"] == str(FRONTEND)
-
-
 def test_a_connection_to_a_pod_that_is_gone_is_left_alone_and_watched_until_it_is_over(lab: Lab) -> None:
     with (
         serving(lab, ["server1", "server2"], 7000),

@@ -51,12 +51,13 @@ class Direction(NamedTuple):
 def question(protocol: Protocol | None = None, destination: Address | None = None, *, dnat: bool) -> Message:
     """Ask for the entries of one protocol to one original destination, or for all; `dnat`: translated ones.
 
-    A kernel older than 5.8, or 5.15 for `dnat`, lists more than was asked for: look at the answers again.
+    More may be listed than was asked for: by a kernel older than 5.8, or 5.15 for `dnat`, and for IPv6. Look
+    at the answers again.
     """
     family, wanted = int(socket.AF_UNSPEC), b""
     if protocol is not None and destination is not None:
-        packed = ipaddress.ip_address(destination.ip).packed
-        family, wanted = _family_of(packed), _original_filter(protocol, packed, destination.port)
+        family = _family_of(ipaddress.ip_address(destination.ip).packed)
+        wanted = _original_filter(protocol, destination)
     if dnat:
         bit = struct.pack(">I", STATUS_DNAT)
         wanted += attribute(STATUS, bit) + attribute(_STATUS_MASK, bit)
@@ -98,15 +99,19 @@ def direction(packed: bytes) -> Direction | None:
     )
 
 
-def _original_filter(protocol: Protocol, ip: bytes = b"", port: int = 0) -> bytes:
+def _original_filter(protocol: Protocol, destination: Address | None = None) -> bytes:
     flags = _BY_PROTOCOL
     ports = attribute(_NUMBER, bytes([_NUMBERS[protocol]]))
     addresses = b""
-    if ip:
-        flags |= _BY_DESTINATION | _BY_DESTINATION_PORT
-        ports += attribute(_DESTINATION_PORT, port.to_bytes(2, "big"))
-        kind = _DESTINATION_IP if _family_of(ip) == socket.AF_INET else _DESTINATION_IP6
-        addresses = attribute(_IP | _NESTED, attribute(kind, ip))
+    if destination is not None:
+        flags |= _BY_DESTINATION_PORT
+        ports += attribute(_DESTINATION_PORT, destination.port.to_bytes(2, "big"))
+    # Asked for an IPv6 address, the kernel (6.18) lists all entries but those that have it
+    # (ctnetlink_filter_match_tuple takes the outcome of ipv6_addr_cmp the wrong way round).
+    if destination is not None and not destination.is_ipv6:
+        flags |= _BY_DESTINATION
+        packed = ipaddress.IPv4Address(destination.ip).packed
+        addresses = attribute(_IP | _NESTED, attribute(_DESTINATION_IP, packed))
     original = addresses + attribute(_PROTOCOL | _NESTED, ports)
     wanted = attribute(_FILTER_ORIGINAL, struct.pack("=I", flags))
     return attribute(ORIGINAL | _NESTED, original) + attribute(_FILTER | _NESTED, wanted)

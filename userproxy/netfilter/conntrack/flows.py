@@ -92,11 +92,11 @@ def flows(frontends: Collection[Frontend] = ()) -> list[Flow]:
     Raises:
         NetfilterError: they cannot be read.
     """
-    questions = [entry.question(dnat=True)]
-    if 0 < len(frontends) <= SINGLE_DUMPS:
-        # Conntrack does not know which packets came from outside.
-        asked = {(each.protocol, each.address) for each in frontends}
-        questions = [entry.question(protocol, address, dnat=True) for protocol, address in sorted(asked)]
+    questions = {entry.question(dnat=True)}
+    # Conntrack does not know which packets came from outside.
+    asked = {(each.protocol, each.address) for each in frontends}
+    if 0 < len(asked) <= SINGLE_DUMPS:
+        questions = {entry.question(protocol, address, dnat=True) for protocol, address in asked}
     try:
         connection = Socket(entry.NETLINK_NETFILTER)
         try:
@@ -111,7 +111,7 @@ def flows(frontends: Collection[Frontend] = ()) -> list[Flow]:
         if number % _BATCH == 0:
             time.sleep(0)  # lets go of the interpreter: the event loop waits for it
         flow = flow_of(body, timeouts)
-        if flow is not None:
+        if flow is not None and (not asked or (flow.frontend.protocol, flow.frontend.address) in asked):
             found.append(flow)
     return found
 

@@ -55,7 +55,8 @@ def forget(frontends: Mapping[Frontend, Collection[Address]]) -> int:
     with _conntrack() as connection:
         questions = entry.questions(Protocol.UDP)
         if len(stale) <= SINGLE_DUMPS:
-            questions = tuple(entry.question(Protocol.UDP, each, dnat=False) for each in stale)
+            asked = (entry.question(Protocol.UDP, each, dnat=False) for each in stale)
+            questions = tuple(dict.fromkeys(asked))
         found = {
             original
             for question in questions

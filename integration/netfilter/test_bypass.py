@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.netfilter.node import LISTENER, SERVER2, VIP, Node
+from integration.netfilter.node import BOTH_FAMILIES, LISTENER, SERVER2, VIP, Nftables6, Node, Node6
 from userproxy.model.actions import CaptureChange
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend, ToListener
 from userproxy.netfilter.bypass.look import BypassWatch
 from userproxy.netfilter.nftables import Nftables
+from userproxy.tests.twins import twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,11 +24,21 @@ OTHER = Frontend(Protocol.TCP, Address("10.3.241.153", 80))
 OF_UDP = Frontend(Protocol.UDP, VIP)
 
 
+def as_said(node: Node, text: str) -> str:
+    """The same rules for the family of the node."""
+    if not isinstance(node, Node6):
+        return text
+    for before, after in ((r"\bip ", "ip6 "), ("ipv4_addr", "ipv6_addr"), ("^iptables", "ip6tables")):
+        text = re.sub(before, after, text)
+    text = re.sub(r"([0-9.]+\.[0-9]+):([0-9]+)", lambda found: f"[{twin(found[1])}]:{found[2]}", text)
+    return re.sub(r"[0-9]+(\.[0-9]+){3}(/[0-9]+)?", lambda found: str(twin(found[0])), text)
+
+
 def nft(rules: str, *more: str, priority: int = -101, family: str = "ip") -> Callable[[Node], object]:
     """A table of somebody else's with a nat chain at prerouting."""
     base = f"chain pre {{ type nat hook prerouting priority {priority}; {rules} }}"
     text = f"table {family} someone {{ {'; '.join((*more, base))}; }}"
-    return lambda node: node.run("host", "nft", text)
+    return lambda node: node.run("host", "nft", as_said(node, text))
 
 
 def iptables(program: str, *rules: str) -> Callable[[Node], object]:
@@ -34,7 +46,7 @@ def iptables(program: str, *rules: str) -> Callable[[Node], object]:
 
     def prepare(node: Node) -> None:
         for rule in rules:
-            node.run("host", program, "-t", "nat", *rule.split())
+            node.run("host", as_said(node, program), "-t", "nat", *as_said(node, rule).split())
 
     return prepare
 
@@ -106,20 +118,26 @@ def watch(node: Node) -> Iterator[BypassWatch]:
 def look(node: Node, watch: BypassWatch) -> dict[Frontend, str]:
     """Those of three frontends that are taken, and what is said of it."""
     watch.rest = 0
+    ours = {frontend: frontend for frontend in (TCP, OTHER, OF_UDP)}
+    if isinstance(node, Node6):
+        ours = {twin(frontend): frontend for frontend in ours}
+    others = [twin(frontend) if frontend in ours else frontend for frontend in (TCP, OTHER, OF_UDP)]
     with node.inside("host"):
-        found = watch.look([TCP, OTHER, OF_UDP])
-    return {frontend: taker.message(frontend) for frontend, taker in found.items()}
+        found = watch.look([*ours, *others])
+    assert not found.keys() & set(others), "those of the other family are left alone"
+    return {ours[frontend]: taker.message(frontend) for frontend, taker in found.items()}
 
 
 def captured(node: Node) -> Nftables:
     """Our table, made now, with a Service that leads to a listener."""
     with node.inside("host"):
-        made = Nftables()
+        made = Nftables6() if isinstance(node, Node6) else Nftables()
     made.ensure()
     made.apply(CaptureChange(put={TCP: ToListener(LISTENER)}))
     return made
 
 
+@BOTH_FAMILIES
 @pytest.mark.parametrize("prepare", TAKING.values(), ids=TAKING)
 def test_whoever_takes_a_service_is_found(
     node: Node, watch: BypassWatch, prepare: Callable[[Node], object]
@@ -153,6 +171,7 @@ def test_a_daemon_that_adopts_our_table_tells_by_the_order_of_tables(node: Node,
             assert node.ask("server1").startswith("proxy ")
 
 
+@BOTH_FAMILIES
 @pytest.mark.parametrize("prepare", HARMLESS.values(), ids=HARMLESS)
 def test_whoever_does_not_is_no_trouble(
     node: Node, watch: BypassWatch, prepare: Callable[[Node], object]

@@ -8,11 +8,11 @@ connections, and neither our rules nor our listeners ever hear of them.
 
 from __future__ import annotations
 
-import ipaddress
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from userproxy.model.service import Protocol as IpProtocol
+from userproxy.netfilter.bypass.rules import ANY_FAMILY, EVERY_ADDRESS, number_of_text
 from userproxy.netfilter.ruleset.chains import DSTNAT_PRIORITY, TCP, UDP
 from userproxy.netfilter.ruleset.language import TABLE
 
@@ -45,7 +45,7 @@ class NatChain(NamedTuple):
     """A base chain of type nat, where destinations are translated.
 
     Attributes:
-        family: `ip` or `inet`.
+        family: `ip`, `ip6` or `inet`.
         table: its table.
         name: its own.
         priority: lower ones are asked first.
@@ -160,7 +160,7 @@ class _Frontends:
     """The frontends by address, to be found by ranges."""
 
     def __init__(self, frontends: Iterable[Frontend]) -> None:
-        self._sorted = sorted((_ip(each.address.ip), each) for each in frontends if not each.address.is_ipv6)
+        self._sorted = sorted((number_of_text(each.address.ip), each) for each in frontends)
         self._ips = [ip for ip, _ in self._sorted]
 
     def among(self, destinations: Destinations) -> Iterator[Frontend]:
@@ -182,10 +182,10 @@ class _Looking:
 
     def claims(self, bases: Collection[str]) -> Iterator[tuple[Destinations, str, str]]:
         """Destinations that rules name, with the rule's chain, and where it sends them; empty: translates."""
-        ways, seen = [(base, True) for base in bases], set(bases)
+        ways, seen = [(base, True, EVERY_ADDRESS[ANY_FAMILY]) for base in bases], set(bases)
         while ways and len(seen) <= MOST_CHAINS:
-            chain, sure = ways.pop(0)
-            for line in self._rules.lines(chain):
+            chain, sure, bounds = ways.pop(0)
+            for line in (_within(line, bounds) for line in self._rules.lines(chain)):
                 yield from self._claims_of(line, chain, sure=sure)
                 further = [] if _is_single(line.destinations) else [line.chain]
                 further += [
@@ -197,7 +197,8 @@ class _Looking:
                 for target in further:
                     if target and target not in seen:
                         seen.add(target)
-                        ways.append((target, sure and line.sure and not line.lookups))
+                        bounds_there = (line.rest.first, line.rest.last)
+                        ways.append((target, sure and line.sure and not line.lookups, bounds_there))
 
     def _claims_of(self, line: Line, chain: str, *, sure: bool) -> Iterator[tuple[Destinations, str, str]]:
         if line.destinations is not None and line.translates:
@@ -234,9 +235,11 @@ class _Looking:
             yield from (target for _, target in self._rules.elements(lookup) if target)
 
 
+def _within(line: Line, bounds: tuple[int, int]) -> Line:
+    """What is left of a rule where only packets of one family get that far."""
+    rest = line.rest
+    return line._replace(rest=rest._replace(first=max(rest.first, bounds[0]), last=min(rest.last, bounds[1])))
+
+
 def _is_single(destinations: Destinations | None) -> bool:
     return destinations is not None and destinations.first == destinations.last
-
-
-def _ip(text: str) -> int:
-    return int(ipaddress.IPv4Address(text))

@@ -9,7 +9,7 @@ import structlog
 
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.bypass.claims import Order, Taker, taken
-from userproxy.netfilter.bypass.legacy import HOOKS, TABLE, Legacy
+from userproxy.netfilter.bypass.legacy import HOOKS, LAYOUT4, LAYOUT6, TABLE, Legacy
 from userproxy.netfilter.bypass.nft import NftRules, nat_chains
 from userproxy.netfilter.wire import read_back
 from userproxy.netfilter.wire.netlink import Socket
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from userproxy.model.state import Frontend
+    from userproxy.netfilter.bypass.claims import NatChain
 
 log = structlog.get_logger(__name__)
 
@@ -41,12 +42,15 @@ class BypassWatch:
         """
         try:
             self._socket = Socket(NETLINK_NETFILTER)
-            self._legacy = Legacy()
+            self._legacy = {
+                f"{TABLE} (iptables-legacy)": Legacy(LAYOUT4),
+                f"{TABLE} (ip6tables-legacy)": Legacy(LAYOUT6),
+            }
         except OSError as error:
             raise NetfilterError(f"cannot speak to netfilter: {error}") from error
         self.rest = 20.0
-        self._order = Order()
-        self._seen: tuple[int, bytes] = (-1, b"")  # the state of all rules, when they were read
+        self._orders = {name: Order() for name in self._legacy}
+        self._seen: tuple[int, dict[str, bytes]] = (-1, {})  # the state of all rules, when they were read
         self._found: dict[Frontend, Taker] = {}
         self._others: tuple[str, ...] = ()
         self._not_before = 0.0
@@ -55,7 +59,8 @@ class BypassWatch:
     def close(self) -> None:
         """Close the sockets."""
         self._socket.close()
-        self._legacy.close()
+        for legacy in self._legacy.values():
+            legacy.close()
 
     def look(self, frontends: Collection[Frontend]) -> Mapping[Frontend, Taker]:
         """Those of our frontends that somebody else takes, with who it is, by what was seen last.
@@ -67,7 +72,7 @@ class BypassWatch:
         if began < self._not_before:
             return self._found
         try:
-            legacy = self._legacy.info()
+            legacy = {name: each.info() for name, each in self._legacy.items()}
             now = (read_back.generation(self._socket), legacy)
             if now != self._seen:
                 self._found = self._taken(frontends, legacy)
@@ -82,8 +87,13 @@ class BypassWatch:
             self._not_before = ended + (ended - began) * self.rest
         return self._found
 
-    def _taken(self, frontends: Collection[Frontend], legacy: bytes) -> dict[Frontend, Taker]:
-        before, legacy_too = self._order.earlier(nat_chains(self._socket), legacy=bool(legacy))
+    def _taken(self, frontends: Collection[Frontend], legacy: Mapping[str, bytes]) -> dict[Frontend, Taker]:
+        chains = nat_chains(self._socket)
+        before: list[NatChain] = []
+        legacy_too: list[str] = []
+        for name, order in self._orders.items():
+            before, is_before = order.earlier(chains, legacy=bool(legacy[name]))
+            legacy_too += [name] if is_before else []
         found: dict[Frontend, Taker] = {}
         tables: dict[tuple[str, str], list[str]] = {}
         for base in before:
@@ -91,9 +101,9 @@ class BypassWatch:
         for table, bases in tables.items():
             for frontend, chain in taken(frontends, bases, NftRules(self._socket, *table)).items():
                 found.setdefault(frontend, Taker(" ".join(table), chain))
-        if legacy_too:
-            for frontend, chain in taken(frontends, HOOKS, self._legacy.read(legacy)).items():
-                found.setdefault(frontend, Taker(f"{TABLE} (iptables-legacy)", chain))
+        for name in legacy_too:
+            for frontend, chain in taken(frontends, HOOKS, self._legacy[name].read(legacy[name])).items():
+                found.setdefault(frontend, Taker(name, chain))
         others = tuple(sorted({f"{base.family} {base.table} {base.name}" for base in before}))
         if others != self._others:
             log.info("nat chains of others that are asked before ours", chains=others)

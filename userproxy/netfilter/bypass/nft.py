@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pyroute2.netlink.nfnetlink import nftsocket as nft
 
 from userproxy.netfilter.bypass.claims import NatChain
-from userproxy.netfilter.bypass.rules import Line, ranges, read_rule
+from userproxy.netfilter.bypass.rules import ANY_FAMILY, IPV4, IPV6, Line, ranges, read_rule
 from userproxy.netfilter.wire.netlink import (
     NFT_SUBSYSTEM,
     Message,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from userproxy.netfilter.bypass.rules import Destinations, Lookup
     from userproxy.netfilter.wire.netlink import Socket
 
-_FAMILIES = {1: "inet", 2: "ip"}
+_FAMILIES = {1: "inet", IPV4: "ip", IPV6: "ip6"}
 _NUMBERS = {name: number for number, name in _FAMILIES.items()}
 _ANY_FAMILY = 0
 _BATCH = 100
@@ -39,7 +39,7 @@ _ELEMENTS, _KEY, _DATA, _FLAGS, _KEY_END = 3, 1, 2, 3, 10
 
 
 def nat_chains(socket: Socket) -> list[NatChain]:
-    """The base chains that may translate destinations: type nat, at prerouting or output, for IPv4.
+    """The base chains that may translate destinations: type nat, at prerouting or output.
 
     Raises:
         RefusedError: the kernel refused.
@@ -79,8 +79,9 @@ class NftRules:
         """The rules of a chain; none if it is gone meanwhile."""
         if chain not in self._lines:
             asked = attribute(_TABLE, string(self._table)) + attribute(_RULE_CHAIN, string(chain))
+            family = self._family if self._family in (IPV4, IPV6) else ANY_FAMILY
             self._lines[chain] = [
-                read_rule(_expressions(dict(attributes(body, 4)).get(_RULE_EXPRESSIONS, b"")))
+                read_rule(_expressions(dict(attributes(body, 4)).get(_RULE_EXPRESSIONS, b"")), family)
                 for body in self._dump(nft.NFT_MSG_GETRULE, asked, f"rules of {chain}")
             ]
         return self._lines[chain]

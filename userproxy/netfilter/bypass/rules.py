@@ -7,6 +7,7 @@ names a destination is there for that destination, whatever else it asks.
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,24 +16,36 @@ from userproxy.netfilter.wire.netlink import attributes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-EVERY_ADDRESS = (0, 0xFFFFFFFF)
+ANY_FAMILY, IPV4, IPV6 = 0, 2, 10
+"""As the kernel numbers them (NFPROTO_...)."""
+_IPV6_BEGINS = 1 << 128
+"""Addresses of both families are on one line of numbers, those of IPv6 behind those of IPv4."""
+EVERY_ADDRESS = {
+    ANY_FAMILY: (0, 2 * _IPV6_BEGINS - 1),
+    IPV4: (0, 0xFFFFFFFF),
+    IPV6: (_IPV6_BEGINS, 2 * _IPV6_BEGINS - 1),
+}
+"""By family, the first and the last number."""
 INTERVAL_END = 1  # NFT_SET_ELEM_INTERVAL_END
 
 _PROTOCOL, _DESTINATION, _PORT = "protocol", "destination", "port"
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
-_PLACES = {
-    _PROTOCOL: (_NETWORK_HEADER, 9, 1),
-    _DESTINATION: (_NETWORK_HEADER, 16, 4),
-    _PORT: (_TRANSPORT_HEADER, 2, 2),
-}
 _META_FAMILY, _META_PROTOCOL = 15, 16
+_OF_EITHER = ((_PROTOCOL, -_META_PROTOCOL, 0, 1), (_PORT, _TRANSPORT_HEADER, 2, 2))
+_PLACES = {
+    IPV4: ((_PROTOCOL, _NETWORK_HEADER, 9, 1), (_DESTINATION, _NETWORK_HEADER, 16, 4), *_OF_EITHER),
+    IPV6: ((_PROTOCOL, _NETWORK_HEADER, 6, 1), (_DESTINATION, _NETWORK_HEADER, 24, 16), *_OF_EITHER),
+}
+"""By family, where in a packet the parts of a destination are: their header, offset and size."""
+_SIZES = {_PROTOCOL: 1, _PORT: 2}
+_ADDRESS_SIZES = {IPV4: 4, IPV6: 16}
 _EQUAL = 0
 _INVERTED = 1
 _JUMPS = (-3, -4)
 _REGISTER_BASE, _SLOTS_A_REGISTER, _SLOT = 8, 4, 4
 _DNAT = 1
 _TRANSLATING_TARGETS = (b"DNAT", b"REDIRECT", b"NETMAP", b"TPROXY")  # of iptables
-_LONGEST = 8  # both IPv4 addresses at once; what is longer is IPv6
+_LONGEST = 8  # both IPv4 addresses at once; what is longer is IPv6, where nothing has said so
 _HARMLESS = ("counter", "log", "masq", "objref", "last")
 
 
@@ -40,7 +53,7 @@ class Destinations(NamedTuple):
     """What packets are addressed to.
 
     Attributes:
-        first: the lowest IPv4 address, as a number.
+        first: the lowest address, as a number (`number_of`).
         last: the highest one.
         protocol: its number; 0 for any.
         port: 0 for any.
@@ -54,6 +67,17 @@ class Destinations(NamedTuple):
     def has(self, ip: int, protocol: int, port: int) -> bool:
         """Whether packets to that address, by that protocol, are among them."""
         return self.first <= ip <= self.last and self.protocol in (0, protocol) and self.port in (0, port)
+
+
+def number_of(packed: bytes) -> int:
+    """Where an address is on the line of numbers."""
+    number = int.from_bytes(packed, "big")
+    return number + _IPV6_BEGINS if len(packed) == _ADDRESS_SIZES[IPV6] else number
+
+
+def number_of_text(ip: str) -> int:
+    """The same of an address in text form."""
+    return number_of(ipaddress.ip_address(ip).packed)
 
 
 class Lookup(NamedTuple):
@@ -78,10 +102,8 @@ class Lookup(NamedTuple):
         """What an element stands for; `last` is the end of its range, or the key again."""
         parts = {}
         for name, (offset, size) in self.fields.items():
-            parts[name] = (
-                int.from_bytes(key[offset : offset + size], "big"),
-                int.from_bytes(last[offset : offset + size], "big"),
-            )
+            part = slice(offset, offset + size)
+            parts[name] = (number_of(key[part]), number_of(last[part]))
         single = {name: low if low == high else 0 for name, (low, high) in parts.items()}
         return Destinations(*parts[_DESTINATION], single.get(_PROTOCOL, 0), single.get(_PORT, 0))
 
@@ -115,9 +137,9 @@ class _Loaded(NamedTuple):
     mask: bytes = b""
 
 
-def read_rule(expressions: Iterable[tuple[str, Mapping[int, bytes]]]) -> Line:
-    """Read a rule, given as the name and the attributes of each of its expressions."""
-    reading = _Reading()
+def read_rule(expressions: Iterable[tuple[str, Mapping[int, bytes]]], family: int = ANY_FAMILY) -> Line:
+    """Read a rule of a table of that family, by the name and the attributes of each of its expressions."""
+    reading = _Reading(family)
     for name, fields in expressions:
         reading.take(name, fields)
     return reading.line()
@@ -149,7 +171,8 @@ def is_translating_target(name: bytes) -> bool:
 class _Reading:
     """The registers while a rule is read, and what has been asked of a packet so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, family: int) -> None:
+        self._family = family
         self._slots: dict[int, _Loaded] = {}
         self._asked: dict[str, tuple[int, int]] = {}
         self._sure = True
@@ -181,9 +204,10 @@ class _Reading:
                 self._slots.clear()  # it may have loaded something
 
     def line(self) -> Line:
-        first, last = self._asked.get(_DESTINATION, EVERY_ADDRESS)
+        every = EVERY_ADDRESS[self._family]
+        first, last = self._asked.get(_DESTINATION, every)
         protocol, port = (self._asked.get(name, (0, 0))[0] for name in (_PROTOCOL, _PORT))
-        rest = Destinations(*EVERY_ADDRESS, protocol, port)
+        rest = Destinations(*every, protocol, port)
         named = Destinations(first, last, protocol, port) if _DESTINATION in self._asked else None
         return Line(named, rest, self._sure, tuple(self._lookups), self._chain, self._translates)
 
@@ -196,8 +220,7 @@ class _Reading:
         key = _number(fields, 2)
         if 1 not in fields:  # it sets something
             return
-        header, offset, size = _PLACES[_PROTOCOL] if key == _META_PROTOCOL else (-key, 0, 4)
-        self._load(_number(fields, 1), _Loaded(header, offset, size))
+        self._load(_number(fields, 1), _Loaded(-key, 0, 1 if key == _META_PROTOCOL else 4))
 
     def _mask(self, fields: Mapping[int, bytes]) -> None:
         loaded = self._slots.get(_slot(_number(fields, 1)))
@@ -207,11 +230,13 @@ class _Reading:
     def _compare(self, fields: Mapping[int, bytes]) -> None:
         loaded = self._slots.get(_slot(_number(fields, 1)))
         value = _value(fields.get(3, b""))
-        if loaded is None or loaded.size > _LONGEST or _number(fields, 2) != _EQUAL:
+        if loaded is None or _number(fields, 2) != _EQUAL:
             self._sure = False
             return
+        if loaded.header == -_META_FAMILY and value[0] in _PLACES:
+            self._family = self._family or value[0]
         covered = 0
-        for name, (header, offset, size) in _PLACES.items():
+        for name, header, offset, size in _PLACES[self._family_of(loaded)]:
             if loaded.header == header:
                 begin = max(offset, loaded.offset)
                 end = min(offset + size, loaded.offset + loaded.size)
@@ -225,8 +250,8 @@ class _Reading:
     def _look_up(self, fields: Mapping[int, bytes]) -> None:
         slot = _slot(_number(fields, 2))
         found: dict[str, tuple[int, int]] = {}
-        for name, (header, offset, size) in _PLACES.items():
-            for where, loaded in self._slots.items():
+        for where, loaded in self._slots.items():
+            for name, header, offset, size in _PLACES[self._family_of(loaded)]:
                 if where >= slot and loaded[:3] == (header, offset, size) and not loaded.mask:
                     found[name] = ((where - slot) * _SLOT, size)
         name = fields[1].rstrip(b"\0").decode(errors="replace")
@@ -250,9 +275,17 @@ class _Reading:
             self._sure = False
 
     def _ask(self, name: str, value: bytes, mask: bytes) -> None:
-        missing = bytes(_PLACES[name][2] - len(value))
+        size = _SIZES.get(name) or _ADDRESS_SIZES[self._family]
+        missing = bytes(size - len(value))
         low, bits = (int.from_bytes(part + missing, "big") for part in (value, mask))
-        self._asked[name] = (low & bits, low | (~bits & (1 << 8 * _PLACES[name][2]) - 1))
+        first, last = low & bits, low | (~bits & (1 << 8 * size) - 1)
+        self._asked[name] = number_of(first.to_bytes(size, "big")), number_of(last.to_bytes(size, "big"))
+
+    def _family_of(self, loaded: _Loaded) -> int:
+        """Of the rule; where nothing has said it yet, that of what it looks at."""
+        if not self._family and loaded.header == _NETWORK_HEADER:
+            self._family = IPV6 if loaded.size > _LONGEST else IPV4
+        return self._family or IPV4
 
     def _load(self, register: int, loaded: _Loaded) -> None:
         self._slots[_slot(register)] = loaded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +13,14 @@ from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend
 from userproxy.netfilter.bypass.claims import MOST_CHAINS, NatChain, Order, Taker, taken
 from userproxy.netfilter.bypass.rules import (
+    ANY_FAMILY,
     EVERY_ADDRESS,
+    IPV4,
+    IPV6,
     Destinations,
     Line,
     Lookup,
+    number_of_text,
     ranges,
     read_rule,
 )
@@ -29,7 +34,8 @@ WEB = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
 DNS = Frontend(Protocol.UDP, Address("10.3.0.1", 53))
 NEXT = Frontend(Protocol.TCP, Address("10.3.0.2", 80))
 FRONTENDS = [WEB, DNS, NEXT]
-ANYWHERE = Destinations(*EVERY_ADDRESS)
+MAX_OF_FD = "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+ANYWHERE = Destinations(*EVERY_ADDRESS[ANY_FAMILY])
 TO_WEB = Destinations(IP, IP, 6, 80)
 REGISTER, SECOND, THIRD = 1, 9, 10
 
@@ -100,6 +106,39 @@ def test_the_destinations_of_a_rule(
 ) -> None:
     line = read_rule(expressions)
     assert (line.destinations, line.sure, line.translates, line.chain) == (named, sure, True, "")
+
+
+WEB6 = Frontend(Protocol.TCP, Address("fd00::1", 80))
+IP6, OF_IPV6 = number_of_text("fd00::1"), [("meta", {1: number(REGISTER), 2: number(15)}), compare(b"\n")]
+DESTINATION6 = load(1, 24, 16)
+
+
+@pytest.mark.parametrize(
+    ("family", "expressions", "named", "sure"),
+    [
+        (IPV6, [DESTINATION6, compare(ip_address("fd00::1").packed), DNAT], (IP6, IP6), True),
+        (ANY_FAMILY, [*OF_IPV6, DESTINATION6, compare(ip_address("fd00::1").packed)], (IP6, IP6), True),
+        (IPV6, [load(1, 24, 1), compare(b"\xfd")], tuple(map(number_of_text, ("fd00::", MAX_OF_FD))), True),
+        (IPV6, [load(1, 8, 16), compare(bytes(16))], None, False),
+    ],
+    ids=["an address", "an address in a table of both families", "a network on a byte", "a source"],
+)
+def test_the_destinations_of_a_rule_of_ipv6(
+    family: int, expressions: list[Expression], named: tuple[int, int] | None, *, sure: bool
+) -> None:
+    line = read_rule(expressions, family)
+    assert (line.destinations, line.sure) == (named and Destinations(*named), sure)
+    assert (line.rest.first, line.rest.last) == EVERY_ADDRESS[IPV6]
+
+
+def test_what_is_for_one_family_takes_no_frontends_of_the_other() -> None:
+    of_ipv6 = read_rule([*OF_IPV6, verdict(-3, b"pod\0")])
+    frontends = [*FRONTENDS, WEB6]
+    assert taken(frontends, ["base"], Table({"base": [of_ipv6], **TRANSLATES})) == {WEB6: "pod"}
+    everything = Table({"base": [line(translates=True)]})
+    assert taken(frontends, ["base"], everything).keys() == set(frontends)
+    of_ipv4 = Table({"base": [read_rule([DNAT], IPV4)]})
+    assert taken(frontends, ["base"], of_ipv4).keys() == set(FRONTENDS)
 
 
 def test_only_what_gives_another_destination_translates() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import os
+import socket
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
@@ -157,13 +158,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     healthz_bind_address: Annotated[
         str,
         _help(
-            "Where to answer /healthz and /livez; :PORT means every IPv4 address, '' nowhere.",
+            "Where to answer /healthz and /livez; :PORT means every address, '' nowhere.",
             metavar="IP:PORT",
         ),
-    ] = "0.0.0.0:10256"
+    ] = ":10256"
     metrics_bind_address: Annotated[
         str,
-        _help("Where to answer /metrics; :PORT means every IPv4 address, '' nowhere.", metavar="IP:PORT"),
+        _help("Where to answer /metrics; :PORT means every address, '' nowhere.", metavar="IP:PORT"),
     ] = "127.0.0.1:10249"
     log_format: Annotated[LogFormat, _help("How the lines of the log on stderr look.")] = LogFormat.CONSOLE
     log_level: Annotated[LogLevel, _help("From which severity on there are log lines.")] = LogLevel.INFO
@@ -308,11 +309,11 @@ def parse_networks(text: str) -> tuple[IpNetwork, ...]:
 
 
 def parse_bind_address(text: str) -> Address:
-    """Read `0.0.0.0:10256`, or `:10256`, which means the same, as in the flags of kube-proxy.
+    """Read `0.0.0.0:10256`, or `:10256`: every address, of both families where there are both.
 
     Raises:
         ValueError: it is no address with a port.
     """
     if text.startswith(":") and text[1:].isdecimal():
-        text = f"0.0.0.0{text}"  # noqa: S104 - as asked for
+        text = f"{'[::]' if socket.has_dualstack_ipv6() else '0.0.0.0'}{text}"  # noqa: S104 - as asked for
     return Address.parse(text)

@@ -74,7 +74,7 @@ class Process:
         return lines[-1] if lines else f"nothing in {self.log}"
 
     def listens(self, port: int) -> bool:
-        """Whether anybody in its namespace listens on that TCP port, on any IPv4 address.
+        """Whether anybody in its namespace listens on that TCP port, on any address.
 
         Raises:
             LabError: the process has ended; with the last line that it printed.
@@ -82,7 +82,9 @@ class Process:
         if not self.alive:
             raise LabError(f"{self.name} ended with {self.exit_code}: {self.last_line()}")
         # The kernel shows these tables as the process's own namespace has them.
-        sockets = [row.split() for row in Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]]
+        tables = (Path(f"/proc/{self.pid}/net/{name}") for name in ("tcp", "tcp6"))
+        rows = [row for table in tables if table.exists() for row in table.read_text().splitlines()[1:]]
+        sockets = [row.split() for row in rows]
         return f"{port:04X}" in {row[1].rpartition(":")[2] for row in sockets if row[3] == _TCP_LISTEN}
 
     def send(self, signum: signal.Signals) -> None:

@@ -11,7 +11,7 @@ import ipaddress
 from datetime import UTC
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from userproxy.model.address import MAX_PORT, Address, canonical_ip
+from userproxy.model.address import MAX_PORT, Address, IpFamily, canonical_ip, family_of
 from userproxy.model.service import Entry, EntryKind, Protocol, ServicePort, ServicePortName, TrafficPolicy
 from userproxy.model.snapshot import Problem
 from userproxy.sources import api
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _E = TypeVar("_E", bound=enum.StrEnum)
 
 _RANGES_ANNOTATION = "service.beta.kubernetes.io/load-balancer-source-ranges"
-_ANY = {False: "0.0.0.0", True: "::"}  # noqa: S104 - the address of a node port, by whether it is IPv6
+_ANY = {IpFamily.IPV4: "0.0.0.0", IpFamily.IPV6: "::"}  # noqa: S104 - the address of a node port
 _SHOWN_IPS = 4
 _DEFAULT_AFFINITY = 10800
 _LONGEST_AFFINITY = 86400
@@ -67,6 +67,7 @@ def decode_service(service: api.Service, scope: Scope = EVERYTHING) -> ServiceOb
     external = _choice(TrafficPolicy, "spec.externalTrafficPolicy", spec.external_traffic_policy)
     # An address that is both is the load balancer's: its source ranges hold there.
     others = [*_balancer_ips(about, service.status, problems), *_external_ips(about, spec, scope, problems)]
+    others = _of_its_families(about, ips, others, problems)
     ranges = _source_ranges(about, spec, chosen, problems)
     affinity = _affinity(about, spec, problems)
     health_check_port = _health_check_port(about, spec, problems) if external is TrafficPolicy.LOCAL else None
@@ -101,8 +102,8 @@ def _entries(port: _Port, ips: tuple[str, ...], others: list[tuple[EntryKind, st
     """The ways to reach one port, each address once."""
     entries = {Address(ip, port.number): EntryKind.CLUSTER_IP for ip in ips}
     if port.node_port:
-        for is_ipv6 in dict.fromkeys(":" in ip for ip in ips):
-            entries[Address(_ANY[is_ipv6], port.node_port)] = EntryKind.NODE_PORT
+        for family in dict.fromkeys(map(family_of, ips)):
+            entries[Address(_ANY[family], port.node_port)] = EntryKind.NODE_PORT
     for kind, ip in others:
         entries.setdefault(Address(ip, port.number), kind)
     return tuple(Entry(kind, address) for address, kind in entries.items())
@@ -132,6 +133,22 @@ def _balancer_ips(
             ip = _usable_ip(f"status.loadBalancer.ingress[{index}].ip", ingress.ip, about, problems)
             if ip:
                 yield EntryKind.LOAD_BALANCER_IP, ip
+
+
+def _of_its_families(
+    about: str, ips: tuple[str, ...], others: list[tuple[EntryKind, str]], problems: list[Problem]
+) -> list[tuple[EntryKind, str]]:
+    """Those of a family that it has a cluster IP of: it has no endpoints of another one."""
+    families = set(map(family_of, ips))
+    for kind, ip in others:
+        if family_of(ip) not in families:
+            family = family_of(ip)
+            message = (
+                f"{ip}, as {kind}, is {family}, and the Service has no {family} cluster IP; it is left out: "
+                f"make it a Service of both families (ipFamilyPolicy), or take the address from it"
+            )
+            problems.append(Problem(about, "IPFamilyMismatch", message))
+    return [(kind, ip) for kind, ip in others if family_of(ip) in families]
 
 
 def _usable_ip(field: str, text: str, about: str, problems: list[Problem]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 
 from userproxy.cli.run import run
 from userproxy.config import ConfigError, Setting, declared, load
-from userproxy.model.address import Address
+from userproxy.model.address import Address, IpFamily
 from userproxy.model.service import Path as TrafficPath
 from userproxy.ops.protocol import DEFAULT_PATH
 
@@ -102,8 +103,17 @@ def test_a_file_that_cannot_be_opened_is_named_with_the_reason(tmp_path: Path) -
 
 def test_a_port_alone_means_every_address() -> None:
     config = load({**ENOUGH, "healthz_bind_address": ":10256", "metrics_bind_address": ""}, None)
-    assert config.healthz_address == Address("0.0.0.0", 10256)  # noqa: S104 - as asked for
+    every = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - as asked for
+    assert config.healthz_address == Address(every, 10256)
     assert config.metrics_address is None
+
+
+def test_what_has_addresses_in_it_takes_both_families() -> None:
+    config = load({**ENOUGH, "host_ip": "::1, 127.0.0.1", "cluster_cidr": "fd00::/48,10.0.0.0/14"}, None)
+    assert config.host_ips == ("127.0.0.1", "::1")
+    assert config.host_ip_follows == ()
+    assert [str(network) for network in config.pod_networks] == ["fd00::/48", "10.0.0.0/14"]
+    assert load(ENOUGH, None).host_ip_follows == (IpFamily.IPV6,), "nobody has named one of these"
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:

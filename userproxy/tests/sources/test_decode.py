@@ -324,6 +324,46 @@ def test_only_the_first_of_an_endpoints_addresses_is_used_and_the_rest_is_report
     assert [problem.reason for problem in decoded.problems] == ["ExtraAddresses"]
 
 
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("::ffff:10.0.1.2", "'::ffff:10.0.1.2' is an IPv4 address in the form of IPv6: write 10.0.1.2"),
+        ("fe80::1", "fe80::1 is valid on one link alone"),
+        ("FEBF::1", "febf::1 is valid on one link alone"),
+        ("fe80::1%eth0", "'fe80::1%eth0' has a zone, which no Service or endpoint may have"),
+        ("10.0.1.2", "10.0.1.2 is not IPv6"),
+    ],
+)
+def test_an_ipv6_endpoint_that_no_packet_can_be_sent_to_says_why(address: str, why: str) -> None:
+    decoded = decoded_slice(
+        endpoint_slice("s", {"addresses": [address]}, {"addresses": ["fec0::2"]}, addressType="IPv6")
+    )
+    assert [endpoint.address.ip for endpoint in decoded.endpoints[HTTP]] == ["fec0::2"]
+    (problem,) = decoded.problems
+    assert problem.reason == "BadEndpoint"
+    assert f"endpoints[0] {why}" in problem.message
+
+
+@pytest.mark.parametrize("ip", ["::ffff:10.3.0.1", "fe80::1", "fe80::1%eth0"])
+def test_a_cluster_ip_that_no_packet_has_is_refused_by_name(ip: str) -> None:
+    with pytest.raises(
+        DecodeError, match=r"IPv4 address in the form of IPv6|on one link alone|has a zone"
+    ) as bad:
+        decoded_service(service(clusterIPs=[SERVICE_IP, ip]))
+    assert bad.value.field == "spec.clusterIPs[1]"
+
+
+def test_an_address_of_a_family_that_the_service_lacks_is_left_out_and_told() -> None:
+    manifest = service(type="LoadBalancer", externalIPs=["192.0.2.7", "2001:db8::7"])
+    manifest["status"] = {"loadBalancer": {"ingress": [{"ip": "2001:db8::8"}, {"ip": "192.0.2.8"}]}}
+    decoded = decoded_service(manifest)
+    assert [entry.address.ip for entry in decoded.ports[0].entries] == [SERVICE_IP, "192.0.2.8", "192.0.2.7"]
+    assert [problem.reason for problem in decoded.problems] == ["IPFamilyMismatch"] * 2
+    assert "2001:db8::7, as external-ip, is IPv6, and the Service has no IPv6 cluster IP" in str(
+        decoded.problems[1]
+    )
+
+
 def test_ipv6_slices_are_read_and_fqdn_slices_are_ignored() -> None:
     ipv6 = endpoint_slice("s", {"addresses": ["FD00::1"]}, addressType="IPv6")
     assert [str(endpoint.address) for endpoint in endpoints_of(ipv6)] == ["[fd00::1]:8080"]

@@ -43,6 +43,12 @@ def test_a_node_that_will_be_deleted_is_not_eligible(metadata: dict[str, Any], s
     assert node({}, {"taints": [{"key": "other"}]}).eligible
 
 
+def test_the_networks_of_its_pods_are_of_either_family() -> None:
+    both = ["10.0.1.7/24", "fd00:1::/64", "nonsense"]
+    assert node({}, {"podCIDRs": both}).pod_networks == ("10.0.1.0/24", "fd00:1::/64")
+    assert node({}, {"podCIDR": "fd00:1::/64"}).pod_networks == ("fd00:1::/64",)
+
+
 def test_a_node_of_another_shape_is_refused() -> None:
     with pytest.raises(DecodeError, match=r"metadata\.labels"):
         node({"labels": "none"})

@@ -119,6 +119,35 @@ def test_a_node_of_one_family_serves_that_and_the_other_once_it_has_an_address(
         assert problems(lab) == ()
 
 
+def test_a_node_that_gets_another_ipv6_address_is_followed_on_the_same_host_port(lab: Lab) -> None:
+    def listeners() -> dict[str, str]:
+        return {family: row["listener"] for family, row in rows(lab).items()}
+
+    publish(lab, *CLUSTER_IPS)
+    lab.start_daemon("host1", "--host-ip", "")
+    wait_until("web is served", lambda: rows(lab).keys() == {"IPv4", "IPv6"}, PATIENCE_SECONDS)
+    before = {family: Address.parse(listener) for family, listener in listeners().items()}
+    assert {family: address.ip for family, address in before.items()} == LISTENERS
+    after = before | {"IPv6": Address("fd00:10:100::9", before["IPv6"].port)}
+    with servers(lab):
+        kept, _ = hold(lab, "client", CLUSTER_IPS["IPv4"])
+        lost, _ = hold(lab, "client", CLUSTER_IPS["IPv6"])
+        with kept, lost:
+            lab.exec("host1", "ip", "address", "add", f"{after['IPv6'].ip}/64", "dev", "eth0", "nodad")
+            lab.exec("host1", "ip", "address", "delete", f"{HOST1.ip6}/64", "dev", "eth0")
+            moved = {family: str(address) for family, address in after.items()}
+            wait_until("it is followed", lambda: listeners() == moved, PATIENCE_SECONDS)
+            for family, name in BACKENDS.items():
+                for member in ("client", "host1"):
+                    assert who_answers(lab, member, CLUSTER_IPS[family]) == name
+            kept.sendall(b"still there?")
+            assert kept.recv(100) == b"still there?"
+            lost.sendall(b"still there?")
+            with pytest.raises(ConnectionResetError):
+                lost.recv(100)
+        assert problems(lab) == ()
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_each_family_is_refused_for_itself_where_it_has_no_endpoints(lab: Lab, path: str) -> None:
     publish(lab, *CLUSTER_IPS, backends=False)

@@ -7,6 +7,7 @@ It is a process of its own because a socket belongs to the network namespace of 
 | `answers COUNT ADDRESS...`     | a JSON array of COUNT times in seconds, of one connection each, from    |
 |                                | connect() to the first byte of the answer; addresses by turns           |
 | `until SECONDS ADDRESS...`     | `ready`, and then CLOCK_MONOTONIC when all have taken a connection      |
+| `datagrams SECONDS ADDRESS`    | JSON: answers, lost, seconds, p50, p99 in seconds, of 64 UDP sockets    |
 | `hold COUNT ADDRESS`           | `held N`, once N connections have carried a request; ends with stdin    |
 """
 
@@ -26,6 +27,10 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
 _PATIENCE = 5.0
 _EVERY_SECONDS = 0.001
 _ATTEMPTS = 100
+
+SOCKETS = 64
+DATAGRAM = bytes(64)
+_LOST_SECONDS = 0.5
 
 Where = tuple[str, int]
 
@@ -88,6 +93,44 @@ def _forget(poll: select.poll, attempts: collections.deque[socket.socket], attem
     attempt.close()
 
 
+def datagrams(seconds: float, address: Where) -> dict[str, float]:
+    """Send datagrams from `SOCKETS` sockets, from each the next one when the last one is answered, or lost.
+
+    Raises:
+        TimeoutError: none was answered.
+    """
+    clock = time.perf_counter
+    poll, sent, taken, lost = select.epoll(), dict[int, float](), list[float](), 0
+    with contextlib.ExitStack() as stack:
+        sockets: dict[int, socket.socket] = {}
+        for _ in range(SOCKETS):
+            sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.setblocking(False)  # noqa: FBT003 - takes no keyword
+            sock.connect(address)
+            sockets[sock.fileno()] = sock
+            poll.register(sock, select.EPOLLIN)
+        began = clock()
+        for number, sock in sockets.items():
+            sent[number] = clock()
+            sock.send(DATAGRAM)
+        while clock() - began < seconds:
+            ready = [number for number, _ in poll.poll(_LOST_SECONDS)]
+            for number in ready:
+                sockets[number].recv(65535)
+                taken.append(clock() - sent[number])
+            late = [] if ready else [each for each in sockets if clock() - sent[each] >= _LOST_SECONDS]
+            lost += len(late)
+            for number in ready or late:
+                sent[number] = clock()
+                sockets[number].send(DATAGRAM)
+        total = clock() - began
+    if not taken:
+        raise TimeoutError("no datagram was answered")
+    taken.sort()
+    p50, p99 = (taken[int(len(taken) * share)] for share in (0.5, 0.99))
+    return {"answers": len(taken), "lost": lost, "seconds": total, "p50": p50, "p99": p99}
+
+
 def hold(count: int, address: Where) -> list[socket.socket]:
     """Open that many connections, each of which has carried a request and its answer.
 
@@ -116,6 +159,8 @@ def main(argv: list[str]) -> int:
             _say("ready")
             deadline = time.monotonic() + float(number)
             _say(f"{[until(address, deadline) for address in addresses][-1]:.9f}")
+        elif command == "datagrams":
+            _say(json.dumps(datagrams(float(number), addresses[0])))
         elif command == "hold":
             held = hold(int(number), addresses[0])
             _say(f"held {len(held)}")

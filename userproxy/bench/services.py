@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from userproxy.lab.objects import Ingress
 
-HTTP_PORT, BULK_PORT, DNS_PORT = 8080, 5201, 53
+HTTP_PORT, BULK_PORT, DNS_PORT, ECHO_PORT = 8080, 5201, 53, 7000
 SERVICE_NETWORK = "10.3.0.0/16"
 
 # Pods without a port: the lab then starts no web server of its own in them.
@@ -54,20 +54,20 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         frontend: its Service IP and port.
         target: the port of its pods.
         pods: behind it.
+        protocol: TCP or UDP.
         node_port: 0 for none.
         ingress: IPs of its load balancer.
         spec: what else its spec says.
-        protocol: TCP or UDP.
     """
 
     name: str
     frontend: Address
     target: int
     pods: tuple[Pod, ...]
+    protocol: str = "TCP"
     node_port: int = 0
     ingress: tuple[str, ...] = ()
     spec: ServiceSpec = {}
-    protocol: str = "TCP"
 
     @property
     def port(self) -> Port:
@@ -99,7 +99,14 @@ DNS = Service(
     pods=(SERVER1, SERVER2),
     protocol="UDP",
 )
-MEASURED = (HTTP, BULK, DNS)
+ECHO = Service(
+    name="bench-echo",
+    frontend=Address("10.3.241.155", ECHO_PORT),
+    target=ECHO_PORT,
+    pods=(SERVER1, SERVER2),
+    protocol="UDP",
+)
+MEASURED = (HTTP, BULK, DNS, ECHO)
 
 QUESTION = nameserver.domain(topology.SERVER_SERVICE)
 """What the name servers are asked."""

@@ -18,12 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 from pyroute2 import Conntrack, netns
 
 from userproxy.bench.services import (
     BULK_PORT,
     CLIENT,
     DNS_PORT,
+    ECHO_PORT,
     HOST,
     HTTP_PORT,
     SERVER1,
@@ -63,6 +65,7 @@ _PORTS = {
 def pod_server(directory: str) -> str:
     """The configuration of the pods' nginx: one process, one small answer, nothing logged."""
     return f"""\
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 daemon off;
 master_process off;
 pid {directory}/nginx.pid;
@@ -82,7 +85,25 @@ http {{
         location / {{ return 200 "ok\\n"; }}
     }}
 }}
+stream {{ server {{ listen {ECHO_PORT} udp; return "ok"; }} }}
 """
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """What our own client has counted of datagrams.
+
+    Attributes:
+        answers: that came.
+        lost: that did not come in time.
+        seconds: that it took.
+        p50: seconds from a datagram to its answer, as is `p99`.
+    """
+
+    answers: int
+    lost: int
+    seconds: float
+    p50: float
+    p99: float
 
 
 class Site:
@@ -156,6 +177,15 @@ class Site:
         """
         found = self._told(_client("answers", count, *addresses), timeout)
         return [float(each) for each in json.loads(found)]
+
+    def exchange(self, seconds: int, address: Address) -> Exchange:
+        """What a client gets that sends datagrams from many sockets, each when the last one is answered.
+
+        Raises:
+            LabError: nothing is answered.
+        """
+        found = self._told(_client("datagrams", seconds, address), seconds + 30.0)
+        return msgspec.json.decode(found, type=Exchange)
 
     def await_services(self, addresses: Sequence[Address], patience: float = _START_SECONDS) -> None:
         """Wait until the addresses take connections, and the last one answers.

@@ -75,7 +75,8 @@ class _Names(click.ParamType[tuple[str, ...]]):
     type=_Names(WORKLOADS),
     default=WORKLOADS,
     help=f"Of {', '.join(WORKLOADS)}: requests over so many connections, new connections, "
-    "throughput of so many streams, DNS queries, memory, many Services, many of every kind. [default: all]",
+    "throughput of so many streams, DNS queries, UDP, memory, many Services, many of every kind. "
+    "[default: all]",
 )
 @click.option("--rounds", type=click.IntRange(1), help=f"Of everything. [default: {Settings().rounds}]")
 @click.option("--seconds", type=click.IntRange(1), help=f"A measurement. [default: {Settings().seconds}]")

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from userproxy.bench import usage
-from userproxy.bench.services import BULK, DNS, HTTP
+from userproxy.bench.services import BULK, DNS, ECHO, HTTP
 
 if TYPE_CHECKING:
     from userproxy.bench.services import Service
@@ -57,6 +57,11 @@ class Path(ABC):
     def dns(self) -> Address:
         """Where the client finds the name servers."""
         return DNS.frontend
+
+    @property
+    def echo(self) -> Address:
+        """Where the client finds the servers that answer each datagram by one."""
+        return ECHO.frontend
 
     def version(self) -> str:
         """Of the program behind it.

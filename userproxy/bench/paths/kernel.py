@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from userproxy.bench.paths.base import Path, ScalablePath, first_line
-from userproxy.bench.services import BULK_PORT, DNS_PORT, HTTP, HTTP_PORT, MEASURED, SERVER1
+from userproxy.bench.services import BULK_PORT, DNS_PORT, ECHO_PORT, HTTP, HTTP_PORT, MEASURED, SERVER1
 from userproxy.bench.site import find_program
 from userproxy.model.address import Address
 
@@ -40,6 +40,11 @@ class DirectPath(Path):
     def dns(self) -> Address:
         """The first pod's own name server."""
         return Address(SERVER1.ip, DNS_PORT)
+
+    @property
+    def echo(self) -> Address:
+        """The first pod's own server for datagrams."""
+        return Address(SERVER1.ip, ECHO_PORT)
 
     def start(self) -> None:
         """There is nothing to start, only to see that it works."""

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from userproxy.bench.paths.base import Path, first_line
-from userproxy.bench.services import BULK, DNS, HOST, HTTP, MEASURED
+from userproxy.bench.services import BULK, DNS, ECHO, HOST, HTTP, MEASURED
 from userproxy.bench.site import find_program
 from userproxy.lab.processes import wait_until
 from userproxy.model.address import Address
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from userproxy.bench.services import Service
 
-LISTENERS = {service.name: Address(HOST.ip, 10400 + index) for index, service in enumerate((HTTP, BULK, DNS))}
+LISTENERS = {
+    service.name: Address(HOST.ip, 10400 + index) for index, service in enumerate((HTTP, BULK, DNS, ECHO))
+}
 """Where a relay listens for each Service: the host ports that userproxy takes for its first ones."""
 
 BACKLOG = 16384
@@ -145,7 +147,7 @@ table inet relay {{
 
 
 def haproxy_config(services: Iterable[Service]) -> str:
-    """One `listen` for each Service. Pure."""
+    """One `listen` for each TCP Service. Pure."""
     parts = [
         f"""\
 global
@@ -161,7 +163,7 @@ defaults
     timeout server 1h
 """
     ]
-    for service in services:
+    for service in (each for each in services if each.protocol == "TCP"):
         servers = (f"    server {pod.name} {pod.ip}:{service.target}\n" for pod in service.pods)
         bind = f"    bind {LISTENERS[service.name]} backlog {BACKLOG}\n"
         parts.append(f"listen {service.name}\n{bind}{''.join(servers)}")
@@ -178,7 +180,10 @@ def nginx_config(services: Iterable[Service], directory: str) -> str:
         servers = " ".join(f"server {pod.ip}:{service.target};" for pod in service.pods)
         blocks.append(f"    upstream {service.name} {{ {servers} }}\n")
         if service.protocol == "UDP":
-            how, last = "udp", "proxy_responses 1; proxy_timeout 5s;"
+            how, last = (
+                "udp",
+                "proxy_timeout 30s;" if service is ECHO else "proxy_responses 1; proxy_timeout 5s;",
+            )
         else:
             how, last = f"backlog={BACKLOG}", "proxy_timeout 1h;"
         listen = f"listen {LISTENERS[service.name]} {how};"

@@ -39,6 +39,9 @@ _GROUPS = (
     ("Throughput in Gbit/s", ("throughput_1", "throughput_4")),
     ("CPU time of the proxy for a request, in microseconds", ("cpu_user", "cpu_system")),
     ("CPU time of the proxy for a DNS query, in microseconds", ("query_user", "query_system")),
+    ("UDP answers a second, 64 clients with one question each", ("datagrams",)),
+    ("UDP latency in ms, 64 clients", ("datagrams_p50", "datagrams_p99")),
+    ("CPU time of the proxy for a UDP answer, in microseconds", ("datagrams_cpu",)),
     ("Memory of the proxy for an open connection, in KiB", ("memory",)),
 )
 _COLUMNS = {
@@ -57,6 +60,10 @@ _COLUMNS = {
     "query_user": "user",
     "query_system": "system",
     "memory": "resident",
+    "datagrams": "answers",
+    "datagrams_p50": "p50",
+    "datagrams_p99": "p99",
+    "datagrams_cpu": "user and system",
 }
 
 
@@ -75,7 +82,7 @@ def headline(record: Record, base: str) -> Table | None:
         name
         for name in (
             *("requests_1", "requests_64", "requests_512", "latency_p99", "new_connections"),
-            *("throughput_1", "throughput_4", "queries", "memory"),
+            *("throughput_1", "throughput_4", "queries", "datagrams", "datagrams_p99", "memory"),
         )
         if results.has(name)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from userproxy.bench.workloads.datagrams import Datagrams
 from userproxy.bench.workloads.dns import Queries
 from userproxy.bench.workloads.iperf import Throughput
 from userproxy.bench.workloads.memory import Memory
@@ -27,6 +28,7 @@ def workloads() -> dict[str, Workload]:
         Throughput(1),
         Throughput(4),
         Queries(),
+        Datagrams(),
         Memory(),
         Scale(),
         Mixed(),

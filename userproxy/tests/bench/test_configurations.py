@@ -106,7 +106,7 @@ def test_more_services_than_addresses_are_refused() -> None:
 
 def test_a_manifest_has_a_service_and_its_slice_for_each() -> None:
     documents = [json.loads(text) for text in manifest(MEASURED).split("---\n")]
-    assert [each["kind"] for each in documents] == ["Service", "EndpointSlice"] * 3
+    assert [each["kind"] for each in documents] == ["Service", "EndpointSlice"] * 4
     assert documents[1]["metadata"]["labels"]["kubernetes.io/service-name"] == "bench-http"
 
 

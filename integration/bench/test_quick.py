@@ -49,7 +49,7 @@ def command(name: str, output: Path, *more: str) -> list[str]:
 
 def test_a_quick_run_ends_with_a_report(name: str, tmp_path: Path) -> None:
     output = tmp_path / "report"
-    chosen = ("--paths", ",".join(PATHS), "--workloads", "r64,t1,dns", "--base", "direct")
+    chosen = ("--paths", ",".join(PATHS), "--workloads", "r64,t1,dns,udp", "--base", "direct")
     done = subprocess.run(
         command(name, output, *chosen), capture_output=True, text=True, check=False, timeout=180
     )
@@ -57,11 +57,14 @@ def test_a_quick_run_ends_with_a_report(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads((output / "report.json").read_text())
     assert [path["name"] for path in report["paths"]] == list(PATHS)
-    assert [(each["path"], each["reason"]) for each in report["missing"]] == [("haproxy", "it relays no UDP")]
+    why_not = {(each["path"], each["what"], each["reason"]) for each in report["missing"]}
+    assert why_not == {("haproxy", what, "it relays no UDP") for what in ("DNS queries", "datagrams")}
     measured = {(sample["path"], sample["metric"]) for sample in report["samples"]}
     assert {(path, metric) for path in PATHS for metric in ("requests_64", "throughput_1")} <= measured
-    assert {(path, "queries") for path in ("direct", "redirect-to-host")} <= measured
-    assert {("redirect-to-host", "cpu_user"), ("redirect-to-host", "query_user")} <= measured
+    for path in ("direct", "redirect-to-host"):
+        assert {(path, "queries"), (path, "datagrams")} <= measured
+    for metric in ("cpu_user", "query_user", "datagrams_cpu"):
+        assert ("redirect-to-host", metric) in measured
     assert ("direct", "cpu_user") not in measured
     assert all(sample["value"] > 0 for sample in report["samples"])
     assert "HAProxy" in (output / "report.md").read_text()

@@ -45,6 +45,8 @@ FROM_OUTSIDE = {name: address for name, address in ENTRIES.items() if address no
 STRANGERS = ["203.0.113.0/24", "2001:db8:1::/48"]
 BOTH = {"server1", "server2"}
 
+_NO_DAD = {False: (), True: ("nodad",)}  # an IPv6 address is used at once
+
 OFTEN = 24
 """So many requests, at random, miss one of two pods once in 8 million times."""
 
@@ -170,17 +172,21 @@ def test_with_the_policy_local_and_no_pod_here_clients_from_outside_reach_nobody
 @pytest.mark.parametrize("policy", ["Cluster", "Local"])
 def test_a_pod_of_another_node_reaches_a_pod_beside_it_by_way_of_this_one(lab: Lab, policy: str) -> None:
     """The answer has to come this way too, though there is a shorter one."""
-    beside = "10.0.2.9"  # server2 is two pods for the time of the test
-    lab.exec("server2", "ip", "address", "add", f"{beside}/24", "dev", "eth0")
+    beside = "10.0.2.9/24", "fd00:10:0:2::9/64"  # server2 is two pods for the time of the test
+    for network in beside:
+        lab.exec("server2", "ip", "address", "add", network, "dev", "eth0", *_NO_DAD[":" in network])
     try:
         with published(lab, ["server2"], externalTrafficPolicy=policy):
-            url = f"http://{FROM_OUTSIDE['node port']}/"
-            done = lab.exec(
-                "server2", "curl", "-sS", "--max-time", "3", "--interface", beside, url, check=False
-            )
+            asked = ("curl", "-sS", "--max-time", "3", "--interface")
+            done = [
+                lab.exec("server2", *asked, network.partition("/")[0], f"http://{address}/", check=False)
+                for network, address in zip(beside, NODE_PORTS, strict=True)
+            ]
     finally:
-        lab.exec("server2", "ip", "address", "delete", f"{beside}/24", "dev", "eth0")
-    assert done.stdout.startswith(f"server2 answers {HOST1.ip}:"), done.stderr
+        for network in beside:
+            lab.exec("server2", "ip", "address", "delete", network, "dev", "eth0")
+    assert done[0].stdout.startswith(f"server2 answers {HOST1.ip}:"), done[0].stderr
+    assert done[1].stdout.startswith(f"server2 answers [{HOST1.ip6}]:"), done[1].stderr
 
 
 def test_with_the_internal_policy_local_pods_reach_those_of_this_node_alone(lab: Lab) -> None:

@@ -51,7 +51,12 @@ async def test_who_was_pinned_while_nobody_listened_is_told_of_without_a_questio
         gone=lambda _: None, leaving=lambda _: None, pinned=lambda _, pins: told.append(pins)
     )
     control = WorkerHandle(visit, pid, callbacks)
-    await until(lambda: bool(told))
-    assert [(part.pool, [pin.client for pin in part.pins]) for part in told] == [(wanted.name, ["127.0.0.1"])]
-    control.leave()
-    await client.close()
+    try:
+        await until(lambda: bool(told))
+        assert [(part.pool, [pin.client for pin in part.pins]) for part in told] == [
+            (wanted.name, ["127.0.0.1"])
+        ]
+    finally:
+        control.kill()  # nobody else knows of it
+    await until(lambda: not control.is_alive)
+    await client.is_reset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from integration.sockets import PATIENCE_SECONDS
 from integration.udp.servers import PORT
@@ -34,6 +34,20 @@ LOOPBACK = Address("127.0.0.1", 30500)
 _WHERE = {"server1": (SERVER1.ip, HOST1.name), "server2": (SERVER2.ip, HOST2.name)}
 
 
+class Served(NamedTuple):
+    """What the daemon shows of a Service.
+
+    Attributes:
+        backends: its pods.
+        ips: at which it answers, but for node ports.
+        policies: of its entries.
+    """
+
+    backends: frozenset[str]
+    ips: frozenset[str]
+    policies: frozenset[str]
+
+
 def echo(name: str, pods: Sequence[str], annotations: dict[str, str], **spec: object) -> list[Object]:
     """A Service of a load balancer, and its pods."""
     port = Port(5000, PORT, "", "UDP", node_port=NODE_PORT.port)
@@ -59,14 +73,26 @@ def publish(
     lab.write_manifest(
         f"{name}.json", json.dumps(objects.listed(echo(name, pods, annotations or {}, **spec)))
     )
-    wanted = sorted(f"{_WHERE[pod][0]}:{PORT}" for pod in pods)
+    policies = {"Cluster", "Local"} if spec.get("externalTrafficPolicy") == "Local" else {"Cluster"}
+    external = spec.get("externalIPs", [EXTERNAL_IP.ip])
+    wanted = Served(
+        frozenset(f"{_WHERE[pod][0]}:{PORT}" for pod in pods),
+        frozenset({CLUSTER_IP.ip, LOAD_BALANCER_IP.ip, *external}),  # type: ignore[misc]  # a list of addresses
+        frozenset(policies),
+    )
     wait_until(f"{name} is served", lambda: _served(lab, name) == wanted, PATIENCE_SECONDS)
 
 
 def republish(lab: Lab, name: str, pods: Sequence[str]) -> None:
-    """Delete a Service, and make it anew at once."""
-    lab.remove_manifest(f"{name}.json")
+    """Delete a Service, and make it anew as soon as it is gone."""
+    withdraw(lab, name)
     publish(lab, name, pods)
+
+
+def withdraw(lab: Lab, name: str) -> None:
+    """Delete a Service, and wait until the daemon on host1 has forgotten it."""
+    lab.remove_manifest(f"{name}.json")
+    wait_until(f"{name} is gone", lambda: _served(lab, name) is None, PATIENCE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -78,11 +104,10 @@ def published(
     try:
         yield
     finally:
-        lab.remove_manifest(f"{name}.json")
-        wait_until(f"{name} is gone", lambda: _served(lab, name) is None, PATIENCE_SECONDS)
+        withdraw(lab, name)
 
 
-def _served(lab: Lab, name: str) -> list[str] | None:
+def _served(lab: Lab, name: str) -> Served | None:
     with AdminClient(lab.admin_socket("host1")) as admin:
         rows = [row for row in admin.services() if row.service == f"default/{name}" and row.frontends]
         backends = [
@@ -90,4 +115,8 @@ def _served(lab: Lab, name: str) -> list[str] | None:
             for row in admin.backends()
             if row.service == f"default/{name}" and row.state != "removed"
         ]
-    return sorted(backends) if rows else None
+    if not rows:
+        return None
+    told = (Address.parse(each) for row in rows for each in row.frontends)
+    ips = frozenset(each.ip for each in told if each.port == CLUSTER_IP.port)
+    return Served(frozenset(backends), ips, frozenset(row.policy for row in rows))

@@ -17,6 +17,9 @@ class IpFamily(enum.StrEnum):
     IPV6 = "IPv6"
 
 
+_IPV4, _IPV6 = IpFamily  # a member of an enum takes a while to look up, and this is asked for often
+
+
 class Address(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
     """An IP address and a port.
 
@@ -39,7 +42,7 @@ class Address(msgspec.Struct, frozen=True, order=True, array_like=True, cache_ha
     @property
     def family(self) -> IpFamily:
         """Which family it is of."""
-        return family_of(self.ip)
+        return _IPV6 if ":" in self.ip else _IPV4
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -59,7 +62,7 @@ class Address(msgspec.Struct, frozen=True, order=True, array_like=True, cache_ha
 
 def family_of(ip: str) -> IpFamily:
     """The family of an IP address, or of a network in CIDR notation."""
-    return IpFamily.IPV6 if ":" in ip else IpFamily.IPV4
+    return _IPV6 if ":" in ip else _IPV4
 
 
 def canonical_ip(text: str) -> str:

@@ -25,4 +25,7 @@ class NodeNetwork(msgspec.Struct, frozen=True):
 
     def host_ip(self, family: IpFamily) -> str:
         """Where listeners of this family listen; empty if the node has no such address."""
-        return next((ip for ip in self.host_ips if family_of(ip) is family), "")
+        for ip in self.host_ips:
+            if family_of(ip) is family:
+                return ip
+        return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 
 import msgspec
 
@@ -67,6 +68,9 @@ class ServicePortName(msgspec.Struct, frozen=True, order=True, array_like=True, 
         return cls(namespace, service, port)
 
 
+_POOLS = tuple(itertools.product(IpFamily, TrafficPolicy))
+
+
 class PoolName(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
     """The name of a pool: a Service port, and which of its endpoints are meant: by policy and by family.
 
@@ -107,7 +111,8 @@ class PoolName(msgspec.Struct, frozen=True, order=True, array_like=True, cache_h
     @classmethod
     def all_of(cls, name: ServicePortName) -> tuple[PoolName, ...]:
         """All pools that a Service port may have."""
-        return tuple(cls.of(name, policy, family) for family in IpFamily for policy in TrafficPolicy)
+        namespace, service, port = name.namespace, name.service, name.port
+        return tuple(cls(namespace, service, port, policy, family) for family, policy in _POOLS)
 
     @classmethod
     def parse(cls, text: str) -> PoolName:

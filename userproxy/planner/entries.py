@@ -58,7 +58,8 @@ def frontends_of(service: ServicePort, context: PlanContext) -> list[EntryFronte
 
 def pools_of(name: ServicePortName, entries: list[EntryFrontend]) -> tuple[PoolName, ...]:
     """The pools of a Service port that these lead to: one for each policy that holds, and family."""
-    return tuple(sorted({entry.pool_of(name) for entry in entries}))
+    kinds = sorted({(entry.policy, entry.frontend.address.family) for entry in entries})
+    return tuple(PoolName.of(name, policy, family) for policy, family in kinds)
 
 
 def _frontends(service: ServicePort, context: PlanContext) -> Iterator[EntryFrontend]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 INDEX = struct.Struct("=I")
 NUMBERS = {Protocol.TCP: TCP, Protocol.UDP: UDP}
+_IPV4_BYTES = 4
 _PROTOCOLS = {number: protocol for protocol, number in NUMBERS.items()}
 
 
@@ -81,7 +82,9 @@ class Packing:
 
     def unpack_ip(self, packed: bytes) -> str:
         """The address in these bytes."""
-        return str(self._address_class(packed))
+        if len(packed) == _IPV4_BYTES:
+            return "{}.{}.{}.{}".format(*packed)  # `ipaddress` takes three times as long
+        return str(ipaddress.IPv6Address(packed))
 
     def unpack_address(self, packed: bytes) -> Address:
         """The address and port in these bytes."""

@@ -13,7 +13,7 @@ from userproxy.lab.topology import HOST1
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-NETWORK = "192.0.2.0/24"
+NETWORKS = ("192.0.2.0/24", "2001:db8::/64")
 """Of external IPs and of load balancers."""
 
 
@@ -21,10 +21,11 @@ NETWORK = "192.0.2.0/24"
 def lab(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is a condition
     """The reference deployment with a daemon on host1; the gateway is a client from outside."""
     with Lab(f"{lab_name}-udp", daemons=False) as made:
-        for network in (NETWORK, SECOND_NETWORK):
-            made.exec(made.deployment.gateway, "ip", "route", "add", network, "via", HOST1.ip)
+        for network in (*NETWORKS, SECOND_NETWORK):
+            via = HOST1.ip6 if ":" in network else HOST1.ip
+            made.exec(made.deployment.gateway, "ip", "route", "add", network, "via", via)
         made.exec("host1", "ip", "address", "add", f"{SECOND_NODE_PORT.ip}/24", "dev", "eth0")
-        pods = ",".join(host.pod_network for host in made.deployment.hosts)
-        nodes = f"{made.deployment.host_network},{SECOND_NETWORK}"
+        pods = ",".join(network for host in made.deployment.hosts for network in host.pod_networks)
+        nodes = f"{made.deployment.host_network},{made.deployment.host_network6},{SECOND_NETWORK}"
         made.start_daemon("host1", "--cluster-cidr", pods, "--nodeport-addresses", nodes, "--workers", "2")
         yield made

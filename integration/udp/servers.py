@@ -8,12 +8,12 @@ import threading
 from typing import TYPE_CHECKING
 
 from integration.sockets import PATIENCE_SECONDS, inside, udp_from
+from userproxy.model.address import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from userproxy.lab.deployment import Lab
-    from userproxy.model.address import Address
 
 PORT = 7000
 LARGEST = 65507
@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.02
 
 
 class Echo:
-    """It answers `who?...` with `NAME PEER who?...`, and sends everything else back.
+    """It answers `who?...` with `NAME PEER who?...`, and sends everything else back, in both families.
 
     Attributes:
         name: of the pod.
@@ -35,7 +35,8 @@ class Echo:
         self.name = name
         self.got: list[bytes] = []
         with inside(lab, name):
-            self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         self._sock.bind(("", port))
         self._sock.settimeout(_LOOK_SECONDS)
@@ -59,7 +60,8 @@ class Echo:
             with contextlib.suppress(TimeoutError):
                 datagram, peer = self._sock.recvfrom(LARGEST)
                 self.got.append(datagram)
-                about = f"{self.name} {peer[0]}:{peer[1]} ".encode() if datagram.startswith(WHO) else b""
+                seen = Address(peer[0].removeprefix("::ffff:"), peer[1])
+                about = f"{self.name} {seen} ".encode() if datagram.startswith(WHO) else b""
                 self._sock.sendto(about + datagram, peer)
 
 

@@ -31,7 +31,12 @@ SECOND_NODE_PORT = Address("198.51.100.7", 30500)
 """At another address of the node, which is not that of its listeners."""
 
 LOOPBACK = Address("127.0.0.1", 30500)
-_WHERE = {"server1": (SERVER1.ip, HOST1.name), "server2": (SERVER2.ip, HOST2.name)}
+CLUSTER_IP6 = Address("fd00:10:3:242::7", 5000)
+EXTERNAL_IP6 = Address("2001:db8::1", 5000)
+LOAD_BALANCER_IP6 = Address("2001:db8::2", 5000)
+NODE_PORT6 = Address(HOST1.ip6, 30500)
+LOOPBACK6 = Address("::1", 30500)
+_WHERE = {"server1": (SERVER1, HOST1.name), "server2": (SERVER2, HOST2.name)}
 
 
 class Served(NamedTuple):
@@ -49,20 +54,24 @@ class Served(NamedTuple):
 
 
 def echo(name: str, pods: Sequence[str], annotations: dict[str, str], **spec: object) -> list[Object]:
-    """A Service of a load balancer, and its pods."""
+    """A Service of both families with a load balancer, and its pods."""
     port = Port(5000, PORT, "", "UDP", node_port=NODE_PORT.port)
-    fields = {"type": "LoadBalancer", "externalIPs": [EXTERNAL_IP.ip], **spec}
+    fields = {"type": "LoadBalancer", "externalIPs": [EXTERNAL_IP.ip, EXTERNAL_IP6.ip], **spec}
+    where = [_WHERE[pod] for pod in pods]
     said = {f"userproxy.dev/{key}": value for key, value in annotations.items()}
     return [
         objects.service(
             name,
-            [CLUSTER_IP.ip],
+            [CLUSTER_IP.ip, CLUSTER_IP6.ip],
             [port],
             metadata={"annotations": said},
-            ingress=[{"ip": LOAD_BALANCER_IP.ip}],
+            ingress=[{"ip": LOAD_BALANCER_IP.ip}, {"ip": LOAD_BALANCER_IP6.ip}],
             **fields,  # type: ignore[arg-type]
         ),
-        objects.endpoint_slice(name, name, [port], [objects.endpoint(*_WHERE[pod]) for pod in pods]),
+        objects.endpoint_slice(name, name, [port], [objects.endpoint(pod.ip, node) for pod, node in where]),
+        objects.endpoint_slice(
+            f"{name}-6", name, [port], [objects.endpoint(pod.ip6, node) for pod, node in where]
+        ),
     ]
 
 
@@ -74,10 +83,12 @@ def publish(
         f"{name}.json", json.dumps(objects.listed(echo(name, pods, annotations or {}, **spec)))
     )
     policies = {"Cluster", "Local"} if spec.get("externalTrafficPolicy") == "Local" else {"Cluster"}
-    external = spec.get("externalIPs", [EXTERNAL_IP.ip])
+    external = spec.get("externalIPs", [EXTERNAL_IP.ip, EXTERNAL_IP6.ip])
+    places = [_WHERE[pod][0] for pod in pods]
+    always = (CLUSTER_IP, CLUSTER_IP6, LOAD_BALANCER_IP, LOAD_BALANCER_IP6)
     wanted = Served(
-        frozenset(f"{_WHERE[pod][0]}:{PORT}" for pod in pods),
-        frozenset({CLUSTER_IP.ip, LOAD_BALANCER_IP.ip, *external}),  # type: ignore[misc]  # a list of addresses
+        frozenset(str(Address(ip, PORT)) for pod in places for ip in (pod.ip, pod.ip6)),
+        frozenset({*(each.ip for each in always), *external}),  # type: ignore[misc]  # a list of addresses
         frozenset(policies),
     )
     wait_until(f"{name} is served", lambda: _served(lab, name) == wanted, PATIENCE_SECONDS)

@@ -25,7 +25,8 @@ def lab(request: pytest.FixtureRequest, able: None, lab_name: str) -> Generator[
             via = HOST1.ip6 if ":" in network else HOST1.ip
             made.exec(deployment.gateway, "ip", "route", "add", network, "via", via)
         # By default the kernel tells a client only once a second, after six times, that nobody is there.
-        made.exec("host1", "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+        for setting in ("net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0"):
+            made.exec("host1", "sysctl", "-qw", setting)
         pods = ",".join(network for host in deployment.hosts for network in host.pod_networks)
         made.start_daemon("host1", "--mode", request.param, "--cluster-cidr", pods)
         yield made

@@ -25,7 +25,7 @@ import pytest
 from integration.echo import PATIENCE_SECONDS, echo_server
 from integration.sockets import connect_from, inside_namespace, udp_from
 from userproxy.model.address import Address
-from userproxy.model.state import Perimeter
+from userproxy.model.state import Frontend, Perimeter
 from userproxy.netfilter.nftables import Nftables
 from userproxy.netfilter.routes import Routes
 from userproxy.tests.twins import original, twin
@@ -160,6 +160,10 @@ class Nftables6(Nftables):
         """As a table of IPv4 does."""
         super().apply(twin(change))
 
+    def used(self) -> set[Frontend]:
+        """As a table of IPv4 does."""
+        return {_told_frontend(each) for each in super().used()}
+
 
 class Routes6(Routes):
     """The same of our routes."""
@@ -175,6 +179,11 @@ class Routes6(Routes):
     def discard(self, addresses: Collection[str], host_ips: Collection[str]) -> None:
         """As routes of IPv4 are."""
         super().discard(twin(tuple(addresses)), twin(tuple(host_ips)))
+
+
+def _told_frontend(frontend: Frontend) -> Frontend:
+    address = Address(original(frontend.address.ip), frontend.address.port)
+    return Frontend(frontend.protocol, address, outside=frontend.outside)
 
 
 def _told_of_ipv4(said: str) -> str:

@@ -46,8 +46,8 @@ class Echo:
 
     def tell(self, peer: str, news: bytes) -> None:
         """Send something that nobody has asked for."""
-        ip, _, port = peer.partition(":")
-        self._sock.sendto(news, (ip, int(port)))
+        to = Address.parse(peer)
+        self._sock.sendto(news, (to.ip if to.is_ipv6 else f"::ffff:{to.ip}", to.port))
 
     def close(self) -> None:
         """Nobody listens there any more: who asks is refused."""

@@ -38,8 +38,9 @@ def test_a_session_is_a_row_among_the_connections(lab: Lab) -> None:
         assert row["frontend"] == str(CLUSTER_IP), "what the client has asked"
         assert (row["source"], row["backend"]) == (peer, f"{IPS[pod]}:{PORT}")
         assert (row["bytes_up"], row["bytes_down"] > 10) == (4, True)
-        (service,) = (row for row in lab.rows("host1", "services") if row["service"] == "default/echo")
-        assert (service["protocol"], service["connections"]) == ("UDP", 1)
+        services = [row for row in lab.rows("host1", "services") if row["service"] == "default/echo"]
+        assert {row["protocol"] for row in services} == {"UDP"}
+        assert {row["family"]: row["connections"] for row in services} == {"IPv4": 1, "IPv6": 0}
         backends = {row["backend"]: row for row in lab.rows("host1", "backends")}
         assert backends[f"{IPS[pod]}:{PORT}"]["connections"] == 1
         assert backends[f"{IPS[pod]}:{PORT}"]["latency_ms"] is not None

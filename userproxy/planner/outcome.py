@@ -52,6 +52,13 @@ class Traffic(NamedTuple):
         """The endpoints that take the traffic of a pool."""
         return topology.select(self.service, self.of_family(pool.family), self.context.node, pool.policy)
 
+    @property
+    def pods(self) -> tuple[str, ...]:
+        """The IPs of all endpoints of families that the node has."""
+        network = self.context.network
+        served = (each.address for each in self.endpoints if network.host_ip(each.address.family))
+        return tuple(address.ip for address in served)
+
     def of_family(self, family: IpFamily) -> list[Endpoint]:
         """The endpoints of this family."""
         return [endpoint for endpoint in self.endpoints if endpoint.address.family is family]

@@ -44,7 +44,7 @@ FILTER_PRIORITY = 0
 SRCNAT_PRIORITY = 100
 
 _TRANSLATED = HasAny(Field.STATUS, STATUS_DNAT)
-_REFUSE, _ARRIVING, _ASKING = "refuse", "arriving", "asking"
+_REFUSE, _ARRIVING, _ASKING, _UNASKED = "refuse", "arriving", "asking", "unasked"
 
 
 class _Names:
@@ -208,13 +208,14 @@ def _guard_hooks() -> tuple[Chain, ...]:
     )
 
     def untranslated(family: Family) -> tuple[Rule, ...]:
-        is_new, is_udp = HasAny(Field.STATE, STATE_NEW), Equals(Field.PROTOCOL, UDP)
-        ours = In(family.sender, family.guarded.name)
-        return (Rule((is_new, Equals(Field.FAMILY, family.number), is_udp, ours), Simple.DROP),)
+        udp = (Equals(Field.FAMILY, family.number), Equals(Field.PROTOCOL, UDP))
+        return (Rule((*udp, In(family.sender, family.guarded.name)), Simple.DROP),)
 
+    new = Rule((HasAny(Field.STATE, STATE_NEW),), Goto(_UNASKED))
     return (
+        Chain(_UNASKED, each(untranslated)),
         Chain("guard-input", (*passing, *each(rules)), Hook("filter", "input", FILTER_PRIORITY)),
-        Chain("guard-output", each(untranslated), Hook("filter", "output", FILTER_PRIORITY)),
+        Chain("guard-output", (new,), Hook("filter", "output", FILTER_PRIORITY)),
     )
 
 
@@ -235,7 +236,7 @@ def _sent(family: Family) -> Chain:
             Rule((*family.candidate, *family.from_outside), Goto(names.leaving)),
             _pin(family, family.anywhere),
             Rule((*family.candidate, itself), Simple.MASQUERADE),
-            Rule((*family.candidate, uplink, masquerade), Simple.MASQUERADE_AT_RANDOM),  # a pod elsewhere
+            Rule((*family.candidate, uplink, masquerade), Simple.MASQUERADE_AT_RANDOM),
         ),
     )
 

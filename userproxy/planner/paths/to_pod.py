@@ -26,7 +26,6 @@ from userproxy.planner.paths.to_host import relay
 
 if TYPE_CHECKING:
     from userproxy.model.address import Address
-    from userproxy.model.endpoint import Endpoint
     from userproxy.model.service import PoolName, ServicePort
     from userproxy.model.state import Frontend
     from userproxy.planner.context import PlanContext
@@ -56,9 +55,9 @@ def outcome_of(traffic: Traffic) -> Outcome:
     pools = {entry.frontend: entry.pool_of(service.name) for entry in direct}
     captures: dict[Frontend, Target] = {}
     for entry in direct:
-        choice = choices[pools[entry.frontend]]
-        captures[entry.frontend] = target_of(
-            choice, _to_pods(traffic, entry, choice), otherwise=relayed.captures.get(entry.frontend)
+        choice, key = choices[pools[entry.frontend]], entry.frontend
+        captures[key] = target_of(
+            choice, _to_pods(traffic, entry, choice), otherwise=relayed.captures.get(key)
         )
     is_udp = service.protocol is Protocol.UDP
     return Outcome(
@@ -74,7 +73,7 @@ def outcome_of(traffic: Traffic) -> Outcome:
         checked={} if is_udp else _checked(service, choices),
         cluster_ips=cluster_ips_of(service, traffic.context),
         ranges=ranges_of(traffic, entries),
-        pods=tuple(endpoint.address.ip for endpoint in traffic.endpoints if _is_served(traffic, endpoint)),
+        pods=traffic.pods,
     )
 
 
@@ -83,10 +82,6 @@ def _relayed(service: ServicePort, entries: list[EntryFrontend]) -> list[EntryFr
     if holds_clients(service):
         return entries
     return [entry for entry in entries if entry.is_loopback]
-
-
-def _is_served(traffic: Traffic, endpoint: Endpoint) -> bool:
-    return bool(traffic.context.network.host_ip(endpoint.address.family))
 
 
 def _to_pods(traffic: Traffic, entry: EntryFrontend, choice: Choice) -> ToPods:

@@ -273,6 +273,11 @@ LAST = """\
 		meta l4proto @protocols ip6 daddr @cluster-ips6 goto refuse
 	}
 
+	chain unasked {
+		meta l4proto udp ip saddr . meta l4proto . th sport @guarded4 drop
+		meta l4proto udp ip6 saddr . meta l4proto . th sport @guarded6 drop
+	}
+
 	chain guard-input {
 		type filter hook input priority 0; policy accept;
 		ct state established,related accept
@@ -283,8 +288,7 @@ LAST = """\
 
 	chain guard-output {
 		type filter hook output priority 0; policy accept;
-		ct state new meta l4proto udp ip saddr . meta l4proto . th sport @guarded4 drop
-		ct state new meta l4proto udp ip6 saddr . meta l4proto . th sport @guarded6 drop
+		ct state new goto unasked
 	}
 
 	chain leaving-postrouting {

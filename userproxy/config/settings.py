@@ -142,7 +142,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     udp_sessions: Annotated[
         int | None,
         _help(
-            "How many UDP clients a worker serves at once; then the one last heard of longest ago gives way.",
+            "How many UDP clients a worker serves at once; beyond that the least recently active gives way.",
             metavar="N",
             default="as many as a quarter of the files that may be open, and 32768 at most",
         ),

@@ -7,7 +7,7 @@ from _socket import socket
 from typing import TYPE_CHECKING
 
 from userproxy.dataplane.udp.listener import LARGEST, DatagramListener
-from userproxy.dataplane.udp.session import HEARD_SECONDS, Session, Shared
+from userproxy.dataplane.udp.session import HEARD_SECONDS, ClientSide, Session, Shared
 from userproxy.dataplane.udp.sessions import Sessions
 from userproxy.dataplane.udp.unanswered import Room
 from userproxy.net.poller import Watch
@@ -51,7 +51,7 @@ class Datagrams:
     ) -> None:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
-        self._sessions: Sessions[DatagramListener, Session] = Sessions(most)
+        self._sessions: Sessions[ClientSide, Session] = Sessions(most)
         self._listeners: set[DatagramListener] = set()
         self._inherited: dict[PoolName, list[tuple[SessionState, socket]]] = {}
         self._shared = Shared(

@@ -15,15 +15,15 @@ once, because a buffer is full, it is dropped as a router would: nobody is held 
 
 from __future__ import annotations
 
-import enum
 import errno
 import os
 import socket as net
 from _socket import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 
+from userproxy.dataplane.udp.lifecycle import Reason, State
 from userproxy.dataplane.udp.unanswered import Room, Unanswered
 from userproxy.model.address import Address
 from userproxy.model.messages import SessionState
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from userproxy.backends.service import LiveService
     from userproxy.dataplane.connections import ConnectionTable
     from userproxy.dataplane.tcp.lifecycle import Event
-    from userproxy.dataplane.udp.listener import DatagramListener
     from userproxy.dataplane.udp.sessions import Peer, Sessions
     from userproxy.model.counters import Counters
     from userproxy.net.poller import Poller, Watch
@@ -57,29 +56,23 @@ _NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
 _KIND = net.SOCK_DGRAM | net.SOCK_NONBLOCK | net.SOCK_CLOEXEC
 
 
-class State(enum.StrEnum):
-    """How far a session is. The values are those of conntrack's flows."""
+class ClientSide(Protocol):
+    """The listener that a session's client asks.
 
-    UNREPLIED = "unreplied"
-    REPLIED = "replied"
+    Attributes:
+        short: whether a session is over when each question has its answer.
+    """
 
+    short: bool
 
-class Reason(enum.StrEnum):
-    """Why a session ended, as the log prints it."""
+    def answer(self, datagram: memoryview, peer: Peer) -> None:
+        """Send an answer to a client."""
 
-    IDLE = "idle"
-    ANSWERED = "answered"
-    """It was a short one, and every question has its answer."""
-    EVICTED = "evicted"
-    """Another one needed the room."""
-    LISTENER_CLOSED = "listener-closed"
-    """The Service is gone, and with it the way back to the client."""
-    HANDED_OVER = "handed-over"
-    """Another worker has it now."""
-    AGED = "aged"
-    BACKEND_REMOVED = "backend-removed"
-    KILLED = "killed"
-    SHUTDOWN = "shutdown"
+    def starved(self, session: Session) -> None:
+        """This process may open no more files, and this session needs one."""
+
+    def expire(self, now: float) -> None:
+        """End the sessions of which nothing was heard for long enough."""
 
 
 class Shared(NamedTuple):
@@ -97,7 +90,7 @@ class Shared(NamedTuple):
     """
 
     poller: Poller
-    sessions: Sessions[DatagramListener, Session]
+    sessions: Sessions[ClientSide, Session]
     table: ConnectionTable
     ended: Callable[[Session], None]
     counters: Counters
@@ -144,7 +137,7 @@ class Session:
     )
 
     def __init__(
-        self, number: int, shared: Shared, listener: DatagramListener, service: LiveService, peer: Peer
+        self, number: int, shared: Shared, listener: ClientSide, service: LiveService, peer: Peer
     ) -> None:
         self.number = number
         self.service = service

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Iterator
 
 Peer = tuple[Any, ...]
 """A client's address as the kernel gives it: IP, port, and for IPv6 more."""
@@ -35,7 +35,7 @@ class Used(Protocol):
         """When a datagram moved last, in monotonic time."""
 
 
-L = TypeVar("L", bound="Hashable")
+L = TypeVar("L")
 S = TypeVar("S", bound=Used)
 
 

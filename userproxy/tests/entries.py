@@ -2,7 +2,7 @@
 
 The Service has an entry of each kind. Its policies, internal and external, are both `Cluster` or both
 `Local`; its endpoints are none, a pod on another node, one on this node, or both. Every combination is in
-exactly one row.
+exactly one row, which holds for TCP and UDP, and in IPv4 and IPv6.
 
 Source: KEP-1669, KEP-2086, and `pkg/proxy/nftables` of kube-proxy, which answers alike but for cluster IPs
 from outside.

@@ -1,13 +1,14 @@
-"""A Service as it is planned, and every packet to its entries: plan and rules together, without a kernel."""
+"""A Service as it is planned, in both families, and every packet to its entries: without a kernel."""
 
 from __future__ import annotations
 
 import itertools
+from typing import TypeVar
 
 import pytest
 from msgspec.structs import replace
 
-from userproxy.model.address import Address
+from userproxy.model.address import Address, IpFamily
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.network import NodeNetwork
 from userproxy.model.service import (
@@ -26,11 +27,13 @@ from userproxy.netfilter.ruleset.chains import STATUS_DNAT, TCP, UDP
 from userproxy.planner.context import PlanContext
 from userproxy.planner.outcome import Traffic
 from userproxy.planner.paths import PATHS
-from userproxy.tests.entries import ENTRIES, PODS_OF, POLICIES, Asked, Outcome, combinations, outcome_of
+from userproxy.tests.entries import ENTRIES, PODS_OF, POLICIES, Outcome, combinations, outcome_of
 from userproxy.tests.netfilter.ruleset.tracer import Kernel, Packet
+from userproxy.tests.twins import twin
 
 WEB = ServicePortName("default", "web")
-HOST, LISTEN_ON = "10.100.0.2", {TrafficPolicy.CLUSTER: 10400, TrafficPolicy.LOCAL: 10401}
+HOST = "10.100.0.2"
+HOSTS = {IpFamily.IPV4: HOST, IpFamily.IPV6: twin(HOST)}
 PODS = {"here": Address("10.0.1.2", 8080), "elsewhere": Address("10.0.2.2", 8080)}
 ADDRESSES = {
     "cluster IP": Address("10.3.240.1", 80),
@@ -45,63 +48,89 @@ ASKERS = {
 }
 WAYS = list(itertools.product(Path, (Protocol.TCP, Protocol.UDP)))
 
+T = TypeVar("T", Address, Packet)
+
+
+@pytest.fixture(params=list(IpFamily))
+def family(request: pytest.FixtureRequest) -> IpFamily:
+    """Of the packets; the Service has both, where other tests of the rules have the twins of one."""
+    return IpFamily(request.param)
+
+
+def in_family(value: T, family: IpFamily) -> T:
+    """It, or its twin."""
+    ipv6: T = twin(value)
+    return ipv6 if family is IpFamily.IPV6 else value
+
 
 def planned(
     path: Path, protocol: Protocol, policy: str, endpoints: str
-) -> tuple[NodeState, dict[int, set[str]]]:
+) -> tuple[NodeState, dict[Address, set[Address]]]:
     """What is captured, and which pods are behind each listener."""
-    entries = zip(EntryKind, ADDRESSES.values(), strict=True)
+    entries = tuple(Entry(kind, address) for kind, address in zip(EntryKind, ADDRESSES.values(), strict=True))
     service = ServicePort(
         name=WEB,
         protocol=protocol,
-        entries=tuple(Entry(kind, address) for kind, address in entries),
+        entries=(*entries, *twin(entries)),
         internal_traffic_policy=TrafficPolicy(policy),
         external_traffic_policy=TrafficPolicy(policy),
         path=path,
     )
-    there = [
+    there = tuple(
         Endpoint(address=PODS[pod], node={"here": "host1"}.get(pod, "host2")) for pod in PODS_OF[endpoints]
-    ]
-    ports = {PoolName.of(WEB, each): port for each, port in LISTEN_ON.items()}
-    network = NodeNetwork((HOST,), (HOST,), uplinks=("eth0",))
+    )
+    pools = (PoolName.of(WEB, *each) for each in itertools.product(TrafficPolicy, IpFamily))
+    ports = dict(zip(pools, range(10400, 10404), strict=True))
+    hosts = tuple(HOSTS.values())
+    network = NodeNetwork(hosts, hosts, uplinks=("eth0",))
     context = PlanContext(Node("host1"), network, path, range(10400, 10410), closed=True)
-    made = PATHS[path].outcome_of(Traffic(service, tuple(there), ports, context))
-    perimeter = Perimeter(uplinks=("eth0",), inside=("10.0.0.0/14",))
+    made = PATHS[path].outcome_of(Traffic(service, (*there, *twin(there)), ports, context))
+    inside = "10.0.0.0/14"
+    perimeter = Perimeter(uplinks=("eth0",), inside=(inside, twin(inside)))
     state = NodeState(
         captures=made.captures, cluster_ips=dict.fromkeys(made.cluster_ips), perimeter=perimeter
     )
-    names = {address: pod for pod, address in PODS.items()}
     behind = {
-        serve.listener.port: {names[backend.address] for backend in serve.backends}
-        for serve in made.serves.values()
+        serve.listener: {backend.address for backend in serve.backends} for serve in made.serves.values()
     }
     return state, behind
 
 
-def walk(kernel: Kernel, asked: Asked, protocol: Protocol) -> tuple[str, Packet]:
-    """The verdict, and the packet as it leaves the node or gets to a listener."""
-    packet, hook = ASKERS[asked.asker]
+def sent_by(asker: str, entry: str, protocol: Protocol, family: IpFamily) -> tuple[Packet, str]:
+    """Who asks what, and the hook where the packet begins."""
+    packet, hook = ASKERS[asker]
     number = TCP if protocol is Protocol.TCP else UDP
-    packet = replace(packet, destination=ADDRESSES[asked.entry], protocol=number)
+    packet = replace(packet, destination=ADDRESSES[entry], protocol=number)
+    return in_family(packet, family), hook
+
+
+def walk(kernel: Kernel, packet: Packet, hook: str) -> tuple[str, Packet]:
+    """The verdict, and the packet as it leaves the node or gets to a listener."""
     verdict, sent = kernel.send(packet, hook)
     if verdict == "accept" and sent.status & STATUS_DNAT:
-        verdict, sent = kernel.send(sent, "input" if sent.destination.ip == HOST else "postrouting")
+        here = sent.destination.ip in HOSTS.values()
+        verdict, sent = kernel.send(sent, "input" if here else "postrouting")
     return verdict, sent
 
 
-def found(state: NodeState, behind: dict[int, set[str]], asked: Asked, protocol: Protocol) -> Outcome:
+def found(
+    state: NodeState, behind: dict[Address, set[Address]], asked: tuple[Packet, str], family: IpFamily
+) -> Outcome:
     """What comes of it, whatever is drawn."""
-    names = {address: pod for pod, address in PODS.items()}
-    walks = [walk(Kernel(state, draw), asked, protocol) for draw in (0, 1)]
+    walks = [walk(Kernel(state, draw), *asked) for draw in (0, 1)]
     ends = {verdict for verdict, _ in walks}
-    pods: set[str] = set()
+    reached: set[Address] = set()
     for verdict, sent in walks:
         if verdict in ("accept", "masquerade fully-random"):
-            pods |= (
-                behind[sent.destination.port] if sent.destination.ip == HOST else {names[sent.destination]}
-            )
-    refusal = "reject with tcp reset" if protocol is Protocol.TCP else "reject"
-    return Outcome(frozenset(pods), ends == {refusal}, ends == {"masquerade fully-random"}, "")
+            reached |= behind.get(sent.destination, {sent.destination})
+    names = {in_family(address, family): pod for pod, address in PODS.items()}
+    refusal = "reject with tcp reset" if asked[0].protocol == TCP else "reject"
+    return Outcome(
+        frozenset(names[address] for address in reached),
+        ends == {refusal},
+        ends == {"masquerade fully-random"},
+        "",
+    )
 
 
 def test_the_table_has_each_combination_once() -> None:
@@ -113,7 +142,9 @@ def test_the_table_has_each_combination_once() -> None:
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("endpoints", PODS_OF)
-def test_every_entry_from_everywhere(way: tuple[Path, Protocol], policy: str, endpoints: str) -> None:
+def test_every_entry_from_everywhere(
+    way: tuple[Path, Protocol], policy: str, endpoints: str, family: IpFamily
+) -> None:
     path, protocol = way
     state, behind = planned(path, protocol, policy, endpoints)
     for asked in combinations():
@@ -121,14 +152,15 @@ def test_every_entry_from_everywhere(way: tuple[Path, Protocol], policy: str, en
             wanted = outcome_of(asked)._replace(why="")
             if path is Path.REDIRECT_TO_HOST:
                 wanted = wanted._replace(as_node=False)  # no packet of the client's gets to a pod
-            assert found(state, behind, asked, protocol) == wanted, asked
+            sent = sent_by(asked.asker, asked.entry, protocol, family)
+            assert found(state, behind, sent, family) == wanted, asked
 
 
 @pytest.mark.parametrize("protocol", list(Protocol)[:2])
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_a_pod_that_reaches_itself_sees_the_node(protocol: Protocol, entry: str) -> None:
+def test_a_pod_that_reaches_itself_sees_the_node(protocol: Protocol, entry: str, family: IpFamily) -> None:
     state, _ = planned(Path.REDIRECT_TO_POD, protocol, "Cluster", "here")
-    number = TCP if protocol is Protocol.TCP else UDP
-    packet = Packet(source=PODS["here"].ip, device="cbr0", destination=ADDRESSES[entry], protocol=number)
-    verdict, sent = Kernel(state).send(packet, "prerouting", "postrouting")
-    assert (verdict, sent.destination) == ("masquerade", PODS["here"])
+    itself = in_family(PODS["here"], family)
+    packet, hook = sent_by("pod", entry, protocol, family)
+    verdict, sent = Kernel(state).send(replace(packet, source=itself.ip), hook, "postrouting")
+    assert (verdict, sent.destination) == ("masquerade", itself)

@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 3.0
 
 @contextlib.contextmanager
 def echo_server(namespace: str, address: tuple[str, int], name: str) -> Iterator[None]:
-    """TCP and UDP on an address in a namespace, for the time of the block.
+    """TCP and UDP on an address in a namespace, in its family alone, for the time of the block.
 
     Each client is told `NAME CLIENT-IP`, by TCP as soon as it is connected; TCP echoes from then on.
     """
@@ -26,6 +26,8 @@ def echo_server(namespace: str, address: tuple[str, int], name: str) -> Iterator
         tcp = socket.create_server(address, family=family, backlog=4096)
         udp = socket.socket(family, socket.SOCK_DGRAM)
     with tcp, udp:
+        if family is socket.AF_INET6:
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as `create_server` does
         udp.bind(address)
         threads = [
             threading.Thread(target=_accept, args=(tcp, name), daemon=True),

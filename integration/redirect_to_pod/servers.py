@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def serving(lab: Lab, members: Sequence[str], *ports: int) -> Iterator[None]:
-    """In each of these pods, on each port: TCP and UDP servers that say `NAME:PORT PEER`, TCP then echoes."""
+    """In each of these pods, on each port: TCP and UDP servers that say `NAME:PORT PEER`, TCP then echoes.
+
+    They serve both families.
+    """
     with contextlib.ExitStack() as stack:
-        for member in members:
-            for port in ports:
-                stack.enter_context(echo_server(lab.namespace(member), ("", port), f"{member}:{port}"))
+        for member, port, ip in itertools.product(members, ports, ("", "::")):
+            stack.enter_context(echo_server(lab.namespace(member), (ip, port), f"{member}:{port}"))
         yield
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import select
+import signal
 import socket
+import struct
+import termios
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from integration.services import live_connections, publish, withdraw
 from integration.sockets import echoes, listen, pair, read_all, reset
-from integration.vitals import cpu_seconds
+from integration.vitals import cpu_seconds, family
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER2
 from userproxy.model.address import Address
@@ -48,6 +55,26 @@ def take_inline(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
+@contextlib.contextmanager
+def stopped(lab: Lab) -> Iterator[None]:
+    """The daemon and its workers do nothing for the time of the block."""
+    processes = family(lab.daemon("host1").pid)
+    try:
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """How many bytes the peer's kernel has yet to acknowledge."""
+    count: int
+    (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return count
+
+
 @DIRECTIONS
 def test_every_byte_arrives_in_order_and_the_connection_goes_on(ends: Ends) -> None:
     sender, receiver = ends
@@ -59,13 +86,27 @@ def test_every_byte_arrives_in_order_and_the_connection_goes_on(ends: Ends) -> N
             word = b"%d of %d;" % (flags, round_)
             sender.sendall(word, flags)
             spoken += word
-    sender.sendall(LARGE)
-    sender.send(b"!", socket.MSG_OOB)
-    sender.shutdown(socket.SHUT_WR)
-    assert read_all(receiver) == spoken + LARGE + b"!"
+    with ThreadPoolExecutor(1) as reader:
+        heard = reader.submit(read_all, receiver)
+        sender.sendall(LARGE)
+        sender.send(b"!", socket.MSG_OOB)
+        sender.shutdown(socket.SHUT_WR)
+        assert heard.result() == spoken + LARGE + b"!"
     receiver.sendall(b"thank you")
     receiver.shutdown(socket.SHUT_WR)
     assert read_all(sender) == b"thank you"
+
+
+@DIRECTIONS
+def test_none_gives_way_to_the_next_while_the_proxy_is_busy(lab: Lab, ends: Ends) -> None:
+    sender, receiver = ends
+    take_inline(receiver)
+    with stopped(lab):
+        for _ in range(3):
+            sender.send(b"!", socket.MSG_OOB)
+        wait_until("the node has them", lambda: unacknowledged(sender) == 0, 5.0)
+    sender.shutdown(socket.SHUT_WR)
+    assert read_all(receiver) == b"!!!"
 
 
 @DIRECTIONS

@@ -31,13 +31,14 @@ _SOCKADDR_IN6 = struct.Struct("!2xH4x16s4x")
 
 
 def dialling_socket(address: Address) -> socket:
-    """A socket to reach an address with, that does not block.
+    """A socket to reach an address with, that does not block, and that loses no urgent byte.
 
     Raises:
         OSError: this process, or the system, can have no more of them for now.
     """
     sock = socket(net.AF_INET6 if address.is_ipv6 else net.AF_INET, _NEW_SOCKET)
     sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
+    take_urgent_inline(sock)
     return sock
 
 
@@ -51,7 +52,8 @@ def keep_alive(sock: socket) -> None:
 def take_urgent_inline(sock: socket) -> None:
     """Have the kernel leave urgent bytes where they are in the stream (socket(7), SO_OOBINLINE).
 
-    Otherwise one that nobody has read yet gives way to the next, and is lost.
+    Otherwise one that nobody has read yet gives way to the next, and is lost: so it is to be said before the
+    first one can come.
     """
     sock.setsockopt(net.SOL_SOCKET, net.SO_OOBINLINE, 1)
 

@@ -12,7 +12,7 @@ from userproxy.dataplane.tcp.dial import Dial
 from userproxy.dataplane.tcp.lifecycle import Command, Event, Flow, Reason, State
 from userproxy.dataplane.tcp.relay import Leg
 from userproxy.model.address import Address
-from userproxy.net.sockets import RESET_ON_CLOSE, keep_alive, original_destination, take_urgent_inline
+from userproxy.net.sockets import RESET_ON_CLOSE, keep_alive, original_destination
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -206,7 +206,7 @@ class Connection:
             self._run(Event.LINGER_EXPIRED)
 
     def equip(self) -> bool:
-        """Give the backend's socket what the client's has from its listener; returns whether that is settled.
+        """Give the backend's socket keepalive, as the client's has it; returns whether that is settled.
 
         It is not while a backend is still looked for.
         """
@@ -214,7 +214,6 @@ class Connection:
             return False
         if self._dial.sock is not None:
             keep_alive(self._dial.sock)
-            take_urgent_inline(self._dial.sock)
         return True
 
     def _run(self, event: Event | None) -> None:

@@ -13,8 +13,6 @@ import socket as net
 from _socket import socket
 from typing import Protocol
 
-from userproxy.net.sockets import take_urgent_inline
-
 # The size of a pipe, and the most that one splice moves.
 PIPE_BYTES = 1 << 20
 _COPY_BYTES = 1 << 14
@@ -144,6 +142,8 @@ class Urgent:
     splice(2) never passes the mark, and says that there is nothing, or even that the stream has ended. What
     the byte means is for the two ends to know: telnet's Synch, an FTP client's abort, a database's break. If
     it came among the others, an end that does not expect it there would take it for data (RFC 6093).
+
+    The socket must take urgent bytes inline: recv() would pass over it otherwise.
     """
 
     __slots__ = ("_byte", "held")
@@ -156,7 +156,6 @@ class Urgent:
         """See `Carrier`. The mark goes with its byte: from there on, splice works again."""
         sock = _borrow(fd)
         try:
-            take_urgent_inline(sock)
             self._byte = sock.recv(1)
         finally:
             sock.detach()

@@ -72,7 +72,7 @@ class Leg:
     """One of a connection's two sockets: the bytes that come in on it go to `other`.
 
     Attributes:
-        sock: the connected, non-blocking socket.
+        sock: the connected, non-blocking socket, which takes urgent bytes inline.
         fd: its number.
         interest: what the poller is to tell of it; 0 before it has started, and once the connection is over.
         other: the leg that gets what comes in here; itself, until there is another one.

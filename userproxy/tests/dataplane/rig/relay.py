@@ -14,6 +14,7 @@ import pytest
 
 from userproxy.dataplane.tcp.pipes import PipePool
 from userproxy.dataplane.tcp.relay import Leg
+from userproxy.net.sockets import take_urgent_inline
 from userproxy.tests.sockets import Clock, Sockets
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class Relay:
         connect = sockets.tcp_pair if tcp else sockets.pair
         self.client, near = connect()
         self.backend, far = connect()
+        if tcp:
+            for sock in (near, far):  # as from a listener, and as dialled
+                take_urgent_inline(sock)
         self.client_leg = Leg(near, self, self.poller, self.pipes)
         self.backend_leg = Leg(far, self, self.poller, self.pipes)
         self.client_leg.other, self.backend_leg.other = self.backend_leg, self.client_leg

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.dataplane.tcp.lifecycle import Reason, State
+from userproxy.model.settings import Settings
 from userproxy.net.sockets import RESET_ON_CLOSE, at_urgent_mark, take_urgent_inline
 from userproxy.tests.dataplane.rig.relay import MAX_PIPES, PATIENCE, Relay, block, fill, take, unacknowledged
 from userproxy.tests.sockets import Sockets
@@ -68,7 +69,6 @@ def await_urgent(relay: Relay, sock: socket) -> None:
 
 @MAX_PIPES
 @DIRECTIONS
-@pytest.mark.parametrize("inline", [True, False], ids=["inline", "apart"])
 @pytest.mark.parametrize(
     "words",
     [
@@ -81,12 +81,9 @@ def await_urgent(relay: Relay, sock: socket) -> None:
     ],
 )
 def test_all_bytes_arrive_in_order_and_it_is_silent_then(
-    tcp_relay: Relay, direction: str, inline: bool, words: list[bytes]
+    tcp_relay: Relay, direction: str, words: list[bytes]
 ) -> None:
     sender, receiver = ends_of(tcp_relay, direction)
-    if inline:
-        for leg in (tcp_relay.client_leg, tcp_relay.backend_leg):
-            take_urgent_inline(leg.sock)
     take_urgent_inline(receiver)
     speak(sender, *words)
     spoken = b"".join(words)
@@ -102,12 +99,8 @@ def test_all_bytes_arrive_in_order_and_it_is_silent_then(
 
 @MAX_PIPES
 @DIRECTIONS
-def test_marks_in_a_row_lose_no_byte_of_a_socket_that_takes_them_inline(
-    tcp_relay: Relay, direction: str
-) -> None:
-    # The second one comes while the first is next to be read: the kernel would have dropped that.
-    for leg in (tcp_relay.client_leg, tcp_relay.backend_leg):
-        take_urgent_inline(leg.sock)
+def test_marks_in_a_row_lose_no_byte(tcp_relay: Relay, direction: str) -> None:
+    # The second one comes while the first is next to be read.
     sender, receiver = ends_of(tcp_relay, direction)
     take_urgent_inline(receiver)
     speak(sender, b"!", b"!", b"!")
@@ -249,6 +242,29 @@ def test_what_a_client_says_first_may_be_urgent(proxy: Proxy, words: list[bytes]
     assert connection.reason in {Reason.CLIENT_FIN, Reason.BACKEND_FIN}
 
 
+@pytest.mark.parametrize("hedged", [False, True], ids=["dialled", "hedged"])
+def test_a_backend_may_say_one_urgent_thing_after_another_from_the_first_moment(
+    proxy: Proxy, hedged: bool
+) -> None:
+    # No sweep has looked at the connection, and each comes while the one before is next to be read.
+    backend = proxy.listening()
+    if hedged:
+        proxy.serve(proxy.silent(), backend, settings=Settings(hedged_dial=0.25))
+    else:
+        proxy.serve(backend)
+    _, client = proxy.accept()
+    proxy.clock.now += 0.25
+    proxy.timers.tick()
+    there = proxy.taken(backend)
+    take_urgent_inline(client)
+    speak(there, b"!", b"!", b"behind", b"!")
+    there.close()
+    heard = b""
+    while part := proxy.received(client):
+        heard += part
+    assert heard == b"!!behind!"
+
+
 def test_a_socket_without_urgent_bytes_is_never_at_their_mark(sockets: Sockets) -> None:
     near, _ = sockets.pair()
     assert not at_urgent_mark(near.fileno())
@@ -301,7 +317,7 @@ def test_whatever_is_urgent_in_it_every_conversation_arrives_whole(
 ) -> None:
     with ExitStack() as stack:
         relay = Relay(Sockets(stack), max_pipes, tcp=True)
-        for sock in (relay.client, relay.backend, relay.client_leg.sock, relay.backend_leg.sock):
+        for sock in (relay.client, relay.backend):
             take_urgent_inline(sock)
         sides = Side(relay.client), Side(relay.backend)
         for what, who, size in steps:

@@ -31,6 +31,7 @@ RUN_UNTIL_KILLED = """
 import signal, sys
 from pathlib import Path
 from integration.kubernetes.cluster import Cluster
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in the background
 with Cluster(Path(sys.argv[1])) as cluster:
     print(cluster.directory, flush=True)
     signal.pause()

@@ -22,6 +22,7 @@ NEEDED = {
     ("list", "endpointslices.discovery.k8s.io"),
     ("watch", "endpointslices.discovery.k8s.io"),
     ("create", "events.events.k8s.io"),
+    ("patch", "events.events.k8s.io"),  # a series of NeedPods
 }
 
 

@@ -154,6 +154,8 @@ class Rig:
         kubeconfigs = dict.fromkeys(Proxy, ours) | {Proxy.KUBE_PROXY: self.api.admin_kubeconfig}
         self._proxies = [NodeProxy(node, self._binaries, kubeconfigs) for node in self.nodes]
         self._wait_for_nodes()
+        # Without it no pod is admitted; the controller manager makes it when it comes to that.
+        self.api.kubectl("wait", "serviceaccount/default", "--for=create", f"--timeout={_READY_SECONDS:g}s")
 
     def _wait_for_nodes(self) -> None:
         deadline = time.monotonic() + _READY_SECONDS

@@ -18,20 +18,20 @@ from userproxy.model.counters import Counters
 from userproxy.model.service import Protocol, ServicePortName
 from userproxy.model.settings import Settings
 from userproxy.model.state import Backend, Serve
+from userproxy.tests.dataplane.rig.polling import Polling
 from userproxy.tests.sockets import Clock, VirtualTimers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from userproxy.dataplane.udp.listener import DatagramListener
     from userproxy.tests.sockets import Sockets
 
 ECHO = ServicePortName("default", "echo")
 LOOPBACK = "127.0.0.1"
-PATIENCE = 20.0
 
 
-class Exchange:
+class Exchange(Polling):
     """One process's part of UDP, driven by hand.
 
     Args:
@@ -134,20 +134,6 @@ class Exchange:
     def reasons(self) -> list[str]:
         """Why sessions ended, in order."""
         return [str(one.reason) for one in self.ended]
-
-    def until(self, happened: Callable[[], object]) -> None:
-        """Serve what is ready until something has happened."""
-        while not happened():
-            assert select.select([self.poller._epoll], [], [], PATIENCE)[0], "nothing more happens"
-            self.poller.dispatch()
-
-    def settle(self) -> None:
-        """Serve what is ready until nothing is."""
-        for _ in range(1000):
-            if not select.select([self.poller._epoll], [], [], 0)[0]:
-                return
-            self.poller.dispatch()
-        raise AssertionError("it spins")
 
     def pass_time(self, seconds: float) -> None:
         """So much later, timers have run."""

@@ -17,6 +17,7 @@ from userproxy.model.address import Address
 from userproxy.model.service import ServicePortName
 from userproxy.model.settings import Check, HealthCheck, Settings
 from userproxy.model.state import Backend, Serve
+from userproxy.tests.dataplane.rig.polling import Polling
 from userproxy.tests.sockets import VirtualTimers
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from userproxy.model.messages import ServiceCount
     from userproxy.tests.sockets import Sockets
 
-PATIENCE = 20.0
 WEB, CART = ServicePortName("default", "web"), ServicePortName("shop", "cart", "http")
 NOT_CHECKED = Check(kind=HealthCheck.OFF)
 
@@ -41,7 +41,7 @@ class Loop(VirtualTimers):
         """Likewise."""
 
 
-class Plane:
+class Plane(Polling):
     """A data plane, its clients and its backends.
 
     Args:
@@ -58,6 +58,7 @@ class Plane:
         self.plane = DataPlane(
             self.timers.loop, limits=Limits(max_connections, pipes=4), linger=60.0, place=place
         )
+        self.poller = self.plane._poller
 
     def backend(self, backlog: int = 16) -> net.socket:
         """A pod: a listening socket."""
@@ -135,17 +136,6 @@ class Plane:
         client.close()
         there.close()
         self.until(lambda: sum(ended.values()) > before)
-
-    def until(self, happened: Callable[[], object]) -> None:
-        """Serve what is ready until something has happened."""
-        while not happened():
-            assert select.select([self.plane._poller._epoll], [], [], PATIENCE)[0], "nothing more happens"
-            self.plane._poller.dispatch()
-
-    def settle(self) -> None:
-        """Serve what is ready until nothing is."""
-        while select.select([self.plane._poller._epoll], [], [], 0)[0]:
-            self.plane._poller.dispatch()
 
     def report(self, name: ServicePortName = WEB) -> list[ServiceCount]:
         """What it tells of a Service port, a part for each of its lives."""

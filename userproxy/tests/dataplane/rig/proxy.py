@@ -23,6 +23,7 @@ from userproxy.model.service import ServicePortName
 from userproxy.model.state import Backend, Serve
 from userproxy.net.poller import Watch
 from userproxy.net.sockets import RESET_ON_CLOSE, take_urgent_inline
+from userproxy.tests.dataplane.rig.polling import PATIENCE
 from userproxy.tests.sockets import Clock, VirtualTimers
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from userproxy.model.settings import Settings
     from userproxy.tests.sockets import Sockets
 
-PATIENCE = 20.0
 LISTENER = Address("127.0.0.1", 10400)
 
 

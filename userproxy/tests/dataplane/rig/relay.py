@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import select
 import socket as net
 import struct
 import sys
@@ -15,20 +14,17 @@ import pytest
 from userproxy.dataplane.tcp.pipes import PipePool
 from userproxy.dataplane.tcp.relay import Leg
 from userproxy.net.sockets import take_urgent_inline
+from userproxy.tests.dataplane.rig.polling import Polling
 from userproxy.tests.sockets import Clock, Sockets
 
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable
-
-# How long a test waits for the kernel before it fails.
-PATIENCE = 20.0
 
 # Of the spliced relay, and of the one that must do without pipes.
 MAX_PIPES = pytest.mark.parametrize("max_pipes", [4, 0], ids=["splice", "copy"])
 
 
-class Relay:
+class Relay(Polling):
     """A client and a backend with two legs in between, and what the legs report.
 
     It does what a connection does about the reports, no more: an end is handed on, a failure is the end, and
@@ -88,20 +84,6 @@ class Relay:
 
     def _name(self, leg: Leg) -> str:
         return "client" if leg is self.client_leg else "backend"
-
-    def until(self, happened: Callable[[], object]) -> None:
-        """Serve what is ready until something has happened."""
-        while not happened():
-            assert select.select([self.poller._epoll], [], [], PATIENCE)[0], "nothing more happens"
-            self.poller.dispatch()
-
-    def settle(self) -> None:
-        """Serve what is ready until nothing is."""
-        for _ in range(1000):
-            if not select.select([self.poller._epoll], [], [], 0)[0]:
-                return
-            self.poller.dispatch()
-        raise AssertionError("it spins")
 
 
 def take(sock: socket, most: int = 1 << 20) -> bytes | None:

@@ -12,7 +12,8 @@ import pytest
 from userproxy.dataplane.tcp.connection import Connection
 from userproxy.dataplane.tcp.lifecycle import Event, Reason, State
 from userproxy.dataplane.tcp.pipes import Pipe
-from userproxy.tests.dataplane.rig.proxy import PATIENCE, is_reset, reset
+from userproxy.tests.dataplane.rig.polling import PATIENCE
+from userproxy.tests.dataplane.rig.proxy import is_reset, reset
 
 if TYPE_CHECKING:
     from userproxy.tests.dataplane.rig.proxy import Proxy

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.dataplane.tcp.pipes import PIPE_BYTES
-from userproxy.tests.dataplane.rig.relay import MAX_PIPES, PATIENCE, Relay, block, give, receive_all, take
+from userproxy.tests.dataplane.rig.polling import PATIENCE
+from userproxy.tests.dataplane.rig.relay import MAX_PIPES, Relay, block, give, receive_all, take
 from userproxy.tests.sockets import Sockets
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 
 from userproxy.dataplane.tcp.pipes import PIPE_BYTES, Pipe
 from userproxy.net.sockets import RESET_ON_CLOSE
-from userproxy.tests.dataplane.rig.relay import MAX_PIPES, PATIENCE, block, give
+from userproxy.tests.dataplane.rig.polling import PATIENCE
+from userproxy.tests.dataplane.rig.relay import MAX_PIPES, block, give
 
 if TYPE_CHECKING:
     from _socket import socket

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from userproxy.dataplane.tcp.lifecycle import Reason, State
 from userproxy.model.settings import Settings
 from userproxy.net.sockets import RESET_ON_CLOSE, at_urgent_mark, take_urgent_inline
-from userproxy.tests.dataplane.rig.relay import MAX_PIPES, PATIENCE, Relay, block, fill, take, unacknowledged
+from userproxy.tests.dataplane.rig.polling import PATIENCE
+from userproxy.tests.dataplane.rig.relay import MAX_PIPES, Relay, block, fill, take, unacknowledged
 from userproxy.tests.sockets import Sockets
 
 if TYPE_CHECKING:

@@ -258,8 +258,7 @@ class LiveService:
     def dial_answered(self, live: LiveBackend, seconds: float) -> None:
         """A client's dial of a backend was answered after so many seconds."""
         live.latency = seconds
-        if live.outlier.failures and live.outlier.succeeded(self._clock()):
-            self._came_back(live)
+        self.not_refused(live)
 
     def not_refused(self, live: LiveBackend) -> None:
         """A client's datagram to a backend was not refused, though it may never be answered."""

@@ -20,14 +20,10 @@ from userproxy.config.settings import (
     parse_networks,
     parse_port_range,
 )
-from userproxy.model.address import IpFamily, family_of
+from userproxy.model.address import THE_WORLD, IpFamily, family_of
 
-_THE_WORLD = {IpFamily.IPV4: "192.0.2.1", IpFamily.IPV6: "2001:db8::1"}
-"""Of the networks for documentation (RFC 5737, RFC 3849)."""
-_IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC = (
-    72,
-    2,
-)  # RFC 5014: no temporary address, which is another one tomorrow
+_IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC = 72, 2
+"""Of RFC 5014: no temporary address, which is another one tomorrow."""
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -166,7 +162,7 @@ def _host_ips(text: str) -> tuple[str, ...]:
 
 def primary_address(family: IpFamily) -> str:
     """The address of a family that the kernel would speak to the world from; empty if there is none."""
-    ip = _source_address(_THE_WORLD[family])
+    ip = _source_address(THE_WORLD[family])
     return "" if ip and ipaddress.ip_address(ip).is_link_local else ip
 
 

@@ -17,6 +17,9 @@ class IpFamily(enum.StrEnum):
     IPV6 = "IPv6"
 
 
+THE_WORLD = {IpFamily.IPV4: "192.0.2.1", IpFamily.IPV6: "2001:db8::1"}
+"""Addresses to ask for a route to; nothing is sent there: they are for documentation (RFC 5737, RFC 3849)."""
+
 _IPV4, _IPV6 = IpFamily  # a member of an enum takes a while to look up, and this is asked for often
 
 

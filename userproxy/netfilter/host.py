@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pyroute2.netlink import rtnl
 
+from userproxy.model.address import THE_WORLD
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.wire.netlink import Message, RefusedError, Socket, attribute, attributes
 
@@ -28,8 +29,6 @@ _RTA_DST, _RTA_OIF = 1, 4
 _SCOPE_LINK, _SCOPE_HOST = 253, 254
 _PASSING = 0x01 | 0x08 | 0x40
 """IFA_F_TEMPORARY (another one every day, RFC 8981), IFA_F_DADFAILED, IFA_F_TENTATIVE: not to rely on."""
-_THE_WORLD = (ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("2001:db8::1"))
-"""Of the networks for documentation (RFC 5737, RFC 3849): a route there is asked for, nothing is sent."""
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EACCES, errno.EINVAL)
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
@@ -68,7 +67,8 @@ class Host:
 
     def uplinks(self) -> tuple[str, ...]:
         """The names of the interfaces of the default routes, sorted; none where there is no such route."""
-        return tuple(sorted({name for world in _THE_WORLD for name in self._way_to(world)}))
+        worlds = map(ipaddress.ip_address, THE_WORLD.values())
+        return tuple(sorted({name for world in worlds for name in self._way_to(world)}))
 
     def _way_to(self, world: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Iterator[str]:
         family = socket.AF_INET if world.version == 4 else socket.AF_INET6  # noqa: PLR2004 - as it is called

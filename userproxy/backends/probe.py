@@ -29,8 +29,9 @@ import socket as net
 from typing import TYPE_CHECKING
 
 from userproxy.backends.check import is_healthy
-from userproxy.model.settings import HealthCheck
+from userproxy.model.settings import HealthCheck, ProxyProtocol
 from userproxy.net.poller import READ, WRITE
+from userproxy.net.proxy_protocol import for_own_check
 from userproxy.net.sockets import RESET_ON_CLOSE, dialling_socket
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class Probe:
         if error:
             self._end(error)
         elif self._check.kind is not HealthCheck.HTTP:
+            self._announce(sock)
             self._leave(sock, "", finish=True)
         elif not self._asked:
             self._ask(sock)
@@ -157,8 +159,16 @@ class Probe:
                 sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
             self._poller.close(sock)
 
+    def _announce(self, sock: socket) -> None:
+        """Say that nobody's connection this is, to a backend that expects to be told."""
+        version = self._check.proxy_protocol
+        if version is not ProxyProtocol.OFF:
+            with contextlib.suppress(OSError):  # whatever is wrong, the next call finds it too
+                sock.send(for_own_check(version))
+
     def _ask(self, sock: socket) -> None:
         self._asked = True
+        self._announce(sock)
         request = (
             f"GET {self._check.path} HTTP/1.1\r\nHost: {self.live.address}\r\n"
             "User-Agent: userproxy\r\nAccept: */*\r\nConnection: close\r\n\r\n"

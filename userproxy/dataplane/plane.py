@@ -15,6 +15,7 @@ from userproxy.dataplane.pressure import Pressure
 from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.dial import Dial, Dialling
 from userproxy.dataplane.tcp.expiry import Lifetimes
+from userproxy.dataplane.tcp.greeting import Reception, is_announced
 from userproxy.dataplane.tcp.lifecycle import Event
 from userproxy.dataplane.tcp.listener import Listener
 from userproxy.dataplane.tcp.pipes import PipePool
@@ -118,6 +119,7 @@ class DataPlane:
             dialling=Dialling(self._poller, Watch(loop, _DIAL_TICK, Dial.look), self._pressure.starve),
             half_closed=Watch(loop, min(linger / 4, 1.0), Connection.look_at_half_closed),
             resting=Watch(loop, _REST_SECONDS, Connection.wake),
+            reception=Reception(loop, self._poller),
             waiting=WaitingRoom(loop, self._poller, self.counters, self._need_pods),
             ended=self._ended,
             linger=linger,
@@ -311,6 +313,7 @@ class DataPlane:
         self._context.dialling.waiting.stop()
         self._context.half_closed.stop()
         self._context.resting.stop()
+        self._context.reception.stop()
         self._context.waiting.stop()
         self._lifetimes.stop()
         self.checker.stop()
@@ -320,8 +323,8 @@ class DataPlane:
         self._context.pipes.close()
 
     def _admit(self, service: LiveService, client: socket, peer: tuple[str, int]) -> bool:
-        connections = self.connections
-        if service.is_full_for(peer[0]):
+        connections, networks = self.connections, service.pool.settings.accept_proxy_protocol
+        if service.is_full_for(peer[0]) and not is_announced(peer[0], networks):
             turn_away(client)
             self.counters.clients_turned_away += 1
             return True

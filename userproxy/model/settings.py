@@ -49,6 +49,19 @@ class NoEndpoints(enum.StrEnum):
     """They wait for an endpoint, for a bounded time."""
 
 
+class ProxyProtocol(enum.StrEnum):
+    """How a backend is told who its client is. The values are those of the annotation."""
+
+    OFF = "off"
+    """Not at all."""
+
+    V1 = "v1"
+    """By a line of text before the client's first byte."""
+
+    V2 = "v2"
+    """By a binary header there, which names the connection and the Service too."""
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An active check.
 
@@ -60,6 +73,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         timeout: seconds for one check.
         rise: passed checks in a row that bring a backend back.
         fall: failed checks in a row that take it out.
+        proxy_protocol: what the backend expects each connection to begin with.
     """
 
     kind: HealthCheck = HealthCheck.AUTO
@@ -69,6 +83,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout: float = 1.0
     rise: int = 2
     fall: int = 3
+    proxy_protocol: ProxyProtocol = ProxyProtocol.OFF
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -87,6 +102,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         hold_connections: clients that may wait on this node for the Service port to have endpoints; one more
             is reset.
         hold_timeout: how long a client may wait.
+        proxy_protocol: how backends are told who their client is.
+        accept_proxy_protocol: networks in CIDR notation of balancers in front, whose connections begin by
+            telling who the client is.
         udp_idle: how long a UDP client's session may carry nothing; None leaves it to the daemon.
     """
 
@@ -101,7 +119,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     no_endpoints: NoEndpoints = NoEndpoints.REJECT
     hold_connections: int = 16
     hold_timeout: float = 120.0
+    proxy_protocol: ProxyProtocol = ProxyProtocol.OFF
+    accept_proxy_protocol: tuple[str, ...] = ()
     udp_idle: float | None = None
+
+    @property
+    def needs_relay(self) -> bool:
+        """Whether only a listener of ours can do what is asked: the kernel neither says nor hears a word."""
+        return self.proxy_protocol is not ProxyProtocol.OFF or bool(self.accept_proxy_protocol)
 
 
 AGE_JITTER = 0.1

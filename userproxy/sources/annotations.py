@@ -8,13 +8,22 @@ are those of `userproxy.model.settings`.
 from __future__ import annotations
 
 import enum
+import ipaddress
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from userproxy.model.service import Path
-from userproxy.model.settings import AGE_JITTER, Balance, Check, HealthCheck, NoEndpoints, Settings
+from userproxy.model.settings import (
+    AGE_JITTER,
+    Balance,
+    Check,
+    HealthCheck,
+    NoEndpoints,
+    ProxyProtocol,
+    Settings,
+)
 from userproxy.model.snapshot import Problem
 
 if TYPE_CHECKING:
@@ -36,6 +45,7 @@ _SHORTEST_UDP_IDLE = 1.0
 _MOST_IN_A_ROW = 100
 _MOST_CONNECTIONS = 10_000_000
 _MOST_HELD = 1000
+_MOST_NETWORKS = 64
 _HTTP_PATH = re.compile(r"/[!-~]{0,1023}")
 _STATUS = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
 
@@ -146,6 +156,16 @@ def _status(text: str) -> tuple[tuple[int, int], ...]:
             raise ValueError("HTTP status codes such as 200-399 or 200,404")
         ranges.append((first, last))
     return tuple(ranges)
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    try:
+        networks = tuple(str(ipaddress.ip_network(part.strip())) for part in text.split(","))
+    except ValueError:
+        networks = ()
+    if not 1 <= len(networks) <= _MOST_NETWORKS:
+        raise ValueError(f"1 to {_MOST_NETWORKS} networks such as 192.0.2.0/24,2001:db8::/64")
+    return networks
 
 
 class Annotation(NamedTuple):
@@ -275,6 +295,20 @@ _CHOSEN = (
     ),
     Annotation("hold-timeout", "hold_timeout", _duration(), "duration", "how long a client may wait"),
     Annotation(
+        "proxy-protocol",
+        "proxy_protocol",
+        _one_of(ProxyProtocol),
+        _options(ProxyProtocol),
+        "tell TCP backends the client's address in a header of the PROXY protocol; they must expect it",
+    ),
+    Annotation(
+        "accept-proxy-protocol",
+        "accept_proxy_protocol",
+        _networks,
+        "networks",
+        "of load balancers in front, whose TCP connections must begin with such a header",
+    ),
+    Annotation(
         "udp-idle",
         "udp_idle",
         _duration(_SHORTEST_UDP_IDLE),
@@ -307,4 +341,5 @@ def read_settings(annotations: Mapping[str, object], about: str, problems: list[
     for one in _CHOSEN:
         kind, _, field = one.field.rpartition(".")
         (check if kind else chosen)[field] = reader.read(one.name, one.parse, one.default)
+    check["proxy_protocol"] = chosen["proxy_protocol"]
     return Settings(check=Check(**check), **chosen)

@@ -12,7 +12,15 @@ from datetime import UTC
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from userproxy.model.address import MAX_PORT, Address, IpFamily, canonical_ip, family_of
-from userproxy.model.service import Entry, EntryKind, Protocol, ServicePort, ServicePortName, TrafficPolicy
+from userproxy.model.service import (
+    Entry,
+    EntryKind,
+    Path,
+    Protocol,
+    ServicePort,
+    ServicePortName,
+    TrafficPolicy,
+)
 from userproxy.model.snapshot import Problem
 from userproxy.sources import api
 from userproxy.sources.annotations import read_path, read_settings
@@ -63,6 +71,9 @@ def decode_service(service: api.Service, scope: Scope = EVERYTHING) -> ServiceOb
     about, chosen = f"{key.namespace}/{key.name}", metadata.annotations or {}
     path = read_path(chosen, about, problems)
     settings = read_settings(chosen, about, problems)
+    if settings.needs_relay and path is Path.REDIRECT_TO_POD:
+        message = f"the PROXY protocol takes a relay: path {Path.REDIRECT_TO_HOST} is used for TCP"
+        problems.append(Problem(about, "BadAnnotation", message))
     internal = _choice(TrafficPolicy, "spec.internalTrafficPolicy", spec.internal_traffic_policy)
     external = _choice(TrafficPolicy, "spec.externalTrafficPolicy", spec.external_traffic_policy)
     # An address that is both is the load balancer's: its source ranges hold there.
@@ -81,7 +92,7 @@ def decode_service(service: api.Service, scope: Scope = EVERYTHING) -> ServiceOb
             source_ranges=ranges,
             health_check_port=health_check_port,
             affinity=affinity,
-            path=path,
+            path=Path.REDIRECT_TO_HOST if port.protocol is Protocol.TCP and settings.needs_relay else path,
             settings=settings,
         )
         for port in _service_ports(key, spec.ports, problems)

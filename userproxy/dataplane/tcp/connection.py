@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket as net
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from userproxy.dataplane.tcp.dial import Dial
+from userproxy.dataplane.tcp.greeting import is_announced
 from userproxy.dataplane.tcp.lifecycle import Command, Event, Flow, Reason, State
 from userproxy.dataplane.tcp.relay import Leg
 from userproxy.model.address import Address
+from userproxy.model.connection_id import ConnectionId
+from userproxy.model.settings import ProxyProtocol
+from userproxy.net import proxy_protocol
 from userproxy.net.sockets import RESET_ON_CLOSE, keep_alive, original_destination
 
 if TYPE_CHECKING:
@@ -21,9 +26,11 @@ if TYPE_CHECKING:
     from userproxy.backends.backend import LiveBackend
     from userproxy.backends.service import LiveService
     from userproxy.dataplane.tcp.dial import Dialling
+    from userproxy.dataplane.tcp.greeting import Reception
     from userproxy.dataplane.tcp.pipes import PipePool
     from userproxy.dataplane.tcp.waiting import WaitingRoom
     from userproxy.net.poller import Poller, Watch
+    from userproxy.net.proxy_protocol import Header
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +44,7 @@ class Context(NamedTuple):
         dialling: what reaching a backend takes.
         half_closed: looks after those of which one side has finished.
         resting: wakes those that have left the poller for a moment.
+        reception: reads who the clients of balancers in front are.
         waiting: holds those whose Service has no endpoints yet.
         ended: called with each connection when it is over.
         linger: seconds without a byte on a half-closed connection before it is given up.
@@ -47,6 +55,7 @@ class Context(NamedTuple):
     dialling: Dialling
     half_closed: Watch[Connection]
     resting: Watch[Connection]
+    reception: Reception
     waiting: WaitingRoom
     ended: Callable[[Connection], None]
     linger: float = 60.0
@@ -58,7 +67,7 @@ class Connection:
     Attributes:
         number: unique while the daemon lives.
         service: whose traffic it is.
-        peer: the client's IP and port.
+        peer: the client's IP and port; a balancer's until it has said who its client is.
         opened: when it was accepted, in monotonic time.
         client_leg: towards the client; None once it is over.
         backend_leg: towards the backend; None before one has answered, and once it is over.
@@ -69,6 +78,7 @@ class Connection:
         "_context",
         "_dial",
         "_flow",
+        "_header",
         "backend_leg",
         "client_leg",
         "number",
@@ -89,6 +99,7 @@ class Connection:
         self._context = context
         self._flow = Flow()
         self._client_sock = client
+        self._header: Header | None = None
         self._dial = Dial(self, context.dialling)
         service.enter(peer[0])
 
@@ -144,18 +155,53 @@ class Connection:
         """Reach a backend. Returns at once; everything further comes as events."""
         if self._flow.state is not State.CONNECTING:  # it may be over, if it had to wait for a socket
             return
+        networks = self.service.pool.settings.accept_proxy_protocol
         try:
-            self._run(self._reach())
+            if networks and self._header is None and is_announced(self.peer[0], networks):
+                self._run(Event.GREETING_DUE)
+            else:
+                self._run(self._reach())
         except Exception:
             # The poller, which would give it up, does not know it yet.
             log.exception("a connection is given up: dialling failed")
             self.abort()
 
     def _reach(self) -> Event | None:
-        # Most clients speak first, and have by now: their bytes go to the backend as soon as it answers.
-        client = self.client_leg
-        is_well = client is None or client.holds or self.service.holds or client.prefetch()
-        return self._dial.next() if is_well else Event.CLIENT_RESET
+        client, service = self.client_leg, self.service
+        if client is not None and not client.holds and not service.holds:
+            version = service.pool.settings.proxy_protocol
+            if version is not ProxyProtocol.OFF:
+                client.hold(self._announcement(version))
+            # Most clients speak first, and have by now: their bytes go to the backend as soon as it answers.
+            elif not client.prefetch():
+                return Event.CLIENT_RESET
+        return self._dial.next()
+
+    def _announcement(self, version: ProxyProtocol) -> bytes:
+        """What tells the backend who the client is."""
+        client, sock = self.client, self._client_sock
+        destination = self._header.destination if self._header is not None else None
+        return proxy_protocol.encode(
+            version,
+            client,
+            destination or self.frontend or Address(*sock.getsockname()[:2]),
+            name=str(ConnectionId(os.getpid(), self.number)),
+            service=str(self.service.pool.service),
+        )
+
+    def greeted(self, header: Header | None) -> None:
+        """The reception's report: who the client of a balancer is; None if it did not say so."""
+        service, client = self.service, header.client if header is not None else None
+        self._header = header
+        if client is not None:
+            if service.is_full_for(client.ip):
+                service.counters.clients_turned_away += 1
+                self._run(Event.TOO_MANY)
+                return
+            service.leave(self.peer[0])
+            self.peer = client.ip, client.port
+            service.enter(client.ip)
+        self._run(Event.NOT_GREETED if header is None else Event.GREETED)
 
     def end(self, event: Event) -> None:
         """End it from outside: `KILLED` or `SHUTDOWN`."""
@@ -226,6 +272,9 @@ class Connection:
     def _next(self) -> Event | None:
         return self._dial.next()
 
+    def _greet(self) -> None:
+        self._context.reception.enter(self, self._client_sock)
+
     def _wait(self) -> Event | None:
         return None if self._context.waiting.enter(self, self._client_sock) else Event.HOLD_FULL
 
@@ -270,6 +319,7 @@ class Connection:
                 leg.release()
         context = self._context
         context.half_closed.members.pop(self.number, None)
+        context.reception.leave(self)
         context.waiting.leave(self)
         self.service.leave(self.peer[0])
         try:
@@ -288,6 +338,7 @@ class Connection:
 
 _CARRY_OUT: dict[Command, Callable[[Connection], Event | None]] = {
     Command.DIAL: Connection._next,  # noqa: SLF001 (the same class)
+    Command.GREET: Connection._greet,  # noqa: SLF001
     Command.WAIT: Connection._wait,  # noqa: SLF001
     Command.DIAL_ANEW: Connection._dial_anew,  # noqa: SLF001
     Command.RELAY: Connection._relay,  # noqa: SLF001

@@ -19,6 +19,8 @@ class State(enum.StrEnum):
     """Where a connection is in its life. The values are what `userproxy connections` prints."""
 
     CONNECTING = "connecting"
+    GREETING = "greeting"
+    """The balancer in front has yet to say who the client is (the PROXY protocol)."""
     WAITING = "waiting"
     """The Service has no endpoints, and holds its clients until it has some."""
     ESTABLISHED = "established"
@@ -36,6 +38,14 @@ class Event(enum.StrEnum):
     """One backend refused, was unreachable or did not answer in time, and there is time for another one."""
     BACKENDS_EXHAUSTED = "backends-exhausted"
     """No distinct backend is left to try, or the time for dialling is spent."""
+    GREETING_DUE = "greeting-due"
+    """It comes from a balancer that has to say first who the client is."""
+    GREETED = "greeted"
+    """It has said so."""
+    NOT_GREETED = "not-greeted"
+    """What it said is no header of the PROXY protocol, or it took too long, or went away."""
+    TOO_MANY = "too-many"
+    """The client that it named has as many connections as it may have."""
     NO_ENDPOINTS = "no-endpoints"
     """The Service has none at all, and holds its clients."""
     ENDPOINTS_CAME = "endpoints-came"
@@ -66,6 +76,8 @@ class Command(enum.StrEnum):
 
     DIAL = "dial"
     """Dial the next distinct backend; report what comes of it."""
+    GREET = "greet"
+    """Read who the client is."""
     WAIT = "wait"
     """Watch for the end of the wait, and of the client, if there is a place for it."""
     DIAL_ANEW = "dial-anew"
@@ -94,6 +106,10 @@ class Reason(enum.StrEnum):
     BACKEND_RESET = "backend-reset"
     NO_BACKEND = "no-backend"
     """No backend could be reached, or there is none."""
+    NOT_GREETED = "not-greeted"
+    """The balancer in front did not say who the client is."""
+    TOO_MANY = "too-many"
+    """The client that a balancer named has too many connections."""
     HOLD_FULL = "hold-full"
     """There was no place to wait for one."""
     HOLD_EXPIRED = "hold-expired"
@@ -135,6 +151,13 @@ TRANSITIONS: dict[State, dict[Event, Transition]] = {
         Event.DIAL_FAILED: Transition(State.CONNECTING, (Command.DIAL,)),
         Event.BACKENDS_EXHAUSTED: _ends(Reason.NO_BACKEND),
         Event.NO_ENDPOINTS: Transition(State.WAITING, (Command.WAIT,)),
+        Event.GREETING_DUE: Transition(State.GREETING, (Command.GREET,)),
+    },
+    State.GREETING: {
+        **_CUT_SHORT,
+        Event.GREETED: Transition(State.CONNECTING, (Command.DIAL_ANEW,)),
+        Event.NOT_GREETED: _ends(Reason.NOT_GREETED),
+        Event.TOO_MANY: _ends(Reason.TOO_MANY),
     },
     State.WAITING: {
         **_CUT_SHORT,

@@ -85,6 +85,10 @@ class Pipe:
         self.held = held = _splice(fd, self._write_fd, PIPE_BYTES, None, None, SPLICE)
         return held
 
+    def put(self, preface: bytes) -> None:
+        """Take bytes of our own, no more than the smallest pipe holds: a page."""
+        self.held = os.write(self._write_fd, preface)
+
     def carry(self, source: int, sink: int, flags: int) -> int:
         """See `Carrier`."""
         self.held = count = _splice(source, self._write_fd, PIPE_BYTES, None, None, SPLICE)
@@ -120,6 +124,11 @@ class Copy:
         self._bytes = os.read(fd, _COPY_BYTES)
         self.held = len(self._bytes)
         return self.held
+
+    def put(self, preface: bytes) -> None:
+        """Take bytes of our own."""
+        self._bytes = preface
+        self.held = len(preface)
 
     def carry(self, source: int, sink: int, flags: int) -> int:  # noqa: ARG002 - write(2) has no such flag
         """See `Carrier`."""
@@ -199,14 +208,14 @@ class PipePool:
         self._spare: list[Pipe] = []
         self._limit = limit
         self._made = 0
-        self.at_hand: Carrier = self._next()
+        self.at_hand: Pipe | Copy = self._next()
 
     @property
     def lent(self) -> int:
         """How many pipes have been taken away."""
         return self._made - len(self._spare) - isinstance(self.at_hand, Pipe)
 
-    def take(self) -> Carrier:
+    def take(self) -> Pipe | Copy:
         """Take the carrier at hand away, with what is in it."""
         taken = self.at_hand
         self.at_hand = self._next()
@@ -248,7 +257,7 @@ class PipePool:
             self.at_hand.close()
             self.at_hand = Copy()
 
-    def _next(self) -> Carrier:
+    def _next(self) -> Pipe | Copy:
         if self._spare:
             return self._spare.pop()
         if self._made >= self._limit:

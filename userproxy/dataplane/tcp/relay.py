@@ -145,6 +145,11 @@ class Leg:
             self._carrier = self._pipes.take()
         return True
 
+    def hold(self, preface: bytes) -> None:
+        """Have the other side get this before anything that comes in."""
+        self._carrier = carrier = self._pipes.take()
+        carrier.put(preface)
+
     def hand_on(self, fd: int) -> bool:
         """Hand what it holds to a socket, as much as that takes; returns whether that was all.
 

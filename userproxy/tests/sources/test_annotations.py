@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.model.service import Path
-from userproxy.model.settings import Balance, Check, HealthCheck, NoEndpoints, Settings
+from userproxy.model.settings import Balance, Check, HealthCheck, NoEndpoints, ProxyProtocol, Settings
 from userproxy.sources.annotations import ANNOTATIONS, PREFIX, Annotation, read_path, read_settings
 from userproxy.tests.sources.objects import decoded_service, service
 
@@ -56,6 +56,8 @@ def test_every_setting_can_be_chosen() -> None:
         no_endpoints="hold",
         hold_connections="100",
         hold_timeout="30s",
+        proxy_protocol="v2",
+        accept_proxy_protocol="192.0.2.0/24, 2001:DB8::/64,192.0.2.9",
     )
     assert problems == []
     assert chosen == Settings(
@@ -69,6 +71,7 @@ def test_every_setting_can_be_chosen() -> None:
             timeout=2.0,
             rise=1,
             fall=5,
+            proxy_protocol=ProxyProtocol.V2,
         ),
         hedged_dial=0.25,
         max_connection_age=5400.0,
@@ -78,6 +81,8 @@ def test_every_setting_can_be_chosen() -> None:
         no_endpoints=NoEndpoints.HOLD,
         hold_connections=100,
         hold_timeout=30.0,
+        proxy_protocol=ProxyProtocol.V2,
+        accept_proxy_protocol=("192.0.2.0/24", "2001:db8::/64", "192.0.2.9/32"),
     )
 
 
@@ -101,6 +106,9 @@ def test_a_time_can_be_switched_off_by_name(name: str) -> None:
         ("max_connections", "-1", "a whole number from 1 to 10000000, or off"),
         ("max_connections", "²", "a whole number from 1 to 10000000, or off"),
         ("health_check_status", "399-200", "HTTP status codes such as 200-399 or 200,404"),
+        ("proxy_protocol", "v3", "one of off, v1, v2"),
+        ("accept_proxy_protocol", "", "1 to 64 networks such as 192.0.2.0/24,2001:db8::/64"),
+        ("accept_proxy_protocol", "192.0.2.1/24", "1 to 64 networks such as 192.0.2.0/24"),
         ("health_check_path", "healthz", "a path such as /healthz"),
         ("health_check_path", "/a\r\nHost: b", "a path such as /healthz"),
     ],
@@ -134,6 +142,19 @@ def test_a_service_with_a_wrong_annotation_is_served() -> None:
     assert len(decoded.ports) == len(decoded.problems) == 1
 
 
+@pytest.mark.parametrize("annotation", [{"proxy-protocol": "v1"}, {"accept-proxy-protocol": "192.0.2.0/24"}])
+def test_whoever_speaks_the_proxy_protocol_is_relayed(annotation: dict[str, str]) -> None:
+    named = {PREFIX + name: value for name, value in annotation.items()}
+    ports = [{"name": "dns-tcp", "port": 53}, {"name": "dns", "port": 53, "protocol": "UDP"}]
+    decoded = decoded_service(service(metadata={"annotations": named}, ports=ports))
+    assert [port.path for port in decoded.ports] == [Path.REDIRECT_TO_HOST, None]
+    assert not decoded.problems
+    named[f"{PREFIX}path"] = "redirect-to-pod"
+    decoded = decoded_service(service(metadata={"annotations": named}, ports=ports))
+    assert [port.path for port in decoded.ports] == [Path.REDIRECT_TO_HOST, Path.REDIRECT_TO_POD]
+    assert "takes a relay" in decoded.problems[0].message
+
+
 def test_the_path_is_chosen_too() -> None:
     assert read_path({f"{PREFIX}path": "redirect-to-pod"}, "default/web", []) is Path.REDIRECT_TO_POD
 
@@ -158,6 +179,8 @@ def shown(annotation: Annotation) -> str:
             return "`off`"
         case float():
             return f"`{default:g}s`"
+        case ():
+            return "nobody"
         case ((first, last),):
             return f"`{first}-{last}`"
     return f"`{default}`"
@@ -176,6 +199,9 @@ def test_the_table_of_the_readme_is_what_is_declared() -> None:
 
 def test_each_setting_of_a_service_has_one_annotation() -> None:
     fields = [field.name for field in msgspec.structs.fields(Settings) if field.name != "check"]
-    fields += [f"check.{field.name}" for field in msgspec.structs.fields(Check)]
+    # What a check begins with follows from what every connection begins with.
+    fields += [
+        f"check.{field.name}" for field in msgspec.structs.fields(Check) if field.name != "proxy_protocol"
+    ]
     assert sorted(one.field for one in ANNOTATIONS if one.field) == sorted(fields)
     assert len({one.name for one in ANNOTATIONS}) == len(ANNOTATIONS)

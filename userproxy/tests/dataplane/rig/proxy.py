@@ -14,6 +14,7 @@ from userproxy.backends.service import LiveService
 from userproxy.dataplane.connections import ConnectionTable
 from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.dial import Dial, Dialling
+from userproxy.dataplane.tcp.greeting import Reception
 from userproxy.dataplane.tcp.lifecycle import State
 from userproxy.dataplane.tcp.pipes import PipePool
 from userproxy.dataplane.tcp.waiting import WaitingRoom
@@ -58,6 +59,7 @@ class Proxy:
             ),
             half_closed=Watch(self.timers.loop, 1.0, Connection.look_at_half_closed),
             resting=Watch(self.timers.loop, 0.1, Connection.wake),
+            reception=Reception(self.timers.loop, self.poller),
             waiting=WaitingRoom(self.timers.loop, self.poller, self.table.counters, self.needed.append),
             ended=self.table.remove,
         )

@@ -26,8 +26,10 @@ BACKEND_FINISHED: Conversation = [
     (Event.BACKEND_FIN, State.BACKEND_FINISHED, (Command.FIN_TO_CLIENT, Command.LINGER)),
 ]
 WAITING: Conversation = [(Event.NO_ENDPOINTS, State.WAITING, (Command.WAIT,))]
+GREETING: Conversation = [(Event.GREETING_DUE, State.GREETING, (Command.GREET,))]
 LEADS_TO: dict[State, Conversation] = {
     State.CONNECTING: [],
+    State.GREETING: GREETING,
     State.WAITING: WAITING,
     State.ESTABLISHED: ESTABLISHED,
     State.CLIENT_FINISHED: CLIENT_FINISHED,
@@ -101,6 +103,23 @@ ENDINGS: dict[str, tuple[Conversation, Reason]] = {
     "the client gives up while it waits": (
         [*WAITING, (Event.CLIENT_FIN, State.CLOSED, RESET)],
         Reason.CLIENT_GONE,
+    ),
+    "a balancer says who its client is": (
+        [
+            *GREETING,
+            (Event.GREETED, State.CONNECTING, (Command.DIAL_ANEW,)),
+            *CLIENT_FINISHED,
+            (Event.BACKEND_FIN, State.CLOSED, CLOSE),
+        ],
+        Reason.CLIENT_FIN,
+    ),
+    "a balancer does not say who its client is": (
+        [*GREETING, (Event.NOT_GREETED, State.CLOSED, RESET)],
+        Reason.NOT_GREETED,
+    ),
+    "a balancer names a client that has too many": (
+        [*GREETING, (Event.TOO_MANY, State.CLOSED, RESET)],
+        Reason.TOO_MANY,
     ),
     "the Service is deleted while the client waits": (
         [*WAITING, (Event.BACKENDS_EXHAUSTED, State.CLOSED, RESET)],

@@ -54,6 +54,27 @@ def test_one_request_by_name_is_followed_hop_by_hop(able: None, lab_name: str, m
     assert {"10.0.1.2": "server1", "10.0.2.2": "server2"}[hops["pod"]] == hops["name"]
 
 
+@pytest.mark.parametrize("mode", Mode)
+def test_a_pod_dies_step_by_step(able: None, lab_name: str, mode: Mode) -> None:  # noqa: ARG001 - likewise
+    command = [str(Path(sys.executable).with_name("userproxy")), "lab", "run", "--mode", mode.value]
+    command += ["--name", f"{lab_name}-story", "--step", "--kill-a-pod"]
+    told = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90, input="\n" * 30)
+    assert told.returncode == 0, told.stdout
+    assert "✗" not in told.stdout
+    assert "✓ userproxy has taken server" in told.stdout
+    noticed = "no client notices" if mode is Mode.REDIRECT_TO_HOST else "met the dead pod"
+    assert noticed in told.stdout
+    assert told.stderr.count("Enter goes on") > 10
+
+
+def test_a_reader_who_leaves_takes_the_lab_down(able: None, lab_name: str) -> None:  # noqa: ARG001 - likewise
+    command = [str(Path(sys.executable).with_name("userproxy")), "lab", "run", "--step"]
+    command += ["--name", f"{lab_name}-story"]
+    told = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90, input="\n")
+    assert told.returncode == 130, told.stderr
+    assert not Lab(f"{lab_name}-story").directory.exists()
+
+
 class LabWithoutServer2(Lab):
     """A lab in which one of the Service's pods has died, though its manifest still names it."""
 

@@ -47,12 +47,15 @@ def lab() -> None:
 @lab.command()
 @NAME_OPTION
 @MODE_OPTION
-def run(name: str, mode: str) -> None:
+@click.option("--step", is_flag=True, help="Wait for Enter before each step.")
+@click.option("--kill-a-pod", is_flag=True, help="Have one of the pods die while a client asks on.")
+def run(name: str, mode: str, step: bool, kill_a_pod: bool) -> None:
     """Show what userproxy does to one request, hop by hop, and leave the machine as it was."""
-    from userproxy.lab.story.story import tell  # noqa: PLC0415 - brings rich and pyroute2, which are slow to import
+    # Brings rich and pyroute2, which are slow to import.
+    from userproxy.lab.story.story import Staging, tell  # noqa: PLC0415
 
     with _told_in_one_line(), interruptible():
-        held = tell(name, Mode(mode))
+        held = tell(name, Staging(Mode(mode), kill_a_pod, _wait_for_enter if step else None))
     if not held:
         raise click.ClickException("not everything that was shown is so: see the lines marked with a cross")
 
@@ -110,6 +113,14 @@ def exec_(name: str, member: str, command: tuple[str, ...]) -> NoReturn:
             raise LabError(f"lab {name} is not up: `userproxy lab up` brings it up")
     sys.stdout.flush()
     os.execvpe(argv[0], argv, found.environment(member))  # noqa: S606 - it becomes the command, signals and all
+
+
+def _wait_for_enter() -> None:
+    click.echo(click.style("    Enter goes on, Ctrl-C ends it ", dim=True), nl=False, err=True)
+    if not sys.stdin.readline():  # nobody is there any more
+        raise click.Abort
+    if sys.stderr.isatty():
+        click.echo("\033[A\033[2K", nl=False, err=True)  # over the line again: the story goes on unbroken
 
 
 _lab = partial(Lab, deployment=REFERENCE_WITH_DNS)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
-from rich.text import Text
 
 from userproxy.lab import network, processes
 from userproxy.lab.deployment import Lab
 from userproxy.lab.evidence import Machine, holders
 from userproxy.lab.network import LabError
 from userproxy.lab.story import pictures
+from userproxy.lab.story.death import Death
 from userproxy.lab.story.hops import Hops
 from userproxy.lab.story.page import Page
 from userproxy.lab.topology import CLIENT, REFERENCE_WITH_DNS
 from userproxy.model.service import Path as Mode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from userproxy.lab.processes import Process
@@ -26,17 +27,36 @@ if TYPE_CHECKING:
 
 HOLD_SECONDS = 6
 """How long the request that is looked at is held open by the pod."""
+_STEPPED_SECONDS = 3600
+"""The same, if somebody looks at it step by step; the client then hangs up first."""
 
 _WIDTH = 104  # where the output is no terminal
 _FEWEST_REQUESTS, _MOST_REQUESTS = 6, 24
 
 
-def tell(name: str, mode: Mode = Mode.REDIRECT_TO_HOST, console: Console | None = None) -> bool:
+class Staging(NamedTuple):
+    """How the story is told.
+
+    Attributes:
+        mode: of the lab's daemons.
+        kill_a_pod: whether one of the Service's pods dies in it.
+        pause: called before each step, to wait for the reader; None: it goes on by itself.
+    """
+
+    mode: Mode = Mode.REDIRECT_TO_HOST
+    kill_a_pod: bool = False
+    pause: Callable[[], object] | None = None
+
+
+_UNINTERRUPTED = Staging()
+
+
+def tell(name: str, staging: Staging, console: Console | None = None) -> bool:
     """Bring the reference deployment up, tell the story, and take it down.
 
     Args:
         name: of the lab.
-        mode: of its daemons.
+        staging: how it is told.
         console: where to tell it; stdout if None.
 
     Returns:
@@ -46,7 +66,8 @@ def tell(name: str, mode: Mode = Mode.REDIRECT_TO_HOST, console: Console | None 
         LabError: the lab did not come up, or something in it could not be asked; it is down again.
     """
     network.preflight(["curl"])
-    story = Story(Lab(name, deployment=REFERENCE_WITH_DNS, mode=mode), console or _console())
+    lab = Lab(name, deployment=REFERENCE_WITH_DNS, mode=staging.mode)
+    story = Story(lab, console or _console(), staging)
     story.tell()
     return story.held
 
@@ -57,11 +78,15 @@ class Story:
     Args:
         lab: that is down, with cluster DNS.
         console: where it is told.
+        staging: how; the lab has its mode.
     """
 
-    def __init__(self, lab: Lab, console: Console) -> None:
+    def __init__(self, lab: Lab, console: Console, staging: Staging = _UNINTERRUPTED) -> None:
         self._lab = lab
-        self._page = Page(console)
+        self._page = Page(console, staging.pause)
+        self._kill_a_pod = staging.kill_a_pod
+        self._busy = ""  # the pod of the request that is held open
+        self._stepped = staging.pause is not None
         self._service: Service = lab.deployment.services[0]
         self._client = CLIENT
         self._host = lab.deployment.host_of(CLIENT)
@@ -81,6 +106,9 @@ class Story:
             held_open = self._one_request()
             self._spread()
             self._from_the_hosts()
+            if self._kill_a_pod:
+                death = Death(self._lab, self._page, self._client, self._service)
+                death.tell(busy=self._busy)
             self._the_end_of_the_request(held_open)
             count = machine.note_processes()
         self._page.heading("The machine is as it was")
@@ -99,7 +127,7 @@ class Story:
             page.fact(claim, not nowhere, f"it is an address of {', '.join(nowhere)}")
 
     def _one_request(self) -> Process:
-        page, path = self._page, f"/hold/{HOLD_SECONDS}"
+        page, path = self._page, f"/hold/{_STEPPED_SECONDS if self._stepped else HOLD_SECONDS}"
         page.heading("One request, hop by hop, while it is held open")
         page.prompt(self._client.name, f"curl {self._url}{path}")
         held_open = self._lab.start("curl", self._client.name, "curl", "-sSN", f"{self._url}{path}")
@@ -111,6 +139,7 @@ class Story:
         page.fact("userproxy lists the connection", len(rows) == 1, f"it lists {len(rows)} of the client")
         if not rows:
             return held_open
+        self._busy = rows[0]["backend"]
         self._hops.of_connection(self._service, rows[0], said)
         self._the_table(rows[0])
         return held_open
@@ -118,7 +147,7 @@ class Story:
     def _the_table(self, row: dict[str, Any]) -> None:
         self._page.prompt(self._host.name, "userproxy connections")
         shown = self._lab.userproxy(self._host.name, "connections")
-        self._page.show(Text(shown.rstrip()))
+        self._page.show_text(shown)
         self._page.fact(
             "the table shows it, with its client and its pod",
             row["client"] in shown and row["backend"] in shown,
@@ -153,10 +182,16 @@ class Story:
 
     def _the_end_of_the_request(self, held_open: Process) -> None:
         self._page.heading("The held request ends")
-        code = held_open.wait(HOLD_SECONDS + 10.0)
-        lines = held_open.output().splitlines()
-        whole = code == 0 and len(lines) > 1 and lines[-1] == "done"
-        self._page.fact("curl got the whole answer", whole, f"exit code {code}, {held_open.last_line()!r}")
+        if self._stepped:
+            self._page.prompt(self._client.name, "kill %curl")
+            held_open.stop()
+        else:
+            code = held_open.wait(HOLD_SECONDS + 10.0)
+            lines = held_open.output().splitlines()
+            whole = code == 0 and len(lines) > 1 and lines[-1] == "done"
+            self._page.fact(
+                "curl got the whole answer", whole, f"exit code {code}, {held_open.last_line()!r}"
+            )
         gone = self._no_connection_within(2.0)
         self._page.fact(
             "userproxy lists no connection of the client any more", gone, "it still does after 2 s"

@@ -13,8 +13,9 @@ import click
 
 from userproxy import config
 from userproxy.app import run as run_daemon
-from userproxy.control.daemon import StartError, StopError
+from userproxy.control.daemon import StartError
 from userproxy.control.node_lock import NodeLockError
+from userproxy.control.stopping import StopError
 from userproxy.netfilter import NetfilterError
 from userproxy.ops.admin import AdminSocketError
 

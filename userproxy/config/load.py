@@ -21,6 +21,7 @@ from userproxy.config.settings import (
     parse_port_range,
 )
 from userproxy.model.address import THE_WORLD, IpFamily, family_of
+from userproxy.model.heartbeat import MOST_WORKERS
 
 _IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC = 72, 2
 """Of RFC 5014: no temporary address, which is another one tomorrow."""
@@ -94,8 +95,8 @@ def _complete(settings: Settings) -> Config:
         raise ValueError(f"udp-sessions: {settings.udp_sessions} is not a number from 1 on")
     if settings.orphan_seconds is not None and settings.orphan_seconds < 0:
         raise ValueError(f"orphan-seconds: {settings.orphan_seconds} is below 0")
-    if settings.workers != "auto" and settings.workers < 1:
-        raise ValueError(f"workers: {settings.workers} is not `auto` or a number from 1 on")
+    if settings.workers != "auto" and not 1 <= settings.workers <= MOST_WORKERS:
+        raise ValueError(f"workers: {settings.workers} is not `auto` or a number from 1 to {MOST_WORKERS}")
     _check_addresses(settings)
     _check_networks(settings)
     _check_source(settings)

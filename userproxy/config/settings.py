@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 import msgspec
 
 from userproxy.model.address import MAX_PORT, Address, IpFamily, canonical_ip, family_of
+from userproxy.model.heartbeat import MOST_WORKERS
 from userproxy.model.service import Path as TrafficPath
 
 IpNetwork = IPv4Network | IPv6Network
@@ -36,6 +37,13 @@ class LogLevel(enum.StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class OnStop(enum.StrEnum):
+    """What becomes of the rules when the daemon stops."""
+
+    KEEP = "keep"
+    REMOVE = "remove"
 
 
 def _help(text: str, *, metavar: str = "", default: str = "", envvar: str = "") -> msgspec.Meta:
@@ -128,6 +136,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     drain_seconds: Annotated[
         float, _help("How long connections may go on after SIGTERM.", metavar="SECONDS")
     ] = 30.0
+    on_stop: Annotated[
+        OnStop,
+        _help(
+            "After SIGTERM: `keep` the rules, and new connections go straight to the pods; or refuse these, "
+            "and `remove` the rules."
+        ),
+    ] = OnStop.KEEP
+    fall_open: Annotated[
+        bool,
+        _help(
+            "Whether new connections go straight to the pods while no worker accepts them; a Service may say "
+            "otherwise.",
+            metavar="true|false",
+            default="true",
+        ),
+    ] = True
     linger_seconds: Annotated[
         float,
         _help("How long a half-closed connection may carry no byte before it ends.", metavar="SECONDS"),
@@ -188,7 +212,9 @@ class Config(Settings, frozen=True, kw_only=True):
     @property
     def worker_count(self) -> int:
         """How many workers that is here."""
-        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
+        if self.workers != "auto":
+            return self.workers
+        return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
     @property
     def ports(self) -> range:

@@ -17,11 +17,10 @@ from userproxy.control import handover
 from userproxy.control.handover import NOTHING, Handover
 from userproxy.control.health_ports import FLAG
 from userproxy.control.loop import ReconcileLoop
-from userproxy.model.actions import CaptureChange
+from userproxy.control.stopping import stop
 from userproxy.model.snapshot import Notice
-from userproxy.model.state import Refuse
+from userproxy.model.state import ToListener
 from userproxy.net.addresses import AddressWatch
-from userproxy.netfilter import NetfilterError
 from userproxy.ops.http.health import Health
 from userproxy.ops.http.server import Pages, serve_http
 from userproxy.sources import status_of
@@ -61,10 +60,6 @@ class StartError(Exception):
     """The daemon cannot start. One line, with the remedy."""
 
 
-class StopError(Exception):
-    """The daemon has ended, and something of it is left. One line, with the remedy."""
-
-
 class Parts(NamedTuple):
     """What a daemon is made of.
 
@@ -97,6 +92,7 @@ class Daemon:
 
     def __init__(self, parts: Parts, inherited: Handover = NOTHING) -> None:
         self._config = parts.config
+        self._sides = parts.sides
         self._source = parts.source
         self._workers = parts.sides.workers
         self._kernel = parts.sides.kernel
@@ -150,7 +146,7 @@ class Daemon:
             await self._leave()
             return True
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        await self._shut_down()
+        await stop(self._config, self._sides, self._reconciler.actual)
         return False
 
     async def _start(self) -> None:
@@ -164,7 +160,13 @@ class Daemon:
         except BaseException:
             self._workers.leave()  # those that serve something go on, as after a crash
             raise
-        self._reconciler.adopt(msgspec.structs.replace(adopted, serves=self._workers.serves))
+        serves = self._workers.serves
+        self._reconciler.adopt(msgspec.structs.replace(adopted, serves=serves))
+        served = {(serve.protocol, serve.listener) for serve in serves.values()}
+        captures = adopted.captures.items()
+        led_to = {(key.protocol, each.listener) for key, each in captures if isinstance(each, ToListener)}
+        if led_to and led_to <= served:  # or else the first sync will see to it
+            self._workers.beat()
         log.info(
             "started",
             version=__version__,
@@ -293,21 +295,3 @@ class Daemon:
     def _look_at_address(self, *, addresses: bool) -> None:
         if self._reconciler.look_at_address(changed=addresses):
             self._loop.notify()
-
-    async def _shut_down(self) -> None:
-        log.info("stopping", drain_seconds=self._config.drain_seconds)
-        captures = self._reconciler.actual.captures
-        # New clients are refused: not captured, they would be sent on to wherever a route for Service IPs
-        # leads, and wait there. The table itself stays until the connections are over: without any nat chain,
-        # the kernel would stop translating their packets.
-        try:
-            await self._kernel.apply(CaptureChange(put=dict.fromkeys(captures, Refuse())))
-        except NetfilterError as error:
-            log.error("new clients are not refused while stopping", error=str(error))  # noqa: TRY400
-        seconds = self._config.drain_seconds
-        cut, left = await asyncio.gather(self._workers.drain(seconds), self._flows.drain(seconds))
-        try:
-            await self._kernel.remove()
-        except NetfilterError as error:
-            raise StopError(f"{error}; run `userproxy cleanup` to remove what is left") from None
-        log.info("stopped", connections_cut=cut, connections_left_to_the_kernel=left)

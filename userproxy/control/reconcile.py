@@ -80,6 +80,8 @@ class Reconciler:
         self._mode = config.mode
         self._closed = not config.cluster_ips_from_outside
         self._udp_idle = config.udp_idle_seconds
+        self._fall_open = config.fall_open
+        self._worker_count = config.worker_count
         self._snapshot: Snapshot | None = None
         self._actual = NodeState()
         self._problems: frozenset[Problem] = frozenset()
@@ -159,6 +161,8 @@ class Reconciler:
             ports=self._ports.book.range,
             closed=self._closed,
             udp_idle=self._udp_idle,
+            fall_open=self._fall_open,
+            workers=self._worker_count,
         )
         behind = self._workers.behind
         attempt = _Attempt()
@@ -179,6 +183,7 @@ class Reconciler:
                 steps = actions_for(wanted, self._actual)
             if steps:
                 await self._apply(steps, wanted)
+        self._workers.beat()
         await self._forget_left()
         self._health_ports.observe(snapshot, node, context.network.addresses)
         self._report(

@@ -42,6 +42,9 @@ class Workers(Protocol):
     async def start(self, known: Mapping[int, Counters] | None = None) -> None:
         """Take over from earlier workers."""
 
+    def beat(self) -> None:
+        """Have the workers say to the kernel that they accept clients."""
+
     async def mind(self, fell_behind: Callable[[], object], /) -> None:
         """Replace workers that die, until cancelled."""
 
@@ -87,6 +90,9 @@ class Kernel(Protocol):
 
     async def forget(self, frontends: Mapping[Frontend, Collection[Address]], /) -> None:
         """Forget UDP flows."""
+
+    async def alive(self) -> frozenset[int]:
+        """The workers whose hearts beat, by their places."""
 
     async def used(self) -> set[Frontend]:
         """The frontends from which a new connection has been sent to a pod lately."""

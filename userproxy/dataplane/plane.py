@@ -46,6 +46,9 @@ _SWEEP_SECONDS = 5.0
 # How long a listener goes on whose place another one has taken: the rules that lead to it change meanwhile.
 _FORMER_SECONDS = 1.0
 
+# The share of the connections that there may be, one in so many, that is for those in the listen queues.
+_RESERVE = 16
+
 # Pipes to keep for the next bytes.
 _SPARE_PIPES = 64
 
@@ -110,7 +113,10 @@ class DataPlane:
         self._acceptors = Poller()
         self._poller.nest(self._acceptors)
         self._poller.attach(loop)
-        self._pressure = Pressure(loop, self._poller, self._acceptors, self.connections, self._is_crowded)
+        reserve = limits.connections // _RESERVE
+        self._pressure = Pressure(
+            loop, self._poller, self._acceptors, self.connections, self._room, reserve=reserve
+        )
         self._drained = asyncio.Event()
         self._hurried = False
         self._context = Context(
@@ -128,6 +134,10 @@ class DataPlane:
         self.checker = Checker(loop, self._poller, self.services, self.counters, share=1 / place[1])
         self._lifetimes = Lifetimes(loop, self.connections.live, monotonic)
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    def heed_pressure(self, on_full: Callable[[bool], object]) -> None:
+        """Call this with whether clients had better go elsewhere, when that changes."""
+        self._pressure.on_full = on_full
 
     @property
     def paused(self) -> str:
@@ -337,9 +347,9 @@ class DataPlane:
             return False
         return not self._pressure.reason
 
-    def _is_crowded(self) -> bool:
-        """Whether there are as many connections as may be. A session has half as many files open as one."""
-        return 2 * len(self.connections.live) - self.datagrams.count >= 2 * self._max_connections
+    def _room(self) -> float:
+        """How many more connections there may be. A session has half as many files open as one."""
+        return self._max_connections - len(self.connections.live) + self.datagrams.count / 2
 
     def _heed_limit(self, service: LiveService) -> None:
         """Have clients wait while a Service port has as many connections as it may. Others notice nothing."""

@@ -1,4 +1,8 @@
-"""Has clients wait while this process has as much as it may have, or as the system gives it."""
+"""Has clients go elsewhere, and wait, while this process has as much as it may have, or the system gives it.
+
+Before it is full it says so, and goes on accepting: those who are in its listen queues already are not to
+wait for that.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +36,12 @@ class Pressure:
         poller: in which the acceptors are nested.
         acceptors: of the listening sockets.
         connections: those that are live.
-        is_crowded: whether there are as many connections as may be.
+        room: how many more connections there may be.
+        reserve: with no more room than that, clients had better go elsewhere.
 
     Attributes:
         reason: why accepting waits; empty while it does not.
+        on_full: called with whether clients had better go elsewhere, when that changes.
     """
 
     def __init__(
@@ -44,28 +50,40 @@ class Pressure:
         poller: Poller,
         acceptors: Poller,
         connections: ConnectionTable,
-        is_crowded: Callable[[], bool],
+        room: Callable[[], float],
+        reserve: int,
     ) -> None:
         self.reason = ""
+        self.on_full: Callable[[bool], object] | None = None
         self._loop = loop
         self._poller = poller
         self._acceptors = acceptors
         self._connections = connections
-        self._is_crowded = is_crowded
+        self._room = room
+        self._reserve = reserve
+        self._is_full = False
         self._starved: list[Dialler] = []
         self._retry: asyncio.TimerHandle | None = None
         self._told = -_TELL_SECONDS
 
     def rise(self) -> None:
         """A connection came: was it the last one that there may be?"""
-        if self._is_crowded():
+        room = self._room()
+        if room <= self._reserve:
+            self._tell_full(is_full=True)
+        if room <= 0:
             self._pause("as many connections as the limit allows")
 
     def fall(self) -> None:
         """Something ended: may others come?"""
-        if self.reason and self._retry is None and not self._is_crowded():
+        if not self._is_full or self._retry is not None:
+            return
+        room = self._room()
+        if self.reason and room > 0:
             self.reason = ""
             self._poller.resume(self._acceptors)
+        if room > self._reserve:
+            self._tell_full(is_full=False)
 
     def out_of_resources(self, error: OSError) -> None:
         """The system has no more files, or no memory: try again in a moment."""
@@ -91,7 +109,14 @@ class Pressure:
             dialler.open()
         self.fall()
 
+    def _tell_full(self, *, is_full: bool) -> None:
+        if is_full is not self._is_full:
+            self._is_full = is_full
+            if self.on_full is not None:
+                self.on_full(is_full)
+
     def _pause(self, reason: str) -> None:
+        self._tell_full(is_full=True)
         if not self.reason:
             self.reason = reason
             self._poller.pause(self._acceptors)

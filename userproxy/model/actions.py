@@ -24,6 +24,7 @@ class CaptureChange(msgspec.Struct, frozen=True):
         watch: pods whose segments are to be dropped if conntrack calls them invalid.
         unwatch: pods that are none of ours. Disjoint from `watch`.
         perimeter: where the outside begins, if that is new.
+        workers: how many accept clients at the listeners, if that is new.
     """
 
     put: dict[Frontend, Target] = {}
@@ -36,6 +37,7 @@ class CaptureChange(msgspec.Struct, frozen=True):
     watch: frozenset[str] = frozenset()
     unwatch: frozenset[str] = frozenset()
     perimeter: Perimeter | None = None
+    workers: int | None = None
 
     def __bool__(self) -> bool:
         return self != _NO_CHANGE

@@ -52,6 +52,10 @@ class Begin(Order, frozen=True, kw_only=True):
     max_sessions: int = 1000
 
 
+class Beat(Order, frozen=True, kw_only=True):
+    """Say to the kernel from now on that clients are accepted. The socket for that comes along."""
+
+
 class Apply(Order, frozen=True, kw_only=True):
     """Serve these Service ports, and stop accepting for those.
 
@@ -297,6 +301,7 @@ class Done(Part, frozen=True, kw_only=True):
 
 Orders = (
     Begin
+    | Beat
     | Apply
     | ListConnections
     | Kill

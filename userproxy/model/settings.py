@@ -106,6 +106,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         accept_proxy_protocol: networks in CIDR notation of balancers in front, whose connections begin by
             telling who the client is.
         udp_idle: how long a UDP client's session may carry nothing; None leaves it to the daemon.
+        fall_open: whether new connections go straight to the pods while no worker accepts them; otherwise
+            nobody answers. None leaves it to the daemon.
     """
 
     balance: Balance = Balance.ROUND_ROBIN
@@ -122,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     proxy_protocol: ProxyProtocol = ProxyProtocol.OFF
     accept_proxy_protocol: tuple[str, ...] = ()
     udp_idle: float | None = None
+    fall_open: bool | None = None
 
     @property
     def needs_relay(self) -> bool:

@@ -82,12 +82,6 @@ class Frontend(msgspec.Struct, frozen=True, order=True, array_like=True, cache_h
     outside: bool = False
 
 
-class ToListener(msgspec.Struct, frozen=True, tag="to-listener"):
-    """Rewrite the destination to our listener."""
-
-    listener: Address
-
-
 class ToPods(msgspec.Struct, frozen=True, tag="to-pods"):
     """Rewrite the destination to one of these pods, chosen evenly.
 
@@ -101,6 +95,19 @@ class ToPods(msgspec.Struct, frozen=True, tag="to-pods"):
     pods: tuple[Address, ...]
     masquerade: bool = False
     affinity: float | None = None
+
+
+class ToListener(msgspec.Struct, frozen=True, tag="to-listener"):
+    """Rewrite the destination to our listener.
+
+    Attributes:
+        listener: where it is.
+        behind: where new connections go while no worker accepts clients; they get this node's address as
+            their source, wherever they come from. None: to the listener all the same.
+    """
+
+    listener: Address
+    behind: ToPods | None = None
 
 
 class Refuse(msgspec.Struct, frozen=True, tag="refuse"):
@@ -144,6 +151,8 @@ class NodeState(msgspec.Struct, frozen=True):
         pods: IPs of all pods to which the kernel sends, or may have sent, connections, those included that
             get no new ones; a set likewise.
         perimeter: of this node.
+        workers: how many accept clients at the listeners: of TCP, one that is alive will do, of UDP all must
+            be. 0: new connections go to none of them but where nothing is behind it.
         pools: by frontend in `captures`: the pool that it leads to.
         frontends: by pool, those frontends.
     """
@@ -157,5 +166,6 @@ class NodeState(msgspec.Struct, frozen=True):
     ranges: Mapping[Frontend, tuple[str, ...]] = {}
     pods: Mapping[str, None] = {}
     perimeter: Perimeter = Perimeter()
+    workers: int = 0
     pools: Mapping[Frontend, PoolName] = {}
     frontends: Mapping[PoolName, tuple[Frontend, ...]] = {}

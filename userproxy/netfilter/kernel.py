@@ -142,6 +142,11 @@ class Kernel:
         """The connections that the kernel carries to pods, to these frontends or to any of others too."""
         return await asyncio.to_thread(flows, frontends)
 
+    async def alive(self) -> frozenset[int]:
+        """The workers of which the kernel has heard a heartbeat lately, by their places."""
+        async with self._lock:
+            return await asyncio.to_thread(self._nftables.alive)
+
     async def used(self) -> set[Frontend]:
         """The frontends from which the kernel has sent a new connection to a pod lately."""
         async with self._lock:

@@ -9,12 +9,13 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from userproxy.netfilter import NetfilterError
-from userproxy.netfilter.elements.access import USED, constant_elements, used_by
+from userproxy.netfilter.elements.access import USED, alive_among, constant_elements, used_by
 from userproxy.netfilter.elements.pins import PINS, pin_changes, retimed, sorted_out
 from userproxy.netfilter.elements.table import Elements, chains_of, state_of
 from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.language import TABLE
-from userproxy.netfilter.ruleset.made import Pick, Pin, made_among
+from userproxy.netfilter.ruleset.made import Pick, Pin, Relay, made_among
+from userproxy.netfilter.ruleset.sets import ALIVE
 from userproxy.netfilter.wire import encode, packing, read_back
 from userproxy.netfilter.wire.netlink import RefusedError, Socket
 
@@ -40,7 +41,7 @@ _REMEDIES = {
 }
 _CHANGED_BY_OTHERS = (errno.ENOENT, errno.EEXIST)
 _SETTLE_ATTEMPTS = 3
-_EXAMPLES: frozenset[Made] = frozenset({Pick(2), Pick(2, sticky=True), Pin(1)})
+_EXAMPLES: frozenset[Made] = frozenset({Pick(2), Pick(2, sticky=True), Pin(1), Relay(1)})
 
 
 class Nftables:
@@ -141,6 +142,15 @@ class Nftables:
         """
         with self._lock, _explained("cannot read which Services are in use"):
             return used_by(read_back.read_elements(self._socket, USED))
+
+    def alive(self) -> frozenset[int]:
+        """The workers of which the kernel has heard a heartbeat lately, by their places.
+
+        Raises:
+            NetfilterError: they cannot be read.
+        """
+        with self._lock, _explained("cannot read which workers are alive"):
+            return alive_among(read_back.read_elements(self._socket, [ALIVE.name]))
 
     def remove(self) -> bool:
         """Remove the table, and forget the captures; returns whether it was there.

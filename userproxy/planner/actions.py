@@ -54,6 +54,7 @@ def actions_for(wanted: NodeState, actual: NodeState) -> Actions:
             watch=frozenset(watch),
             unwatch=frozenset(unwatch),
             perimeter=wanted.perimeter if wanted.perimeter != actual.perimeter else None,
+            workers=wanted.workers if wanted.workers != actual.workers else None,
         ),
         forget=_outdated(wanted.flows, actual.flows)
         | {frontend: () for frontend in removed if frontend.protocol is Protocol.UDP},

@@ -23,6 +23,8 @@ class PlanContext(msgspec.Struct, frozen=True):
         ports: the range of its host ports.
         closed: cluster IPs cannot be reached from outside.
         udp_idle: seconds that a UDP client's session may carry nothing, where its Service does not say.
+        fall_open: whether new connections go to the pods while no worker accepts them, likewise.
+        workers: how many do when all is well.
     """
 
     node: Node
@@ -31,6 +33,8 @@ class PlanContext(msgspec.Struct, frozen=True):
     ports: range
     closed: bool = True
     udp_idle: float = 30.0
+    fall_open: bool = True
+    workers: int = 1
 
     @property
     def perimeter(self) -> Perimeter:

@@ -101,7 +101,7 @@ class Planner:
         self._made, self._ports, self._problems_of = {}, {}, {}
         self._cluster_ips, self._pods = Counter(), Counter()
         self._claims, self._seen = 0, None
-        self._wanted = NodeState(perimeter=context.perimeter)
+        self._wanted = _nothing(context)
 
     def _keep(self, new: dict[ServicePortName, _Made]) -> None:
         for name, made in new.items():
@@ -177,7 +177,7 @@ class Planner:
         problems: Iterable[tuple[Problem, ...]] = self._problems_of.values()
         if len(wanted.captures) != self._claims:
             outcomes = without_conflicts([self._made[name].outcome for name in snapshot.services])
-            wanted = _replaced(NodeState(perimeter=wanted.perimeter), [], outcomes)
+            wanted = _replaced(NodeState(perimeter=wanted.perimeter, workers=wanted.workers), [], outcomes)
             problems = [outcome.problems for outcome in outcomes]
         self._wanted = msgspec.structs.replace(
             wanted,
@@ -195,6 +195,10 @@ class Planner:
             ),
         )
         self._problems = tuple(sorted(chain.from_iterable(problems)))
+
+
+def _nothing(context: PlanContext) -> NodeState:
+    return NodeState(perimeter=context.perimeter, workers=context.workers)
 
 
 def _recounted(

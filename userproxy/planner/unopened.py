@@ -52,5 +52,9 @@ def without_listeners(wanted: NodeState, actual: NodeState, names: Collection[Po
 
 def _captured(wanted: NodeState, serve: Serve) -> list[Frontend]:
     """The frontends whose packets would go to a listener."""
-    target = ToListener(serve.listener)
-    return [key for key in wanted.frontends.get(serve.name, ()) if wanted.captures.get(key) == target]
+    captures = wanted.captures
+    return [
+        key
+        for key in wanted.frontends.get(serve.name, ())
+        if isinstance(target := captures.get(key), ToListener) and target.listener == serve.listener
+    ]

@@ -47,6 +47,7 @@ _MOST_CONNECTIONS = 10_000_000
 _MOST_HELD = 1000
 _MOST_NETWORKS = 64
 _HTTP_PATH = re.compile(r"/[!-~]{0,1023}")
+_TRUTHS = {"true": True, "false": False}
 _STATUS = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
 
 
@@ -139,6 +140,12 @@ def _count(most: int) -> Callable[[str], int]:
 
 
 _limit = _count(_MOST_CONNECTIONS)
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in _TRUTHS:
+        raise ValueError("true or false")
+    return _TRUTHS[text]
 
 
 def _http_path(text: str) -> str:
@@ -314,6 +321,13 @@ _CHOSEN = (
         _duration(_SHORTEST_UDP_IDLE),
         "duration from 1 s on",
         "a UDP client of which nothing was heard, nor its pod, for so long may get another pod",
+    ),
+    Annotation(
+        "fall-open",
+        "fall_open",
+        _yes_or_no,
+        "`true`, `false`",
+        "new connections go straight to the pods while the relay is away; `false`: they are refused",
     ),
 )
 

@@ -18,6 +18,9 @@ def cluster_ips(*addresses: Address) -> tuple[Entry, ...]:
     return tuple(Entry(EntryKind.CLUSTER_IP, address) for address in addresses)
 
 
-def context(mode: Path = Path.REDIRECT_TO_HOST, ports: range = range(10400, 10500)) -> PlanContext:
-    """That of host1, in zone east."""
-    return PlanContext(Node("host1", "east"), NodeNetwork(("10.100.0.2",), ("10.100.0.2",)), mode, ports)
+def context(
+    mode: Path = Path.REDIRECT_TO_HOST, ports: range = range(10400, 10500), *, fall_open: bool = False
+) -> PlanContext:
+    """That of host1, in zone east. By default nothing is behind a listener: fewer words again."""
+    network = NodeNetwork(("10.100.0.2",), ("10.100.0.2",))
+    return PlanContext(Node("host1", "east"), network, mode, ports, fall_open=fall_open)

@@ -15,6 +15,7 @@ from userproxy.model.connection_id import ConnectionId, numbers_of
 from userproxy.worker.channel import MAX_FDS
 from userproxy.worker.counted import Counted
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle, answers_of
+from userproxy.worker.heart import Hearts
 from userproxy.worker.heritage import Heritage, is_read_by, is_udp
 from userproxy.worker.listeners import Listeners
 from userproxy.worker.pins import SharedPins
@@ -69,6 +70,8 @@ class WorkerPool:
         self._retiring: list[WorkerHandle] = []
         self._listeners = Listeners()
         self._heritage = Heritage()
+        self._hearts = Hearts()
+        self._beats = False
         self._counted = Counted()
         self._behind: set[PoolName] = set()
         self._vacant: asyncio.Queue[int] = asyncio.Queue()
@@ -121,6 +124,13 @@ class WorkerPool:
                 "took over from earlier workers", workers=len(adopted), listeners=len(self._listeners.sockets)
             )
 
+    def beat(self) -> None:
+        """Have the workers say to the kernel that they accept clients, all that are captured."""
+        if not self._beats:
+            self._beats = True
+            for index in self._handles:
+                self._give_heart(index)
+
     async def mind(self, fell_behind: Callable[[], object]) -> None:
         """Replace workers that die, until cancelled.
 
@@ -133,6 +143,7 @@ class WorkerPool:
                 try:
                     await self._hire(index)
                     await self._give_datagrams([index])
+                    self._give_heart(index)
                 except (WorkerGoneError, OSError) as error:
                     log.error("a worker could not be replaced", worker=index, error=str(error))  # noqa: TRY400
                     self._vacant.put_nowait(index)
@@ -216,6 +227,7 @@ class WorkerPool:
         for handle in everybody:
             handle.retiring = True
         self._listeners.close()
+        self._hearts.close()
         order = messages.Drain(seconds=seconds)
         answers = await answers_of(
             everybody, lambda handle: handle.ask(order, seconds=seconds + _HURRY_SECONDS)
@@ -238,6 +250,7 @@ class WorkerPool:
             handle.retiring = True
             handle.leave()
         self._listeners.close()
+        self._hearts.close()
 
     def _everybody(self) -> list[WorkerHandle]:
         return [*self._handles.values(), *self._retiring]
@@ -295,6 +308,12 @@ class WorkerPool:
                 self._heritage.give(handle, [one.name for one in mine])
                 await self._bring_up(handle, mine)
         self._heritage.close()
+
+    def _give_heart(self, index: int) -> None:
+        """Once all beat, have this one do too, if it is there."""
+        handle, sock = self._handles.get(index), self._hearts.socket_of(index) if self._beats else None
+        if handle is not None and sock is not None:
+            handle.tell(messages.Beat(), [sock.fileno()])
 
     async def _bring_up(self, handle: WorkerHandle, serves: Sequence[Serve]) -> None:
         """Tell a new worker of listeners that are open already."""
@@ -364,6 +383,7 @@ class WorkerPool:
                 self._retiring.append(handle)
                 handle.retiring = True
                 handle.tell(messages.Retire())
+                self._hearts.silence(index)
                 log.warning("a worker is replaced", worker=index, pid=handle.pid)
                 self._vacant.put_nowait(index)
 
@@ -386,6 +406,7 @@ class WorkerPool:
             if known is handle:
                 del self._handles[index]
                 if not handle.retiring:
+                    self._hearts.silence(index)
                     log.error("a worker has died, and is replaced", worker=index, pid=handle.pid)
                     self._vacant.put_nowait(index)
 

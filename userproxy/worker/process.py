@@ -25,6 +25,7 @@ from userproxy.logs import configure_logging
 from userproxy.model import messages
 from userproxy.worker import rendezvous
 from userproxy.worker.channel import Channel
+from userproxy.worker.heart import Heart
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -63,6 +64,7 @@ class Worker:
         self._tasks = tasks
         self._running: set[asyncio.Task[None]] = set()
         self._plane: DataPlane | None = None
+        self._heart: Heart | None = None
         self._channel: Channel | None = None
         self._next: socket.socket | None = None
         self._over = asyncio.Event()
@@ -86,6 +88,7 @@ class Worker:
                 timer.cancel()
         self._loop.remove_reader(self._rendezvous.fileno())
         self._rendezvous.close()
+        self._stop_heart(leave=True)
         if self._plane is not None:
             self._say(self._plane.totals())  # lest what was counted since the last question be lost
             self._plane.shut()
@@ -195,6 +198,8 @@ class Worker:
                 self._begin(order)
             case messages.Apply():
                 self._apply(order, fds)
+            case messages.Beat():
+                self._beat(fds)
             case messages.ListConnections() | messages.Kill() | messages.YieldSessions():
                 self._start(self._go_through(order), order.serial)
                 return True
@@ -222,11 +227,27 @@ class Worker:
             place=(order.index, order.workers),
             trace=order.log_level == "debug",
         )
+        self._plane.heed_pressure(self._rest)
         self._plane.need_pods = self._need_pods
         self._plane.on_pins = self._tell_pins_soon
         # What lives now lives as long as the process: the garbage collector need not look at it again.
         gc.collect()
         gc.freeze()
+
+    def _beat(self, fds: Sequence[int]) -> None:
+        for fd in fds:
+            self._stop_heart(leave=False)
+            self._heart = Heart(self._loop, socket.socket(fileno=fd))
+            self._heart.rest(rests=self._plane is None or bool(self._plane.paused))
+            self._heart.begin()
+
+    def _rest(self, is_full: bool) -> None:
+        if self._heart is not None:
+            self._heart.rest(rests=is_full)
+
+    def _stop_heart(self, *, leave: bool) -> None:
+        if self._heart is not None:
+            self._heart.stop(leave=leave)
 
     def _apply(self, order: messages.Apply, fds: Sequence[int]) -> None:
         if self._plane is None:
@@ -318,6 +339,7 @@ class Worker:
     def _retire(self) -> None:
         if not self._going:
             self._going = True
+            self._stop_heart(leave=self._channel is None)  # or else somebody else has begun to beat
             self._start(self._leave())
 
     async def _leave(self) -> None:
@@ -327,6 +349,7 @@ class Worker:
 
     async def _drain(self, order: messages.Drain) -> None:
         self._going = True
+        self._stop_heart(leave=True)
         cut = 0
         if self._drained is not None:  # an earlier order counts them
             if order.seconds == 0 and self._plane is not None:

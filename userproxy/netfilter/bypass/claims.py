@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from userproxy.model.service import Protocol as IpProtocol
 from userproxy.netfilter.bypass.rules import ANY_FAMILY, EVERY_ADDRESS, number_of_text
-from userproxy.netfilter.ruleset.chains import DSTNAT_PRIORITY, TCP, UDP
-from userproxy.netfilter.ruleset.language import TABLE
+from userproxy.netfilter.ruleset.chains import DSTNAT_PRIORITY
+from userproxy.netfilter.ruleset.language import TABLE, TCP, UDP
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
-from userproxy.netfilter.ruleset.chains import STATUS_DNAT, TCP, UDP
+from userproxy.netfilter.ruleset.chains import STATUS_DNAT
+from userproxy.netfilter.ruleset.language import TCP, UDP
 from userproxy.netfilter.wire.netlink import Message, attribute, attributes
 
 NETLINK_NETFILTER = 12

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
+from userproxy.model.heartbeat import MARK_BITS
 from userproxy.model.state import Frontend, Perimeter
 from userproxy.netfilter.elements.element import Element
 from userproxy.netfilter.elements.packing import NUMBERS, PACKINGS, packing_of
-from userproxy.netfilter.ruleset.sets import CLOSED, PROTOCOLS, UPLINKS
+from userproxy.netfilter.ruleset.made import Relay, parse
+from userproxy.netfilter.ruleset.sets import CLOSED, FAMILIES, OUTSIDE_RELAY, PROTOCOLS, RELAY, UPLINKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,6 +77,22 @@ def perimeter_elements(perimeter: Perimeter) -> list[Element]:
     return elements
 
 
+def relay_elements(workers: int) -> list[Element]:
+    """That new connections go to listeners as these are alive; without any, that none does."""
+    return [
+        Element(relay.name, bytes([family.number]), chain=Relay(workers, outside).name)
+        for outside, relay in ((False, RELAY), (True, OUTSIDE_RELAY))
+        for family in FAMILIES
+        if workers
+    ]
+
+
+def workers_of(elements: Iterable[Element]) -> int:
+    """How many workers there are by a table's elements."""
+    chains = (parse(element.chain) for element in elements if element.set == RELAY.name)
+    return max((chain.workers for chain in chains if isinstance(chain, Relay)), default=0)
+
+
 def guards_of(elements: Iterable[Element]) -> set[Frontend]:
     """The listeners that a table's elements guard."""
     sets = {packing.family.guarded.name: packing for packing in PACKINGS}
@@ -136,6 +155,12 @@ def used_by(elements: Iterable[Element]) -> set[Frontend]:
     }
 
 
+def alive_among(elements: Iterable[Element]) -> frozenset[int]:
+    """The places of the workers that the kernel has noted as alive."""
+    marks = (int.from_bytes(element.key, sys.byteorder) for element in elements)
+    return frozenset(mark & ~MARK_BITS for mark in marks)
+
+
 _USED = {
     packing.family.side(outside=outside).used.name: (packing, outside)
     for packing in PACKINGS
@@ -144,6 +169,8 @@ _USED = {
 ACCESS_SETS = {
     UPLINKS.name,
     CLOSED.name,
+    RELAY.name,
+    OUTSIDE_RELAY.name,
     *(
         spec.name
         for packing in PACKINGS

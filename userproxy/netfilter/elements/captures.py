@@ -29,10 +29,14 @@ def elements_of(frontend: Frontend, target: Target | None) -> list[Element]:
     elements = [Element(packing.family.own.name, key)] if frontend.outside else []
     side = packing.family.side(outside=frontend.outside)
     match target:
-        case ToListener(listener):
+        case ToListener(listener, behind):
             elements.append(Element(side.listeners.name, key, packing.address(listener)))
+            if behind is not None:
+                elements.append(Element(side.fallback.name, key))
+                elements += _pod_elements(packing, key, frontend, behind)
         case ToPods():
             elements += _pod_elements(packing, key, frontend, target)
+            elements += _own_address_elements(packing, key, frontend, target)
         case Refuse():
             elements += [Element(side.checked.name, key), Element(side.refused.name, key)]
         case Drop():
@@ -50,14 +54,19 @@ def _pod_elements(packing: Packing, key: bytes, frontend: Frontend, target: ToPo
     elements = [Element(side.sizes.name, key, chain=pick.name)]
     pods = side.pods.name
     elements += [Element(pods, key + INDEX.pack(index), pod) for index, pod in enumerate(addresses)]
-    # Two pods of one Service port may share an address (two container ports): one hairpin, used twice.
-    hairpins, size = packing.family.hairpins.name, packing.family.address.size
-    elements += [Element(hairpins, pod[:size] * 2) for pod in addresses]
-    if target.masquerade:
-        elements.append(Element(side.masquerade.name, key))
     if seconds:
         pin, members = Pin(seconds, frontend.outside).name, side.members.name
         elements += [Element(members, key + pod, chain=pin) for pod in addresses]
+    return elements
+
+
+def _own_address_elements(packing: Packing, key: bytes, frontend: Frontend, target: ToPods) -> list[Element]:
+    """Which packets to these pods get the node's own address; behind a listener, all do."""
+    # Two pods of one Service port may share an address (two container ports): one hairpin, used twice.
+    hairpins = packing.family.hairpins.name
+    elements = [Element(hairpins, packing.ip(pod.ip) * 2) for pod in target.pods]
+    if target.masquerade:
+        elements.append(Element(packing.family.side(outside=frontend.outside).masquerade.name, key))
     return elements
 
 
@@ -81,26 +90,29 @@ def _captures_of_side(
     def found(name: str) -> Iterable[Element]:
         return (each for each in by_set.get(name, ()) if packing.is_frontend(each.key))
 
-    def frontend(element: Element) -> Frontend:
-        return packing.unpack_frontend(element.key, outside=outside)
+    def unpacked(key: bytes) -> Frontend:
+        return packing.unpack_frontend(key, outside=outside)
 
-    captures: dict[Frontend, Target] = {
-        frontend(each): ToListener(packing.unpack_address(each.data)) for each in found(side.listeners.name)
-    }
-    captures |= {frontend(each): Refuse() for each in found(side.refused.name)}
-    captures |= {frontend(each): Drop() for each in found(side.dropped.name)}
-    masqueraded = {each.key for each in found(side.masquerade.name)}
+    captures: dict[Frontend, Target] = {unpacked(each.key): Refuse() for each in found(side.refused.name)}
+    captures |= {unpacked(each.key): Drop() for each in found(side.dropped.name)}
+    listeners = {each.key: packing.unpack_address(each.data) for each in found(side.listeners.name)}
+    masqueraded = {each.key for each in found(side.masquerade.name)} | listeners.keys()
     pods: dict[bytes, dict[int, Address]] = {}
     for each in found(side.pods.name):
         key, (index,) = each.key[: packing.frontend_size], INDEX.unpack(each.key[packing.frontend_size :])
         pods.setdefault(key, {})[index] = packing.unpack_address(each.data)
     pins = {each.key[: packing.frontend_size]: parse(each.chain) for each in found(side.members.name)}
+    to_pods: dict[bytes, ToPods] = {}
     for each in found(side.sizes.name):
         pick, pin, of_key = parse(each.chain), pins.get(each.key), pods.get(each.key, {})
         if isinstance(pick, Pick) and sorted(of_key) == list(range(pick.size)):
-            captures[frontend(each)] = ToPods(
+            to_pods[each.key] = ToPods(
                 tuple(of_key[index] for index in range(pick.size)),
                 masquerade=each.key in masqueraded,
                 affinity=float(pin.seconds) if pick.sticky and isinstance(pin, Pin) else None,
             )
+    for key, pods_of_key in to_pods.items():
+        captures[unpacked(key)] = pods_of_key
+    for key, listener in listeners.items():
+        captures[unpacked(key)] = ToListener(listener, to_pods.get(key))
     return captures

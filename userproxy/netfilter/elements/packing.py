@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend
-from userproxy.netfilter.ruleset.chains import TCP, UDP
+from userproxy.netfilter.ruleset.language import TCP, UDP
 from userproxy.netfilter.ruleset.sets import FAMILIES, IPV6
 
 if TYPE_CHECKING:

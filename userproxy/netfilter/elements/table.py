@@ -18,6 +18,8 @@ from userproxy.netfilter.elements.access import (
     pods_of,
     range_elements,
     ranges_of,
+    relay_elements,
+    workers_of,
 )
 from userproxy.netfilter.elements.captures import captures_of, elements_of
 from userproxy.netfilter.ruleset.made import made_among
@@ -48,6 +50,7 @@ class Elements:
         self.ranges = dict(begin.ranges)
         self.pods = set(begin.pods)
         self.perimeter = begin.perimeter
+        self.workers = begin.workers
         self._uses: Counter[Element] = Counter()
         for frontend, target in self.captures.items():
             self._uses.update(elements_of(frontend, target))
@@ -57,6 +60,7 @@ class Elements:
         self._uses.update(map(cluster_ip_element, self.cluster_ips))
         self._uses.update(map(pod_element, self.pods))
         self._uses.update(perimeter_elements(self.perimeter))
+        self._uses.update(relay_elements(self.workers))
 
     def __iter__(self) -> Iterator[Element]:
         return iter(self._uses)
@@ -71,6 +75,7 @@ class Elements:
             ranges=dict(self.ranges),
             pods=dict.fromkeys(self.pods),
             perimeter=self.perimeter,
+            workers=self.workers,
         )
 
     def made(self) -> frozenset[Made]:
@@ -105,6 +110,7 @@ class Elements:
             if networks:
                 self.ranges[frontend] = networks
         self.perimeter = change.perimeter or self.perimeter
+        self.workers = self.workers if change.workers is None else change.workers
 
     def _delta(self, change: CaptureChange) -> Counter[Element]:
         """How many more, or fewer, uses of each element there would be."""
@@ -125,6 +131,9 @@ class Elements:
         if change.perimeter is not None:
             delta.subtract(perimeter_elements(self.perimeter))
             delta.update(perimeter_elements(change.perimeter))
+        if change.workers is not None:
+            delta.subtract(relay_elements(self.workers))
+            delta.update(relay_elements(change.workers))
         return delta
 
 
@@ -138,6 +147,7 @@ def state_of(elements: Collection[Element]) -> NodeState:
         ranges=ranges_of(others),
         pods=dict.fromkeys(pods_of(others)),
         perimeter=perimeter_of(others),
+        workers=workers_of(others),
     )
 
 

@@ -8,33 +8,50 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from userproxy.model.heartbeat import BEAT_PORT, MARK_BITS, MARKS
 from userproxy.netfilter.ruleset.language import (
+    TCP,
+    UDP,
     Chain,
     DnatBy,
     Equals,
+    Erase,
     Field,
     Goto,
     HasAny,
     Hook,
     In,
     JumpBy,
+    Masked,
+    Note,
     NotIn,
     Random,
     Rule,
     Ruleset,
     Simple,
 )
-from userproxy.netfilter.ruleset.sets import CLOSED, FAMILIES, OUTSIDE_PREFIX, SETS, UPLINKS, each
+from userproxy.netfilter.ruleset.sets import (
+    ALIVE,
+    CLOSED,
+    FAMILIES,
+    OUTSIDE_PREFIX,
+    OUTSIDE_RELAY,
+    RELAY,
+    SETS,
+    UPLINKS,
+    each,
+)
 
 if TYPE_CHECKING:
     from userproxy.netfilter.ruleset.made import Made
     from userproxy.netfilter.ruleset.sets import Family, Side
 
-TCP, UDP = 6, 17
 STATE_INVALID, STATE_ESTABLISHED, STATE_RELATED, STATE_NEW = 0x01, 0x02, 0x04, 0x08
 STATUS_DNAT = 0x20
 """IPS_DST_NAT: the connection's destination has been rewritten (linux/netfilter/nf_conntrack_common.h)."""
 
+HEART_PRIORITY = -300
+"""Before conntrack, which need not know of heartbeats."""
 DENY_PRIORITY = -110
 """Before dstnat, where the packet still carries the Service's address, and before every other proxy's nat."""
 DSTNAT_PRIORITY = -100
@@ -44,7 +61,7 @@ FILTER_PRIORITY = 0
 SRCNAT_PRIORITY = 100
 
 _TRANSLATED = HasAny(Field.STATUS, STATUS_DNAT)
-_REFUSE, _ARRIVING, _ASKING, _UNASKED = "refuse", "arriving", "asking", "unasked"
+_REFUSE, _ARRIVING, _ASKING, _UNASKED, _BEATEN = "refuse", "arriving", "asking", "unasked", "beaten"
 
 
 class _Names:
@@ -85,6 +102,8 @@ def _chains_of(family: Family) -> tuple[Chain, ...]:
         _from_outside(family),
         _invalid(family),
         _arriving(family),
+        _relayed(family, outside=False),
+        _relayed(family, outside=True),
         _capture(family, outside=False),
         _capture(family, outside=True),
         _leaving(family, outside=False),
@@ -146,14 +165,47 @@ def _check(family: Family, *, outside: bool) -> Chain:
     )
 
 
+def _to_listener(family: Family, *, outside: bool) -> Rule:
+    listeners = family.side(outside=outside).listeners
+    return Rule(family.candidate, DnatBy(family.frontend, listeners.name, family.address))
+
+
+def _relayed(family: Family, *, outside: bool) -> Chain:
+    """To a listener, as workers are alive; who has no listener goes on where this was jumped to."""
+    return Chain(family.side(outside=outside).relayed, (_to_listener(family, outside=outside),))
+
+
 def _capture(family: Family, *, outside: bool) -> Chain:
+    """To a listener; else to a pod; else to a listener that has no pods behind it, alive or not."""
     side, candidate, key = family.side(outside=outside), family.candidate, family.frontend
+    relay = OUTSIDE_RELAY if outside else RELAY
     return Chain(
         _Names(family, outside=outside).capture,
         (
-            Rule(candidate, DnatBy(key, side.listeners.name, family.address)),
+            Rule(candidate, JumpBy((Field.FAMILY,), relay.name)),
             Rule(candidate, JumpBy(key, side.sizes.name)),
             Rule(candidate, DnatBy((*key, Random(1)), side.pods.name, family.address)),
+            _to_listener(family, outside=outside),
+        ),
+    )
+
+
+def _heart_hooks() -> tuple[Chain, ...]:
+    """What workers say of themselves is noted, and goes nowhere."""
+    udp = Equals(Field.PROTOCOL, UDP)
+    beat = Note((Field.MARK,), ALIVE.name)
+    return (
+        Chain(
+            _BEATEN,
+            (
+                Rule((udp, Equals(Field.PORT, BEAT_PORT), beat), Simple.DROP),
+                Rule((Erase((Field.MARK,), ALIVE.name),), Simple.DROP),
+            ),
+        ),
+        Chain(
+            "heart-output",
+            (Rule((Masked(Field.MARK, MARK_BITS, MARKS), udp), Goto(_BEATEN)),),
+            Hook("filter", "output", HEART_PRIORITY),
         ),
     )
 
@@ -230,6 +282,8 @@ def _sent(family: Family) -> Chain:
     itself = In((family.source, family.destination), family.hairpins.name)
     uplink = In((Field.DEVICE,), UPLINKS.name)
     masquerade = In(family.original_frontend, family.anywhere.masquerade.name)
+    fallback = In(family.original_frontend, family.anywhere.fallback.name)
+    to_pod = NotIn(family.frontend, family.guarded.name)  # the host's own packets to a listener come by too
     return Chain(
         names.sent,
         (
@@ -237,6 +291,7 @@ def _sent(family: Family) -> Chain:
             _pin(family, family.anywhere),
             Rule((*family.candidate, itself), Simple.MASQUERADE),
             Rule((*family.candidate, uplink, masquerade), Simple.MASQUERADE_AT_RANDOM),
+            Rule((*family.candidate, fallback, to_pod), Simple.MASQUERADE_AT_RANDOM),
         ),
     )
 
@@ -245,7 +300,9 @@ def _leaving(family: Family, *, outside: bool) -> Chain:
     """Of these, those from outside."""
     side = family.side(outside=outside)
     own = In(family.original_frontend, family.own.name)
-    masquerade = In(family.original_frontend, side.masquerade.name)
+    masquerade, fallback = (
+        In(family.original_frontend, each.name) for each in (side.masquerade, side.fallback)
+    )
     others = Rule((*family.candidate, own), Goto(_Names(family, outside=True).leaving))
     return Chain(
         _Names(family, outside=outside).leaving,
@@ -253,6 +310,7 @@ def _leaving(family: Family, *, outside: bool) -> Chain:
             *(() if outside else (others,)),
             _pin(family, side),
             Rule((*family.candidate, masquerade), Simple.MASQUERADE_AT_RANDOM),
+            Rule((*family.candidate, fallback), Simple.MASQUERADE_AT_RANDOM),
         ),
     )
 
@@ -287,6 +345,7 @@ def _sent_hooks() -> tuple[Chain, ...]:
 STATIC_CHAINS = (
     _refuse(),
     *(chain for family in FAMILIES for chain in _chains_of(family)),
+    *_heart_hooks(),
     *_deny_hooks(),
     *_capture_hooks(),
     *_guard_hooks(),

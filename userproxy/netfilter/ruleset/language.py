@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 TABLE = "userproxy"
+TCP, UDP = 6, 17
 
 
 class Datatype(enum.Enum):
@@ -45,6 +46,7 @@ class Field(enum.Enum):
 
     FAMILY = "meta nfproto"
     PROTOCOL = "meta l4proto"
+    MARK = "meta mark"
     DEVICE = "meta iifname"
     SOURCE = "ip saddr"
     SOURCE6 = "ip6 saddr"
@@ -65,13 +67,28 @@ class Random(msgspec.Struct, frozen=True):
     modulus: int
 
 
-Key = tuple[Field | Random, ...]
+class Constant(msgspec.Struct, frozen=True):
+    """The same number of 32 bits for every packet. nft can only write that as bits of the packet's mark."""
+
+    value: int
+
+
+Part = Field | Random | Constant
+Key = tuple[Part, ...]
 
 
 class Equals(msgspec.Struct, frozen=True):
     """The field has this value."""
 
     field: Field
+    value: int
+
+
+class Masked(msgspec.Struct, frozen=True):
+    """Of the field's bits, those of the mask have this value."""
+
+    field: Field
+    mask: int
     value: int
 
 
@@ -112,7 +129,14 @@ class Note(msgspec.Struct, frozen=True):
     seconds: int = 0
 
 
-Match = Equals | HasAny | In | NotIn | Note
+class Erase(msgspec.Struct, frozen=True):
+    """The kernel forgets the key in the set, if it is there. Holds always."""
+
+    key: Key
+    set: str
+
+
+Match = Equals | Masked | HasAny | In | NotIn | Note | Erase
 
 
 class DnatBy(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
-"""The chains that are made when they are first needed: to pick a pod, and to pin a client to it.
+"""The chains that are made when they are first needed: to pick a pod, to pin clients, to ask for workers.
 
-There is one for each number of pods, and for each time that clients keep theirs, whatever the number of
-Services.
+There is one for each number of pods, for each time that clients keep theirs, and for each number of workers,
+whatever the number of Services.
 """
 
 from __future__ import annotations
@@ -9,15 +9,30 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from userproxy.netfilter.ruleset.language import Chain, DnatBy, Note, Random, Rule, Simple
-from userproxy.netfilter.ruleset.sets import OUTSIDE_PREFIX, each
+from userproxy.model.heartbeat import mark_of
+from userproxy.netfilter.ruleset.language import (
+    TCP,
+    UDP,
+    Chain,
+    Constant,
+    DnatBy,
+    Equals,
+    Field,
+    Goto,
+    In,
+    Note,
+    Random,
+    Rule,
+    Simple,
+)
+from userproxy.netfilter.ruleset.sets import ALIVE, OUTSIDE_PREFIX, each
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from userproxy.netfilter.ruleset.sets import Family
 
-_NAME = re.compile(r"(outside-)?(?:(sticky-)?pick-([1-9][0-9]*)|pin-for-([1-9][0-9]*))")
+_NAME = re.compile(r"(outside-)?(?:(sticky-)?pick-([1-9][0-9]*)|pin-for-([1-9][0-9]*)|relay-([1-9][0-9]*))")
 
 
 class Pick(NamedTuple):
@@ -85,7 +100,40 @@ class Pin(NamedTuple):
         return (Rule((*family.candidate, note), Simple.CONTINUE),)
 
 
-Made = Pick | Pin
+class Relay(NamedTuple):
+    """A chain that sends packets to our listeners, if somebody accepts clients there.
+
+    All workers accept from each TCP listener, so one that is alive will do. A UDP listener is read by one of
+    them, and which one that is a rule cannot tell: all must be alive.
+
+    Attributes:
+        workers: how many there are; above 0.
+        outside: for frontends that only packets from outside are meant for.
+    """
+
+    workers: int
+    outside: bool = False
+
+    @property
+    def name(self) -> str:
+        """The chain's name: `relay-2`, `outside-relay-2`."""
+        return f"{OUTSIDE_PREFIX * self.outside}relay-{self.workers}"
+
+    @property
+    def chain(self) -> Chain:
+        """The chain itself."""
+        return Chain(self.name, each(self._rules))
+
+    def _rules(self, family: Family) -> tuple[Rule, ...]:
+        tcp, udp = (
+            (Equals(Field.FAMILY, family.number), Equals(Field.PROTOCOL, number)) for number in (TCP, UDP)
+        )
+        alive = [In((Constant(mark_of(index)),), ALIVE.name) for index in range(self.workers)]
+        relayed = Goto(family.side(outside=self.outside).relayed)
+        return (*(Rule((*tcp, one), relayed) for one in alive), Rule((*udp, *alive), relayed))
+
+
+Made = Pick | Pin | Relay
 
 
 def parse(name: str) -> Made | None:
@@ -93,8 +141,10 @@ def parse(name: str) -> Made | None:
     found = _NAME.fullmatch(name)
     if found is None:
         return None
-    prefix, sticky, size, seconds = found.groups()
+    prefix, sticky, size, seconds, workers = found.groups()
     outside = bool(prefix)
+    if workers:
+        return Relay(int(workers), outside)
     return Pick(int(size), bool(sticky), outside) if size else Pin(int(seconds), outside)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from userproxy.model.heartbeat import TIMEOUT_SECONDS
 from userproxy.netfilter.ruleset.language import Datatype, Equals, Field, In, Key, Match, NotIn, Rule, Set
 
 if TYPE_CHECKING:
@@ -20,13 +21,23 @@ MOST_USED = 65_536
 """More than there are Service ports on a node."""
 PIN_SECONDS = 10_800
 """As the API has it by default; each rule says its own."""
+MOST_ALIVE = 1024
+"""More than there are workers, those included whose time is over and whom the kernel has yet to forget."""
 MOST_PINS = 65_536
 """Clients with affinity, each with each of its frontends: 8 MB when it is full, and half a second to read."""
+
+OUTSIDE_PREFIX = "outside-"
 
 PROTOCOLS = Set("protocols", (Datatype.INET_PROTO,))
 UPLINKS = Set("uplinks", (Datatype.IFNAME,))
 CLOSED = Set("closed", (Datatype.NF_PROTO,))
 """The families whose cluster IPs cannot be reached from outside: all, or none."""
+ALIVE = Set("alive", (Datatype.MARK,), fades=TIMEOUT_SECONDS, most=MOST_ALIVE)
+"""The marks of the workers that accept clients, as their heartbeats say."""
+RELAY, OUTSIDE_RELAY = (
+    Set(f"{prefix}relay", (Datatype.NF_PROTO,), to_chain=True) for prefix in ("", OUTSIDE_PREFIX)
+)
+"""By family, to the chain that sends packets to our listeners while workers are alive; nothing: none goes."""
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -41,9 +52,12 @@ class Side(msgspec.Struct, frozen=True):
         sizes: to the chain that picks one of so many pods.
         pods: to a pod, by its index too.
         masquerade: frontends that give packets from outside the node's own address.
+        fallback: frontends of listeners that have pods behind them: what goes to these gets the node's own
+            address, wherever it is from.
         used: frontends to which a new connection was sent lately.
         members: of frontends with affinity, each with each of its pods: to the chain that pins a client.
         pins: from a client, with a frontend, to the pod that it keeps.
+        relayed: the name of the chain that sends packets to our listeners.
     """
 
     prefix: str
@@ -54,9 +68,11 @@ class Side(msgspec.Struct, frozen=True):
     sizes: Set
     pods: Set
     masquerade: Set
+    fallback: Set
     used: Set
     members: Set
     pins: Set
+    relayed: str
 
     @property
     def sets(self) -> tuple[Set, ...]:
@@ -158,9 +174,11 @@ def _side(prefix: str, suffix: str, address: Datatype) -> Side:
         sizes=Set(name("sizes"), frontend, to_chain=True),
         pods=Set(name("pods"), (*frontend, Datatype.MARK), data=destination),
         masquerade=Set(name("masquerade"), frontend),
+        fallback=Set(name("fallback"), frontend),
         used=Set(name("used"), frontend, fades=USED_SECONDS, most=MOST_USED),
         members=Set(name("members"), (*frontend, *destination), to_chain=True),
         pins=Set(name("affinity"), (address, *frontend), destination, fades=PIN_SECONDS, most=MOST_PINS),
+        relayed=name("relayed"),
     )
 
 
@@ -186,12 +204,19 @@ def _family(number: int, suffix: str, address: Datatype, fields: tuple[Field, Fi
     )
 
 
-OUTSIDE_PREFIX = "outside-"
 IPV4 = _family(2, "4", Datatype.IPV4_ADDR, (Field.SOURCE, Field.DESTINATION, Field.ORIGINAL_DESTINATION))
 IPV6 = _family(10, "6", Datatype.IPV6_ADDR, (Field.SOURCE6, Field.DESTINATION6, Field.ORIGINAL_DESTINATION6))
 FAMILIES = (IPV4, IPV6)
 
-SETS = (PROTOCOLS, UPLINKS, CLOSED, *(spec for family in FAMILIES for spec in family.sets))
+SETS = (
+    PROTOCOLS,
+    UPLINKS,
+    CLOSED,
+    ALIVE,
+    RELAY,
+    OUTSIDE_RELAY,
+    *(spec for family in FAMILIES for spec in family.sets),
+)
 
 
 def each(rules: Callable[[Family], tuple[Rule, ...]]) -> tuple[Rule, ...]:

@@ -11,9 +11,11 @@ from typing import Any
 
 from userproxy.netfilter.ruleset.language import (
     Action,
+    Constant,
     Datatype,
     DnatBy,
     Equals,
+    Erase,
     Field,
     Goto,
     HasAny,
@@ -21,9 +23,11 @@ from userproxy.netfilter.ruleset.language import (
     Jump,
     JumpBy,
     Key,
+    Masked,
     Match,
     Note,
     NotIn,
+    Part,
     Random,
     Rule,
     Simple,
@@ -35,6 +39,7 @@ JUMP, GOTO, ACCEPT, DROP = -3, -4, 1, 0
 _REGISTER_BASE = 8  # NFT_REG32_00; registers of 4 bytes, 4 of which are one NFT_REG_1
 _VERDICT_REGISTER = 0
 _UPDATE = 1  # NFT_DYNSET_OP_UPDATE: add an element, or have its time begin anew
+_DELETE = 2  # NFT_DYNSET_OP_DELETE, from 5.4 on
 _INVERTED = "NFT_LOOKUP_F_INV"
 _FULLY_RANDOM = "NF_NAT_RANGE_PROTO_RANDOM_FULLY"
 _ORIGINAL_DIRECTION = 0  # IP_CT_DIR_ORIGINAL
@@ -54,6 +59,7 @@ def _payload(base: int, offset: int, size: int) -> tuple[str, dict[str, int]]:
 _LOADS: dict[Field, tuple[str, dict[str, int]]] = {
     Field.FAMILY: ("meta", {"NFTA_META_KEY": 15}),
     Field.PROTOCOL: ("meta", {"NFTA_META_KEY": 16}),
+    Field.MARK: ("meta", {"NFTA_META_KEY": 3}),
     Field.DEVICE: ("meta", {"NFTA_META_KEY": 6}),
     Field.SOURCE: _payload(_NETWORK, 12, 4),
     Field.SOURCE6: _payload(_NETWORK, 8, 16),
@@ -73,6 +79,8 @@ _SLOTS = {
     Field.DESTINATION6: 4,
     Field.ORIGINAL_DESTINATION6: 4,
 }  # of all others: 1
+_BYTES = {Field.PORT: 2, Field.SOURCE_PORT: 2}  # of what `Equals` compares; of all others: 1
+_NUMBER = struct.Struct("=I")
 _NAT_FAMILIES = {Datatype.IPV4_ADDR: 2, Datatype.IPV6_ADDR: 10}  # NFPROTO_...
 _DESTINATION_REGISTER = {"meta": "NFTA_META_DREG", "payload": "NFTA_PAYLOAD_DREG", "ct": "NFTA_CT_DREG"}
 
@@ -91,22 +99,43 @@ def _register(slot: int) -> int:
     return slot // 4 + 1 if slot % 4 == 0 else _REGISTER_BASE + slot
 
 
-def _slots(*fields: Field | Random) -> int:
-    return sum(_SLOTS.get(field, 1) if isinstance(field, Field) else 1 for field in fields)
+def _slots(*parts: Part) -> int:
+    return sum(_SLOTS.get(part, 1) if isinstance(part, Field) else 1 for part in parts)
 
 
-def _load(field: Field | Random, slot: int) -> Attributes:
-    if isinstance(field, Random):
-        return _expression(
-            "numgen",
-            [("NFTA_NG_DREG", _register(slot)), ("NFTA_NG_MODULUS", field.modulus), ("NFTA_NG_TYPE", 1)],
-        )
-    name, attrs = _LOADS[field]
-    return _expression(name, [(_DESTINATION_REGISTER[name], _register(slot)), *attrs.items()])
+def _load(part: Part, slot: int) -> list[Attributes]:
+    match part:
+        case Random(modulus):
+            numgen: Attributes = [
+                ("NFTA_NG_DREG", _register(slot)),
+                ("NFTA_NG_MODULUS", modulus),
+                ("NFTA_NG_TYPE", 1),
+            ]
+            return [_expression("numgen", numgen)]
+        case Constant(value):
+            return [*_load(Field.MARK, slot), _bits(slot, 0, value)]
+        case Field():
+            name, attrs = _LOADS[part]
+            return [_expression(name, [(_DESTINATION_REGISTER[name], _register(slot)), *attrs.items()])]
 
 
 def _load_key(key: Key) -> list[Attributes]:
-    return [_load(field, _slots(*key[:index])) for index, field in enumerate(key)]
+    return [each for index, part in enumerate(key) for each in _load(part, _slots(*key[:index]))]
+
+
+def _bits(slot: int, mask: int, flip: int = 0) -> Attributes:
+    """Of what is in the slot keep the bits of the mask, and flip others."""
+    mask_data, flip_data = ({"attrs": [("NFTA_DATA_VALUE", _NUMBER.pack(each))]} for each in (mask, flip))
+    return _expression(
+        "bitwise",
+        [
+            ("NFTA_BITWISE_SREG", _register(slot)),
+            ("NFTA_BITWISE_DREG", _register(slot)),
+            ("NFTA_BITWISE_LEN", 4),
+            ("NFTA_BITWISE_MASK", mask_data),
+            ("NFTA_BITWISE_XOR", flip_data),
+        ],
+    )
 
 
 def _lookup(set_name: str, destination: int | None = None, *, inverted: bool = False) -> Attributes:
@@ -127,29 +156,11 @@ def _compare(operation: int, value: bytes) -> Attributes:
     )
 
 
-def _has_any(match: HasAny) -> list[Attributes]:
-    mask = {"attrs": [("NFTA_DATA_VALUE", struct.pack("=I", match.bits))]}
-    zero = {"attrs": [("NFTA_DATA_VALUE", bytes(4))]}
-    masked = _expression(
-        "bitwise",
-        [
-            ("NFTA_BITWISE_SREG", _register(0)),
-            ("NFTA_BITWISE_DREG", _register(0)),
-            ("NFTA_BITWISE_LEN", 4),
-            ("NFTA_BITWISE_MASK", mask),
-            ("NFTA_BITWISE_XOR", zero),
-        ],
-    )
-    return [_load(match.field, 0), masked, _compare(1, bytes(4))]
-
-
-def _note(note: Note) -> list[Attributes]:
+def _note(note: Note | Erase) -> list[Attributes]:
+    if isinstance(note, Erase):
+        return [*_load_key(note.key), _expression("dynset", _dynset(note.set, _DELETE))]
     behind = _slots(*note.key)
-    attrs: Attributes = [
-        ("NFTA_DYNSET_SET_NAME", note.set),
-        ("NFTA_DYNSET_OP", _UPDATE),
-        ("NFTA_DYNSET_SREG_KEY", _register(0)),
-    ]
+    attrs = _dynset(note.set, _UPDATE)
     if note.data:
         attrs.append(("NFTA_DYNSET_SREG_DATA", _register(behind)))
     if note.seconds:
@@ -157,15 +168,25 @@ def _note(note: Note) -> list[Attributes]:
     return [*_load_key((*note.key, *note.data)), _expression("dynset", attrs)]
 
 
+def _dynset(name: str, operation: int) -> Attributes:
+    return [
+        ("NFTA_DYNSET_SET_NAME", name),
+        ("NFTA_DYNSET_OP", operation),
+        ("NFTA_DYNSET_SREG_KEY", _register(0)),
+    ]
+
+
 def _match(match: Match) -> list[Attributes]:
     match match:
         case Equals(field, value):
-            return [_load(field, 0), _compare(0, bytes([value]))]
-        case HasAny():
-            return _has_any(match)
+            return [*_load(field, 0), _compare(0, value.to_bytes(_BYTES.get(field, 1), "big"))]
+        case Masked(field, mask, value):
+            return [*_load(field, 0), _bits(0, mask), _compare(0, _NUMBER.pack(value))]
+        case HasAny(field, bits):
+            return [*_load(field, 0), _bits(0, bits), _compare(1, bytes(4))]
         case In(key, set_name) | NotIn(key, set_name):
             return [*_load_key(key), _lookup(set_name, inverted=isinstance(match, NotIn))]
-        case Note():
+        case Note() | Erase():
             return _note(match)
 
 

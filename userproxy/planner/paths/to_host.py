@@ -9,7 +9,7 @@ import msgspec
 from userproxy.model.address import Address
 from userproxy.model.service import Path, Protocol
 from userproxy.model.settings import HealthCheck
-from userproxy.model.state import Frontend, Refuse, Serve, Target, ToListener
+from userproxy.model.state import Frontend, Refuse, Serve, Target, ToListener, ToPods
 from userproxy.planner.entries import frontends_of, pools_of
 from userproxy.planner.outcome import (
     Outcome,
@@ -68,19 +68,26 @@ def relay(traffic: Traffic, entries: list[EntryFrontend]) -> Outcome:
     """
     service, context = traffic.service, traffic.context
     serves: dict[PoolName, Serve] = {}
-    targets: dict[PoolName, Target] = {}
+    targets: dict[PoolName, tuple[Target, Target]] = {}
     for name in pools_of(service.name, entries):
         port = traffic.ports.get(name)
         if port is None:
-            targets[name] = Refuse()
+            targets[name] = Refuse(), Refuse()
             continue
         choice = traffic.choice(name)
         listener = Address(context.network.host_ip(name.family), port)
-        target = ToListener(listener)
-        targets[name] = target_of(choice, target, otherwise=target if holds_clients(service) else None)
+        alone = ToListener(listener)
+        otherwise = alone if holds_clients(service) else None
+        targets[name] = (
+            target_of(choice, ToListener(listener, _behind(traffic, choice)), otherwise),
+            target_of(choice, alone, otherwise),
+        )
         serves[name] = _serve(traffic, name, choice, listener)
     pools = {entry.frontend: entry.pool_of(service.name) for entry in entries}
-    captures = {frontend: targets[pool] for frontend, pool in pools.items()}
+    captures = {
+        entry.frontend: targets[pools[entry.frontend]][entry.is_loopback]  # those lead no further than here
+        for entry in entries
+    }
     return Outcome(
         name=service.name,
         serves=serves,
@@ -89,6 +96,22 @@ def relay(traffic: Traffic, entries: list[EntryFrontend]) -> Outcome:
         flows={key: _led_to(target) for key, target in captures.items() if key.protocol is Protocol.UDP},
         guards=tuple(Frontend(service.protocol, serve.listener) for serve in serves.values()),
     )
+
+
+def _behind(traffic: Traffic, choice: Choice) -> ToPods | None:
+    """The pods that clients are sent to while no worker accepts them."""
+    service = traffic.service
+    falls_open = service.settings.fall_open
+    if falls_open is None:
+        falls_open = traffic.context.fall_open and not _needs_relay(service)
+    if not falls_open or not choice.backends:
+        return None
+    return ToPods(tuple(each.address for each in choice.backends), masquerade=True, affinity=service.affinity)
+
+
+def _needs_relay(service: ServicePort) -> bool:
+    """Whether pods expect to hear of their client what only the relay says."""
+    return service.protocol is Protocol.TCP and service.settings.needs_relay
 
 
 def _serve(traffic: Traffic, pool: PoolName, choice: Choice, listener: Address) -> Serve:

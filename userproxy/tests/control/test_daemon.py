@@ -12,8 +12,9 @@ from structlog.testing import capture_logs
 
 from userproxy.config import ConfigError
 from userproxy.control import handover
-from userproxy.control.daemon import HEALTHZ_FLAG, StartError, StopError
+from userproxy.control.daemon import HEALTHZ_FLAG, StartError
 from userproxy.control.handover import Handover
+from userproxy.control.stopping import StopError
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
 from userproxy.model.state import NodeState, Refuse, ToListener
@@ -142,7 +143,7 @@ async def test_sighup_leaves_the_workers_and_what_was_counted_and_touches_no_rul
 
 
 async def test_a_configuration_that_is_wrong_is_told_and_nothing_happens(program: Program) -> None:
-    program.wrong = ConfigError("config.yaml: workers: 0 is not `auto` or a number from 1 on")
+    program.wrong = ConfigError("config.yaml: workers: 0 is not `auto` or a number from 1 to 256")
     with capture_logs() as lines:
         async with program.running() as task:
             signal.raise_signal(signal.SIGHUP)

@@ -61,7 +61,9 @@ def outcome(made: ServicePort, *endpoints: Endpoint, closed: bool = True) -> Out
     """What it comes to on host1."""
     assert made.path is not None
     network = NodeNetwork((HOST,), (HOST,), uplinks=("eth0",))
-    context = PlanContext(Node("host1"), network, made.path, range(10400, 10410), closed=closed)
+    context = PlanContext(
+        Node("host1"), network, made.path, range(10400, 10410), closed=closed, fall_open=False
+    )
     return PATHS[made.path].outcome_of(Traffic(made, endpoints, PORTS, context))
 
 

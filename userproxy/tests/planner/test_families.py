@@ -51,7 +51,9 @@ def outcome(made: ServicePort, *families: IpFamily) -> Outcome:
     """What it comes to on a node with addresses of these families."""
     host_ips = tuple(HOST[family] for family in families)
     assert made.path is not None
-    context = PlanContext(Node("host1"), NodeNetwork(host_ips, host_ips), made.path, range(10400, 10410))
+    context = PlanContext(
+        Node("host1"), NodeNetwork(host_ips, host_ips), made.path, range(10400, 10410), fall_open=False
+    )
     return PATHS[made.path].outcome_of(Traffic(made, ENDPOINTS, PORTS, context))
 
 

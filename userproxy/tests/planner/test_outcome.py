@@ -9,7 +9,7 @@ from userproxy.model.address import Address
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.network import NodeNetwork
 from userproxy.model.service import Path, PoolName, Protocol, ServicePort, ServicePortName, TrafficPolicy
-from userproxy.model.settings import Balance, Check, HealthCheck, NoEndpoints, Settings
+from userproxy.model.settings import Balance, Check, HealthCheck, NoEndpoints, ProxyProtocol, Settings
 from userproxy.model.snapshot import Node
 from userproxy.model.state import Drop, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.planner.context import PlanContext
@@ -19,7 +19,11 @@ from userproxy.tests.services import cluster_ips
 
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.0.1", 80))
 CONTEXT = PlanContext(
-    Node("here", "zone-a"), NodeNetwork(("10.100.0.2",)), Path.REDIRECT_TO_HOST, range(10400, 10500)
+    Node("here", "zone-a"),
+    NodeNetwork(("10.100.0.2",)),
+    Path.REDIRECT_TO_HOST,
+    range(10400, 10500),
+    fall_open=False,
 )
 READY = Endpoint(address=Address("10.0.1.2", 8080))
 LEAVING = Endpoint(address=Address("10.0.1.3", 8080), ready=False, terminating=True)
@@ -45,6 +49,33 @@ def test_settings_reach_the_data_side() -> None:
 
 def test_who_wants_removed_pods_dealt_with_is_told_which_are_only_leaving() -> None:
     assert served(Settings(close_on_removal=5.0))[1] == (LEAVING.address,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "protocol", "falls_open"),
+    [
+        (Settings(), Protocol.TCP, True),
+        (Settings(fall_open=False), Protocol.TCP, False),
+        (Settings(proxy_protocol=ProxyProtocol.V1), Protocol.TCP, False),
+        (Settings(accept_proxy_protocol=("192.0.2.0/24",)), Protocol.TCP, False),
+        (Settings(proxy_protocol=ProxyProtocol.V1), Protocol.UDP, True),
+        (Settings(proxy_protocol=ProxyProtocol.V1, fall_open=True), Protocol.TCP, True),
+    ],
+)
+def test_pods_stand_behind_a_listener_unless_the_relay_alone_will_do(
+    settings: Settings, protocol: Protocol, falls_open: bool
+) -> None:
+    service = ServicePort(
+        name=ServicePortName("default", "web"),
+        protocol=protocol,
+        entries=cluster_ips(FRONTEND.address),
+        settings=settings,
+    )
+    ports = {PoolName.of(service.name): 10400}
+    context = msgspec.structs.replace(CONTEXT, fall_open=True)
+    (target,) = to_host.outcome_of(Traffic(service, (READY,), ports, context)).captures.values()
+    assert isinstance(target, ToListener)
+    assert target.behind == (ToPods((READY.address,), masquerade=True) if falls_open else None)
 
 
 def carried(

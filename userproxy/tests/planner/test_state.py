@@ -48,7 +48,7 @@ class Daemon:
 
     def context(self, node: Node = HERE) -> PlanContext:
         """Of this node."""
-        return PlanContext(node, NodeNetwork(("10.100.0.2",)), self._mode, self.book.range)
+        return PlanContext(node, NodeNetwork(("10.100.0.2",)), self._mode, self.book.range, fall_open=False)
 
     def port(self, service: ServicePort) -> int | None:
         """The host port that a Service port is served on."""

@@ -46,7 +46,12 @@ def wanted(
     service: ServicePort, endpoints: tuple[Endpoint, ...], mode: Path = Path.REDIRECT_TO_HOST
 ) -> NodeState:
     context = PlanContext(
-        HERE, NodeNetwork(("10.100.0.2",), ("10.100.0.2",)), mode, range(10400, 18400), udp_idle=45.0
+        HERE,
+        NodeNetwork(("10.100.0.2",), ("10.100.0.2",)),
+        mode,
+        range(10400, 18400),
+        udp_idle=45.0,
+        fall_open=False,
     )
     snapshot = Snapshot({service.name: service}, {service.name: endpoints})
     state, problems = Planner(PortBook(context.ports)).wanted(snapshot, context, NodeState())

@@ -58,6 +58,8 @@ def test_every_setting_can_be_chosen() -> None:
         hold_timeout="30s",
         proxy_protocol="v2",
         accept_proxy_protocol="192.0.2.0/24, 2001:DB8::/64,192.0.2.9",
+        udp_idle="45s",
+        fall_open="false",
     )
     assert problems == []
     assert chosen == Settings(
@@ -83,6 +85,8 @@ def test_every_setting_can_be_chosen() -> None:
         hold_timeout=30.0,
         proxy_protocol=ProxyProtocol.V2,
         accept_proxy_protocol=("192.0.2.0/24", "2001:db8::/64", "192.0.2.9/32"),
+        udp_idle=45.0,
+        fall_open=False,
     )
 
 
@@ -170,13 +174,15 @@ def test_no_text_whatever_keeps_a_service_from_being_served(annotations: dict[st
 README = FilePath(__file__).parents[3] / "README.md"
 
 
+OF_THE_DAEMON = {"fall-open": "--fall-open", "udp-idle": "--udp-idle-seconds"}
+
+
 def shown(annotation: Annotation) -> str:
     """A default as README has it."""
     match default := annotation.default:
-        case None if annotation.name == "udp-idle":
-            return "the daemon's `--udp-idle-seconds`"
         case None:
-            return "`off`"
+            flag = OF_THE_DAEMON.get(annotation.name)
+            return f"the daemon's `{flag}`" if flag else "`off`"
         case float():
             return f"`{default:g}s`"
         case ():

@@ -44,6 +44,7 @@ class InMemoryWorkers:
         known: what it was told of earlier workers at the start.
         start_error: why no worker can be started.
         drained: resolved by the test, where a drain is to take its time.
+        beats: they say that they accept clients.
     """
 
     def __init__(self, journal: list[str]) -> None:
@@ -57,6 +58,7 @@ class InMemoryWorkers:
         self.known: Mapping[int, Counters] | None = None
         self.start_error: Exception | None = None
         self.drained: asyncio.Future[int] | None = None
+        self.beats = False
         self._journal = journal
         self._serves: dict[PoolName, Serve] = {}
         self._behind: set[PoolName] = set()
@@ -88,6 +90,10 @@ class InMemoryWorkers:
         self.known = known
         if self.start_error is not None:
             raise self.start_error
+
+    def beat(self) -> None:
+        """Of `Workers`."""
+        self.beats = True
 
     async def mind(self, fell_behind: Callable[[], object]) -> None:
         """Of `Workers`."""
@@ -174,6 +180,8 @@ class InMemoryKernel:
         bypasses: who takes connections before us.
         repairs: how many there were.
         is_clean: it was told to leave no trace.
+        workers: how many accept clients at listeners.
+        beating: the workers whose hearts it hears.
     """
 
     def __init__(self, journal: list[str]) -> None:
@@ -186,6 +194,8 @@ class InMemoryKernel:
         self.bypasses: dict[Frontend, Taker] = {}
         self.repairs = 0
         self.is_clean = False
+        self.workers = 0
+        self.beating: set[int] = set()
         self._journal = journal
 
     async def start(self) -> NodeState:
@@ -193,6 +203,7 @@ class InMemoryKernel:
         self._note("kernel start", "start")
         self.captures = dict(self.adopted.captures)
         self.guards = set(self.adopted.guards)
+        self.workers = self.adopted.workers
         return self.adopted
 
     async def apply(self, change: CaptureChange) -> None:
@@ -200,7 +211,9 @@ class InMemoryKernel:
         kinds = Counter("refuse" if target == Refuse() else "capture" for target in change.put.values())
         told = [f"{kind} {kinds[kind]}" for kind in ("capture", "refuse") if kinds[kind]]
         told += [f"uncapture {len(change.remove)}"] if change.remove else []
+        told += ["open to the pods"] if change.workers == 0 else []
         self._note(", ".join(told) or "guard", "apply")
+        self.workers = self.workers if change.workers is None else change.workers
         self.captures.update(change.put)
         for frontend in change.remove:
             del self.captures[frontend]
@@ -218,6 +231,10 @@ class InMemoryKernel:
     async def forget(self, frontends: Mapping[Frontend, Collection[Address]]) -> None:
         """Of `Kernel`."""
         self._note(f"forget flows of {len(frontends)}", "forget")
+
+    async def alive(self) -> frozenset[int]:
+        """Of `Kernel`."""
+        return frozenset(self.beating)
 
     async def used(self) -> set[Frontend]:
         """Of `Kernel`."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from userproxy.config import Config
+from userproxy.config.settings import OnStop
 from userproxy.control.health_ports import HealthPorts
 from userproxy.control.host_address import HostAddress, Surroundings
 from userproxy.control.pod_health import PodHealth
@@ -40,7 +41,7 @@ SOURCE = SourceStatus(kind="manifests", synced=True, stale_seconds=0.0)
 
 
 def config(ports: str = "10400-10999", **settings: object) -> Config:
-    """That of a daemon on host1 which opens no port by itself."""
+    """That of a daemon on host1 which opens no port by itself, never falls open, and leaves nothing."""
     fields: dict[str, object] = {
         "manifests": Path("/nowhere"),
         "node_name": "host1",
@@ -49,6 +50,8 @@ def config(ports: str = "10400-10999", **settings: object) -> Config:
         "healthz_bind_address": "",
         "metrics_bind_address": "",
         "drain_seconds": 30.0,
+        "fall_open": False,
+        "on_stop": OnStop.REMOVE,
     }
     return Config(**{**fields, **settings})  # type: ignore[arg-type]  # each has the type of its field
 

@@ -16,6 +16,21 @@ FIRST = """\
 	set closed {
 		type nf_proto
 	}
+
+	set alive {
+		type mark
+		size 1024
+		flags dynamic,timeout
+		timeout 2s
+	}
+
+	map relay {
+		type nf_proto : verdict
+	}
+
+	map outside-relay {
+		type nf_proto : verdict
+	}
 """
 
 SETS_OF_IPV4 = """\
@@ -44,6 +59,10 @@ SETS_OF_IPV4 = """\
 	}
 
 	set masquerade4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	set fallback4 {
 		type ipv4_addr . inet_proto . inet_service
 	}
 
@@ -90,6 +109,10 @@ SETS_OF_IPV4 = """\
 	}
 
 	set outside-masquerade4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
+	set outside-fallback4 {
 		type ipv4_addr . inet_proto . inet_service
 	}
 
@@ -186,27 +209,39 @@ CHAINS_OF_IPV4 = """\
 		goto deny4
 	}
 
-	chain capture4 {
+	chain relayed4 {
 		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport map @listeners4
+	}
+
+	chain outside-relayed4 {
+		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport map @outside-listeners4
+	}
+
+	chain capture4 {
+		meta nfproto ipv4 meta l4proto @protocols meta nfproto vmap @relay
 		meta l4proto @protocols ip daddr . meta l4proto . th dport vmap @sizes4
 		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @pods4
+		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport map @listeners4
 	}
 
 	chain outside-capture4 {
-		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport map @outside-listeners4
+		meta nfproto ipv4 meta l4proto @protocols meta nfproto vmap @outside-relay
 		meta l4proto @protocols ip daddr . meta l4proto . th dport vmap @outside-sizes4
 		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @outside-pods4
+		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport map @outside-listeners4
 	}
 
 	chain leaving4 {
 		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @outside4 goto outside-leaving4
 		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
 		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @masquerade4 masquerade fully-random
+		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @fallback4 masquerade fully-random
 	}
 
 	chain outside-leaving4 {
 		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @outside-members4
 		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @outside-masquerade4 masquerade fully-random
+		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @outside-fallback4 masquerade fully-random
 	}
 
 	chain sent4 {
@@ -214,6 +249,7 @@ CHAINS_OF_IPV4 = """\
 		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
 		meta l4proto @protocols ip saddr . ip daddr @hairpins4 masquerade
 		meta nfproto ipv4 meta l4proto @protocols meta iifname @uplinks ct original ip daddr . meta l4proto . ct original proto-dst @masquerade4 masquerade fully-random
+		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @fallback4 ip daddr . meta l4proto . th dport != @guarded4 masquerade fully-random
 	}
 
 	chain outside-staying4 {
@@ -227,6 +263,16 @@ CHAINS_OF_IPV4 = """\
 """  # noqa: E501 - as nft lists it
 
 LAST = """\
+	chain beaten {
+		meta l4proto udp udp dport 9 update @alive { meta mark } drop
+		delete @alive { meta mark } drop
+	}
+
+	chain heart-output {
+		type filter hook output priority -300; policy accept;
+		meta mark 0x75700000/24 meta l4proto udp goto beaten
+	}
+
 	chain arriving {
 		meta nfproto ipv4 meta l4proto @protocols goto arriving4
 		meta nfproto ipv6 meta l4proto @protocols goto arriving6
@@ -308,6 +354,13 @@ LAST = """\
 		meta l4proto @protocols update @outside-affinity6 { ip6 saddr . ct original ip6 daddr . meta l4proto . ct original proto-dst timeout 10800s : ip6 daddr . th dport }
 	}
 
+	chain outside-relay-1 {
+		meta nfproto ipv4 meta l4proto tcp meta mark & 0x75700000 | 0x75700000 == @alive goto outside-relayed4
+		meta nfproto ipv4 meta l4proto udp meta mark & 0x75700000 | 0x75700000 == @alive goto outside-relayed4
+		meta nfproto ipv6 meta l4proto tcp meta mark & 0x75700000 | 0x75700000 == @alive goto outside-relayed6
+		meta nfproto ipv6 meta l4proto udp meta mark & 0x75700000 | 0x75700000 == @alive goto outside-relayed6
+	}
+
 	chain outside-sticky-pick-3 {
 		meta l4proto @protocols update @outside-used4 { ip daddr . meta l4proto . th dport }
 		meta l4proto @protocols dnat ip to ip saddr . ip daddr . meta l4proto . th dport map @outside-affinity4
@@ -320,6 +373,15 @@ LAST = """\
 	chain pick-3 {
 		meta l4proto @protocols update @used4 { ip daddr . meta l4proto . th dport } dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @pods4
 		meta l4proto @protocols update @used6 { ip6 daddr . meta l4proto . th dport } dnat ip6 to ip6 daddr . meta l4proto . th dport . numgen random mod 3 map @pods6
+	}
+
+	chain relay-2 {
+		meta nfproto ipv4 meta l4proto tcp meta mark & 0x75700000 | 0x75700000 == @alive goto relayed4
+		meta nfproto ipv4 meta l4proto tcp meta mark & 0x75700001 | 0x75700001 == @alive goto relayed4
+		meta nfproto ipv4 meta l4proto udp meta mark & 0x75700000 | 0x75700000 == @alive meta mark & 0x75700001 | 0x75700001 == @alive goto relayed4
+		meta nfproto ipv6 meta l4proto tcp meta mark & 0x75700000 | 0x75700000 == @alive goto relayed6
+		meta nfproto ipv6 meta l4proto tcp meta mark & 0x75700001 | 0x75700001 == @alive goto relayed6
+		meta nfproto ipv6 meta l4proto udp meta mark & 0x75700000 | 0x75700000 == @alive meta mark & 0x75700001 | 0x75700001 == @alive goto relayed6
 	}
 """  # noqa: E501 - as nft lists it
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from userproxy.netfilter.ruleset.language import (
     TABLE,
     Chain,
+    Constant,
     DnatBy,
     Equals,
+    Erase,
     Field,
     Goto,
     HasAny,
@@ -14,9 +16,11 @@ from userproxy.netfilter.ruleset.language import (
     Jump,
     JumpBy,
     Key,
+    Masked,
     Match,
     Note,
     NotIn,
+    Part,
     Random,
     Rule,
     Ruleset,
@@ -72,11 +76,23 @@ def _match(match: Match) -> str:
     match match:
         case Equals(Field.FAMILY, number):
             return f"meta nfproto {_NAMES[number]}"
+        case Equals(Field.PORT, port):
+            return f"udp dport {port}"
         case Equals(field, value):
             return f"{field.value} {({6: 'tcp', 17: 'udp'})[value]}"
+        case Masked(field, mask, value):
+            return f"{field.value} {value:#010x}/{mask.bit_count()}"
         case HasAny(field, bits):
             names = [name for bit, name in _BITS[field].items() if bits & bit]
             return f"{field.value} {','.join(names)}"
+        case _:
+            return _about_set(match)
+
+
+def _about_set(match: In | NotIn | Note | Erase) -> str:
+    match match:
+        case In((Constant(),) as key, name):
+            return f"{_key(key)} == @{name}"
         case In(key, name):
             return f"{_key(key)} @{name}"
         case NotIn(key, name):
@@ -84,6 +100,8 @@ def _match(match: Match) -> str:
         case Note(key, name, data, seconds):
             timeout = f" timeout {seconds}s" if seconds else ""
             return f"update @{name} {{ {_key(key)}{timeout}{' : ' if data else ''}{_key(data)} }}"
+        case Erase(key, name):
+            return f"delete @{name} {{ {_key(key)} }}"
 
 
 def _action(spec: Rule) -> str:
@@ -101,6 +119,14 @@ def _action(spec: Rule) -> str:
 
 
 def _key(key: Key) -> str:
-    return " . ".join(
-        f"numgen random mod {part.modulus}" if isinstance(part, Random) else part.value for part in key
-    )
+    return " . ".join(map(_part, key))
+
+
+def _part(part: Part) -> str:
+    match part:
+        case Random(modulus):
+            return f"numgen random mod {modulus}"
+        case Constant(value):
+            return f"meta mark & {value:#010x} | {value:#010x}"
+        case Field():
+            return part.value

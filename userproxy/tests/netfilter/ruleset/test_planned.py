@@ -23,7 +23,8 @@ from userproxy.model.service import (
 )
 from userproxy.model.snapshot import Node
 from userproxy.model.state import NodeState, Perimeter
-from userproxy.netfilter.ruleset.chains import STATUS_DNAT, TCP, UDP
+from userproxy.netfilter.ruleset.chains import STATUS_DNAT
+from userproxy.netfilter.ruleset.language import TCP, UDP
 from userproxy.planner.context import PlanContext
 from userproxy.planner.outcome import Traffic
 from userproxy.planner.paths import PATHS
@@ -47,6 +48,7 @@ ASKERS = {
     "outside": (Packet(source="10.100.0.1", device="eth0", destination=PODS["here"]), "prerouting"),
 }
 WAYS = list(itertools.product(Path, (Protocol.TCP, Protocol.UDP)))
+WORKERS = 2
 
 T = TypeVar("T", Address, Packet)
 
@@ -88,7 +90,11 @@ def planned(
     inside = "10.0.0.0/14"
     perimeter = Perimeter(uplinks=("eth0",), inside=(inside, twin(inside)))
     state = NodeState(
-        captures=made.captures, cluster_ips=dict.fromkeys(made.cluster_ips), perimeter=perimeter
+        captures=made.captures,
+        guards=dict.fromkeys(made.guards),
+        cluster_ips=dict.fromkeys(made.cluster_ips),
+        perimeter=perimeter,
+        workers=WORKERS,
     )
     behind = {
         serve.listener: {backend.address for backend in serve.backends} for serve in made.serves.values()
@@ -114,10 +120,10 @@ def walk(kernel: Kernel, packet: Packet, hook: str) -> tuple[str, Packet]:
 
 
 def found(
-    state: NodeState, behind: dict[Address, set[Address]], asked: tuple[Packet, str], family: IpFamily
+    kernels: list[Kernel], behind: dict[Address, set[Address]], asked: tuple[Packet, str], family: IpFamily
 ) -> Outcome:
     """What comes of it, whatever is drawn."""
-    walks = [walk(Kernel(state, draw), *asked) for draw in (0, 1)]
+    walks = [walk(kernel, *asked) for kernel in kernels]
     ends = {verdict for verdict, _ in walks}
     reached: set[Address] = set()
     for verdict, sent in walks:
@@ -147,13 +153,30 @@ def test_every_entry_from_everywhere(
 ) -> None:
     path, protocol = way
     state, behind = planned(path, protocol, policy, endpoints)
+    kernels = [Kernel(state, draw) for draw in (0, 1)]
     for asked in combinations():
         if asked.policy == policy and asked.endpoints == endpoints:
             wanted = outcome_of(asked)._replace(why="")
             if path is Path.REDIRECT_TO_HOST:
                 wanted = wanted._replace(as_node=False)  # no packet of the client's gets to a pod
             sent = sent_by(asked.asker, asked.entry, protocol, family)
-            assert found(state, behind, sent, family) == wanted, asked
+            assert found(kernels, behind, sent, family) == wanted, asked
+
+
+@pytest.mark.parametrize("protocol", list(Protocol)[:2])
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("endpoints", PODS_OF)
+def test_while_no_worker_is_alive_the_pods_answer_and_see_the_node(
+    protocol: Protocol, policy: str, endpoints: str, family: IpFamily
+) -> None:
+    state, _ = planned(Path.REDIRECT_TO_HOST, protocol, policy, endpoints)
+    kernels = [Kernel(state, draw, alive=()) for draw in (0, 1)]
+    for asked in combinations():
+        if asked.policy == policy and asked.endpoints == endpoints:
+            outcome = outcome_of(asked)
+            sent = sent_by(asked.asker, asked.entry, protocol, family)
+            wanted = outcome._replace(why="", as_node=bool(outcome.pods))
+            assert found(kernels, {}, sent, family) == wanted, asked
 
 
 @pytest.mark.parametrize("protocol", list(Protocol)[:2])

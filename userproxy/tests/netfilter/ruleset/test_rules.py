@@ -11,7 +11,7 @@ from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.model.state import Drop, Frontend, NodeState, Refuse, Target, ToListener, ToPods
 from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATE_NEW, STATUS_DNAT, ruleset
-from userproxy.netfilter.ruleset.made import Made, Pick, Pin, parse
+from userproxy.netfilter.ruleset.made import Made, Pick, Pin, Relay, parse
 from userproxy.tests.netfilter.ruleset.golden import GOLDEN
 from userproxy.tests.netfilter.ruleset.rendering import render
 from userproxy.tests.netfilter.ruleset.tracer import Kernel, Packet
@@ -35,7 +35,13 @@ def kernel(captures: Mapping[Frontend, Target], draw: int = 0, guards: tuple[Fro
 
 def test_the_rules_read_as_nft_lists_them() -> None:
     made: frozenset[Made] = frozenset(
-        {Pick(3), Pick(3, sticky=True, outside=True), Pin(10_800, outside=True)}
+        {
+            Pick(3),
+            Pick(3, sticky=True, outside=True),
+            Pin(10_800, outside=True),
+            Relay(2),
+            Relay(1, outside=True),
+        }
     )
     assert render(ruleset(made)) == GOLDEN
 

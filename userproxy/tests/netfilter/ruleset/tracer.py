@@ -10,19 +10,24 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from userproxy.model.address import Address
+from userproxy.model.heartbeat import BEAT_PORT, mark_of
 from userproxy.netfilter.elements.access import constant_elements
 from userproxy.netfilter.elements.packing import packing_of
 from userproxy.netfilter.elements.table import Elements
 from userproxy.netfilter.ruleset.chains import STATE_NEW, STATUS_DNAT, ruleset
 from userproxy.netfilter.ruleset.language import (
+    UDP,
+    Constant,
     DnatBy,
     Equals,
+    Erase,
     Field,
     Goto,
     HasAny,
     In,
     Jump,
     JumpBy,
+    Masked,
     Match,
     Note,
     NotIn,
@@ -37,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from userproxy.model.state import NodeState
-    from userproxy.netfilter.ruleset.language import Chain, Key
+    from userproxy.netfilter.ruleset.language import Chain, Key, Part
     from userproxy.netfilter.ruleset.sets import Family
 
 _FOREIGN = {
@@ -60,6 +65,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     original: Address | None = None
     device: str = ""
     protocol: int = 6
+    mark: int = 0
     state: int = STATE_NEW
     status: int = 0
 
@@ -70,9 +76,15 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kernel:
-    """Our table in this state; `draw` stands for the random number. Counts what is looked up."""
+    """Our table in this state; `draw` stands for the random number. Counts what is looked up.
 
-    def __init__(self, state: NodeState, draw: int = 0) -> None:
+    Args:
+        state: of the table.
+        draw: the random number.
+        alive: whose workers' hearts beat, by index; None: all do.
+    """
+
+    def __init__(self, state: NodeState, draw: int = 0, alive: Iterable[int] | None = None) -> None:
         held = Elements(twin(state) if FAMILY is IPV6 else state)
         self.draw = draw
         self.lookups = 0
@@ -85,6 +97,16 @@ class Kernel:
                 self.ranges[element.set].append((element.key, element.last))
             else:
                 self.sets[element.set][element.key] = element.data or element.chain
+
+        for index in range(state.workers) if alive is None else alive:
+            self.beat(index)
+
+    def beat(self, index: int, port: int = BEAT_PORT) -> str:
+        """A worker's datagram over loopback, of IPv4 whatever the family; the verdict."""
+        packet = Packet(
+            source="127.0.0.1", destination=Address("127.0.0.1", port), protocol=UDP, mark=mark_of(index)
+        )
+        return self._send(packet, ("output",))[0]
 
     def elements(self, name: str) -> dict[bytes, bytes | str]:
         """The elements of the family's set of this name."""
@@ -145,16 +167,29 @@ class Kernel:
     def _holds(self, match: Match, packet: Packet) -> bool:
         match match:
             case Equals(field, value):
-                return {Field.FAMILY: packet.family.number, Field.PROTOCOL: packet.protocol}[field] == value
+                return {
+                    Field.FAMILY: packet.family.number,
+                    Field.PROTOCOL: packet.protocol,
+                    Field.PORT: packet.destination.port,
+                }[field] == value
+            case Masked(_, mask, value):
+                return packet.mark & mask == value
             case HasAny(field, bits):
                 return bool({Field.STATE: packet.state, Field.STATUS: packet.status}[field] & bits)
             case In(key, name):
                 return self._find(key, name, packet) is not None
             case NotIn(key, name):
                 return self._find(key, name, packet) is None
-            case Note(key, name, data):
-                self.sets[name].setdefault(self._key(key, packet), self._key(data, packet))
-                return True
+            case Note() | Erase():
+                self._note(match, packet)
+        return True
+
+    def _note(self, note: Note | Erase, packet: Packet) -> None:
+        key, held = self._key(note.key, packet), self.sets[note.set]
+        if isinstance(note, Erase):
+            held.pop(key, None)
+        else:
+            held.setdefault(key, self._key(note.data, packet))
 
     def _find(self, key: Key, name: str, packet: Packet) -> bytes | str | None:
         self.lookups += name != PROTOCOLS.name  # of a byte: the kernel keeps a bitmap
@@ -167,12 +202,15 @@ class Kernel:
         packed = b"".join(self._part(part, packet) for part in key)
         return packed[:1] if key in ((Field.PROTOCOL,), (Field.FAMILY,)) else packed
 
-    def _part(self, part: Field | Random, packet: Packet) -> bytes:
+    def _part(self, part: Part, packet: Packet) -> bytes:
         if isinstance(part, Random):
             return (self.draw % part.modulus).to_bytes(4, sys.byteorder)
+        if isinstance(part, Constant):
+            return part.value.to_bytes(4, sys.byteorder)
         before = packet.original or packet.destination
         fields = {
             Field.FAMILY: bytes([packet.family.number, 0, 0, 0]),
+            Field.MARK: packet.mark.to_bytes(4, sys.byteorder),
             Field.DEVICE: packet.device.encode().ljust(16, b"\0"),
             Field.SOURCE: _ip(packet.source),
             Field.SOURCE6: _ip(packet.source),

@@ -1,0 +1,120 @@
+"""Heartbeats: a worker that accepts clients says so to the kernel, which sends it none when it is silent.
+
+The sockets have a mark, which takes CAP_NET_ADMIN: the control side makes them, and gives each worker its
+own. What they send goes nowhere; our rules note it (`userproxy.model.heartbeat`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+import structlog
+
+from userproxy.model.heartbeat import BEAT_PORT, BEAT_SECONDS, LEAVE_PORT, mark_of
+
+if TYPE_CHECKING:
+    import asyncio
+
+log = structlog.get_logger("userproxy.workers")
+
+# Also where a node is of IPv6 alone.
+_NOWHERE = "127.0.0.1"
+
+
+class Heart:
+    """The heart of a worker: it beats from the worker's own loop, so that a loop that hangs is silent.
+
+    Args:
+        loop: of the worker.
+        sock: as `open_socket` makes it; it belongs to the heart from now on.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._rests = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Beat from now on."""
+        self._timer = self._loop.call_later(BEAT_SECONDS, self.begin)
+        if not self._rests:
+            send(self._sock, BEAT_PORT)
+
+    def rest(self, *, rests: bool) -> None:
+        """Have clients go elsewhere at once, or come again from the next beat on.
+
+        The next beat is soon, and not now: who has room for one client need not say so for each.
+        """
+        if rests and not self._rests and self._timer is not None:
+            send(self._sock, LEAVE_PORT)
+        self._rests = rests
+
+    def stop(self, *, leave: bool) -> None:
+        """Beat no more; may be called again.
+
+        Args:
+            leave: clients are to go elsewhere at once. Otherwise somebody else takes them.
+        """
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        self._timer = None
+        if leave:
+            send(self._sock, LEAVE_PORT)
+        self._sock.close()
+
+
+class Hearts:
+    """The sockets of all hearts, as the control side makes them. Lives as long as the worker pool."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[int, socket.socket] = {}
+        self._error = ""
+
+    def socket_of(self, index: int) -> socket.socket | None:
+        """The socket of the worker at this place; None if it cannot be made, which is logged."""
+        if index not in self._sockets:
+            try:
+                self._sockets[index] = open_socket(index)
+            except OSError as error:
+                if not self._error:
+                    self._error = str(error)
+                    log.error("workers have no heartbeat: clients go to the pods", error=self._error)  # noqa: TRY400
+                return None
+        return self._sockets[index]
+
+    def silence(self, index: int) -> None:
+        """Say in the name of the worker at this place, which is dead, that it accepts nobody."""
+        if index in self._sockets:
+            send(self._sockets[index], LEAVE_PORT)
+
+    def close(self) -> None:
+        """Close the sockets here; workers have theirs."""
+        for sock in self._sockets.values():
+            sock.close()
+        self._sockets.clear()
+
+
+def open_socket(index: int) -> socket.socket:
+    """The socket of the worker at this place.
+
+    Raises:
+        PermissionError: without CAP_NET_ADMIN.
+        OSError: no more files may be open.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark_of(index))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def send(sock: socket.socket, port: int) -> None:
+    """Send one datagram. The kernel says EPERM, as our rules drop it; whatever it says, another follows."""
+    with contextlib.suppress(OSError):
+        sock.sendto(b"", (_NOWHERE, port))

@@ -32,7 +32,7 @@ from userproxy.backends.check import is_healthy
 from userproxy.model.settings import HealthCheck, ProxyProtocol
 from userproxy.net.poller import READ, WRITE
 from userproxy.net.proxy_protocol import for_own_check
-from userproxy.net.sockets import RESET_ON_CLOSE, dialling_socket
+from userproxy.net.sockets import dialling_socket, reset_on_close
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -156,7 +156,7 @@ class Probe:
         sock, self._sock = self._sock, None
         if sock is not None:
             if not self._leaving:
-                sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
+                reset_on_close(sock)
             self._poller.close(sock)
 
     def _announce(self, sock: socket) -> None:

@@ -13,8 +13,12 @@ from userproxy.model.address import Address
 # What a call for a new socket says when this process, or the system, can have no more of them for now.
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-# SO_LINGER on, for no time: close() sends a reset and forgets what was not sent (socket(7)).
+# SO_LINGER on, for no time: close() sends a reset and forgets what was not sent (socket(7)). So does the
+# kernel when it closes the sockets of a process that has died.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+# SO_LINGER off: what was sent is delivered, and then the end of it, after close() too.
+DELIVER_ON_CLOSE = struct.pack("ii", 0, 0)
 
 # A dead peer is noticed after 15 s of silence and 9 unanswered probes (what the original kube-proxy used).
 _KEEPALIVE_SECONDS = 15
@@ -28,6 +32,19 @@ _NEW_SOCKET = net.SOCK_STREAM | net.SOCK_NONBLOCK | net.SOCK_CLOEXEC
 _SO_ORIGINAL_DST = 80
 _SOCKADDR_IN = struct.Struct("!2xH4s8x")
 _SOCKADDR_IN6 = struct.Struct("!2xH4x16s4x")
+
+
+def reset_on_close(sock: socket) -> None:
+    """Have every close() send a reset, until `deliver_on_close`: what came before it was not the whole.
+
+    What a listening socket accepts has it too, at no cost.
+    """
+    sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
+
+
+def deliver_on_close(sock: socket) -> None:
+    """What has been sent is the whole: have it delivered, with its end, even if this process dies now."""
+    sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, DELIVER_ON_CLOSE)
 
 
 def dialling_socket(address: Address) -> socket:
@@ -68,7 +85,7 @@ def at_urgent_mark(fd: int) -> bool:
 
 def turn_away(client: socket) -> None:
     """Reset a connection that was only just accepted."""
-    client.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
+    reset_on_close(client)
     client.close()
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from userproxy.dataplane.tcp.listener import listen as listen_to_streams
 from userproxy.dataplane.udp.listener import listen as listen_to_datagrams
 from userproxy.model.service import Protocol
+from userproxy.net.sockets import reset_on_close
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,6 +72,7 @@ class Listeners:
     def adopt(self, serve: Serve, fd: int) -> None:
         """Take over a listening socket of an earlier daemon; a second one for a Service port is closed."""
         sock = socket.socket(fileno=fd)
+        reset_on_close(sock)  # it may be older than the version that began to
         if serve.name in self.sockets:
             sock.close()
         else:

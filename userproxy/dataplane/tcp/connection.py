@@ -17,7 +17,7 @@ from userproxy.model.address import Address
 from userproxy.model.connection_id import ConnectionId
 from userproxy.model.settings import ProxyProtocol
 from userproxy.net import proxy_protocol
-from userproxy.net.sockets import RESET_ON_CLOSE, keep_alive, original_destination
+from userproxy.net.sockets import deliver_on_close, keep_alive, original_destination, reset_on_close
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -305,6 +305,7 @@ class Connection:
     def _fin(self, sock: socket | None, otherwise: Event) -> Event | None:
         try:
             if sock is not None:
+                deliver_on_close(sock)
                 sock.shutdown(net.SHUT_WR)
         except OSError:  # ENOTCONN: it was reset, and the poller has not told us yet
             return otherwise
@@ -312,6 +313,13 @@ class Connection:
 
     def _linger(self) -> None:
         self._context.half_closed.add(self.number, self)
+
+    def _finish(self) -> None:
+        # Who finished second has been sent the end already; close() sends it to the other one.
+        last = self._client_sock if self._flow.reason is Reason.CLIENT_FIN else self._dial.sock
+        assert last is not None  # noqa: S101 (not over)
+        deliver_on_close(last)
+        self._close()
 
     def _close(self) -> None:
         for leg in (self.client_leg, self.backend_leg):
@@ -332,7 +340,7 @@ class Connection:
     def _reset(self) -> None:
         for sock in (self._client_sock, self._dial.sock):
             if sock is not None:
-                sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
+                reset_on_close(sock)
         self._close()
 
 
@@ -345,6 +353,6 @@ _CARRY_OUT: dict[Command, Callable[[Connection], Event | None]] = {
     Command.FIN_TO_BACKEND: Connection._fin_to_backend,  # noqa: SLF001
     Command.FIN_TO_CLIENT: Connection._fin_to_client,  # noqa: SLF001
     Command.LINGER: Connection._linger,  # noqa: SLF001
-    Command.CLOSE: Connection._close,  # noqa: SLF001
+    Command.CLOSE: Connection._finish,  # noqa: SLF001
     Command.RESET: Connection._reset,  # noqa: SLF001
 }

@@ -23,7 +23,7 @@ import structlog
 from userproxy.dataplane.tcp.hedge import Hedge
 from userproxy.dataplane.tcp.lifecycle import DialBudget, Event
 from userproxy.net.poller import ERROR, HANGUP, WRITE
-from userproxy.net.sockets import OUT_OF_RESOURCES, dialling_socket
+from userproxy.net.sockets import OUT_OF_RESOURCES, dialling_socket, reset_on_close
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -137,6 +137,7 @@ class Dial:
         self._ends = now + seconds
         try:
             self.sock = sock = dialling_socket(backend.address)
+            reset_on_close(sock)
         except OSError as error:
             if error.errno not in OUT_OF_RESOURCES:
                 return self._failed(error.errno or errno.EIO)

@@ -18,7 +18,7 @@ import socket as net
 from typing import TYPE_CHECKING, Protocol
 
 from userproxy.net.poller import ERROR, HANGUP, WRITE
-from userproxy.net.sockets import dialling_socket
+from userproxy.net.sockets import dialling_socket, reset_on_close
 
 if TYPE_CHECKING:
     from userproxy.backends.backend import LiveBackend
@@ -69,6 +69,7 @@ class Hedge:
         self._poller = poller
         self._owner = owner
         self.sock = dialling_socket(backend.address)
+        reset_on_close(self.sock)
         backend.connections += 1
 
     def dial(self) -> int:

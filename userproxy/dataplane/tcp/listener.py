@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.net.poller import READ
-from userproxy.net.sockets import OUT_OF_RESOURCES, keep_alive, take_urgent_inline
+from userproxy.net.sockets import OUT_OF_RESOURCES, keep_alive, reset_on_close, take_urgent_inline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +63,7 @@ def listen(address: Address) -> socket:
         sock.setsockopt(net.IPPROTO_TCP, net.TCP_NODELAY, 1)
         keep_alive(sock)
         take_urgent_inline(sock)
+        reset_on_close(sock)
         sock.bind((address.ip, address.port))
         sock.listen(BACKLOG)
     except OSError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from userproxy.model.messages import Apply, Begin, Count, Retire
+from userproxy.net.sockets import RESET_ON_CLOSE, deliver_on_close
 from userproxy.tests.worker.scripted import POD2, counted, serve, totals, until
 from userproxy.worker import pool as pool_module
 from userproxy.worker.handle import WorkerGoneError
@@ -32,6 +34,18 @@ async def test_what_an_earlier_worker_holds_is_served_on_by_new_ones_before_it_i
     assert list(pool.serves.values()) == [serve("one"), serve("two")]
     assert [worker.files for worker in site.started] == [held, held]
     assert [type(order) for order in earlier.orders] == [Retire]
+
+
+async def test_clients_of_a_listener_that_an_older_version_has_opened_are_never_told_a_false_end(
+    site: Site,
+) -> None:
+    earlier = site.left_behind(serve())
+    (fd,) = earlier._holds.values()
+    with socket.socket(fileno=os.dup(fd)) as older:
+        deliver_on_close(older)
+    pool = await site.started_pool()
+    (sock,) = pool._listeners.sockets.values()
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == RESET_ON_CLOSE
 
 
 async def test_two_earlier_workers_with_the_same_listeners_are_one_and_nothing_is_kept_twice(

@@ -23,7 +23,7 @@ from userproxy.model.counters import Counters
 from userproxy.model.service import ServicePortName
 from userproxy.model.state import Backend, Serve
 from userproxy.net.poller import Watch
-from userproxy.net.sockets import RESET_ON_CLOSE, take_urgent_inline
+from userproxy.net.sockets import reset_on_close, take_urgent_inline
 from userproxy.tests.dataplane.rig.polling import PATIENCE
 from userproxy.tests.sockets import Clock, VirtualTimers
 
@@ -77,6 +77,7 @@ class Proxy:
         """A new connection, and its client, who has said this much already, and maybe finished."""
         client, accepted = self._sockets.tcp_pair()
         take_urgent_inline(accepted)  # as it has it from a listener
+        reset_on_close(accepted)
         if said:
             client.send(said)
             assert select.select([accepted], [], [], PATIENCE)[0]
@@ -159,7 +160,7 @@ class Proxy:
 
 def reset(sock: socket) -> None:
     """Close with a reset."""
-    sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, RESET_ON_CLOSE)
+    reset_on_close(sock)
     sock.close()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from userproxy.dataplane.tcp.listener import Listener, listen
 from userproxy.model.address import Address
-from userproxy.net.sockets import original_destination
+from userproxy.net.sockets import RESET_ON_CLOSE, original_destination
 from userproxy.tests.sockets import open_fds
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def test_a_client_is_let_in_ready_to_use(port: Port) -> None:
     assert accepted.getsockopt(net.IPPROTO_TCP, net.TCP_KEEPIDLE) == 15
     assert accepted.getsockopt(net.IPPROTO_TCP, net.TCP_KEEPINTVL) == 15
     assert accepted.getsockopt(net.SOL_SOCKET, net.SO_OOBINLINE)
+    assert accepted.getsockopt(net.SOL_SOCKET, net.SO_LINGER, 8) == RESET_ON_CLOSE
     with pytest.raises(BlockingIOError):
         accepted.recv(1)
     assert original_destination(accepted) is None, "it came to the listener itself"

@@ -32,7 +32,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         past: what was counted by processes that are gone, the former control process included.
-        workers: what the workers had counted, by pid. Whoever is not there any more counts as gone.
+        workers: what the workers had counted, by name. Whoever is not there any more counts as gone.
         listeners: by flag (`healthz-bind-address`), the file descriptors of listening sockets.
     """
 

@@ -33,7 +33,7 @@ class Workers(Protocol):
 
     @property
     def living_counters(self) -> dict[int, Counters]:
-        """What the workers that live have counted, by pid."""
+        """What the workers that live have counted, by name."""
 
     @property
     def past_counters(self) -> Counters:

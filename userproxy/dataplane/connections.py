@@ -104,13 +104,14 @@ class ConnectionTable:
     Attributes:
         live: the connections, oldest first.
         counters: of this process.
+        name: what their ids begin with: the pid, unless another worker has that too.
     """
 
     def __init__(self, counters: Counters, *, trace: bool) -> None:
         self.live: dict[int, Relayed] = {}
         self.counters = counters
         self._trace = trace
-        self._pid = os.getpid()
+        self.name = os.getpid()
         self._swept = 0
         self._dialling: list[Relayed] = []
 
@@ -125,7 +126,7 @@ class ConnectionTable:
 
     def id_of(self, connection: Relayed) -> str:
         """What an operator calls it."""
-        return str(ConnectionId(self._pid, connection.number))
+        return str(ConnectionId(self.name, connection.number))
 
     def remove(self, connection: Relayed) -> None:
         """Forget a connection that is over."""

@@ -127,6 +127,7 @@ class DataPlane:
             resting=Watch(loop, _REST_SECONDS, Connection.wake),
             reception=Reception(loop, self._poller),
             waiting=WaitingRoom(loop, self._poller, self.counters, self._need_pods),
+            id_of=self.connections.id_of,
             ended=self._ended,
             linger=linger,
         )

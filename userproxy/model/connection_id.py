@@ -15,7 +15,7 @@ class ConnectionId(NamedTuple):
     """The worker that carries it, and which of that worker's connections it is.
 
     Written `PID-NUMBER`. The pid is what the worker itself calls it: from another container it may have
-    another one, or none.
+    another one, or none. Where two containers' workers have the same, the later one has another number.
     """
 
     pid: int

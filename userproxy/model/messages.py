@@ -39,6 +39,7 @@ class Begin(Order, frozen=True, kw_only=True):
         orphan_seconds: how long to go on without a control side; None for ever.
         log_format: as in the configuration.
         log_level: as in the configuration.
+        name: what the ids of its connections begin with; 0 for its pid.
     """
 
     index: int
@@ -50,6 +51,7 @@ class Begin(Order, frozen=True, kw_only=True):
     log_level: str
     workers: int = 1
     max_sessions: int = 1000
+    name: int = 0
 
 
 class Beat(Order, frozen=True, kw_only=True):
@@ -175,10 +177,12 @@ class Hello(Part, frozen=True, kw_only=True):
     Attributes:
         pid: of the worker.
         holds: how many Service ports it serves; they follow, in `Holds`.
+        name: what the ids of its connections begin with; 0 for its pid.
     """
 
     pid: int
     holds: int
+    name: int = 0
 
 
 class Holds(Part, frozen=True, kw_only=True):

@@ -23,18 +23,18 @@ class Counted:
         self.past = Counters()
 
     def living(self, handles: Iterable[WorkerHandle]) -> dict[int, Counters]:
-        """What these have counted, by pid."""
+        """What these have counted, by name."""
         found: dict[int, Counters] = {}
-        for handle in handles:  # of several containers, two may have the same pid
-            found[handle.pid] = Counters.total(found.get(handle.pid, Counters()), handle.counters)
+        for handle in handles:  # those of an earlier version may have the same one
+            found[handle.name] = Counters.total(found.get(handle.name, Counters()), handle.counters)
         return found
 
     def recall(self, known: Mapping[int, Counters], handles: Iterable[WorkerHandle]) -> None:
         """Take over what workers had counted when an earlier daemon asked; some may not be there any more."""
-        found = {handle.pid: handle for handle in handles}
-        for pid, counters in known.items():
-            if pid in found:
-                found[pid].counters = counters
+        found = {handle.name: handle for handle in handles}
+        for name, counters in known.items():
+            if name in found:
+                found[name].counters = counters
             else:
                 self.past.merge(counters)
 

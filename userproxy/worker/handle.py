@@ -67,7 +67,7 @@ class WorkerHandle:
 
     Attributes:
         pid: its process, as it calls it itself if it cannot be seen from here.
-        name: its process, as it calls it itself: what the ids of its connections begin with.
+        name: what the ids of its connections begin with; no other worker here has it.
         held: what it was serving when it was found, with the listening sockets.
         yielded: the sessions that it has given up, with their sockets.
         counters: what it had counted when it last said so.
@@ -188,8 +188,8 @@ class WorkerHandle:
 
     def _on_part(self, part: messages.Parts, fds: list[int]) -> None:
         match part:
-            case messages.Hello(pid=pid, holds=holds):
-                self.pid, self.name, self._expected = self.pid or pid, pid, holds
+            case messages.Hello(pid=pid, holds=holds, name=name):
+                self.pid, self.name, self._expected = self.pid or pid, name or pid, holds
             case messages.Holds() | messages.Sessions():
                 self._take_sockets(part, fds)
             case messages.Leaving():

@@ -18,6 +18,7 @@ from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError
 from userproxy.worker.heart import Hearts
 from userproxy.worker.heritage import Heritage, is_read_by, is_udp
 from userproxy.worker.listeners import Listeners
+from userproxy.worker.names import Names
 from userproxy.worker.pins import SharedPins
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class WorkerPool:
         self._hearts = Hearts()
         self._beats = False
         self._counted = Counted()
+        self._names = Names()
         self._behind: set[PoolName] = set()
         self._vacant: asyncio.Queue[int] = asyncio.Queue()
         self._lock = asyncio.Lock()
@@ -84,7 +86,7 @@ class WorkerPool:
 
     @property
     def living_counters(self) -> dict[int, Counters]:
-        """What the workers that live have counted when they last said so, by pid; `count` asks them."""
+        """What the workers that live have counted when they last said so, by name; `count` asks them."""
         return self._counted.living(self._everybody())
 
     @property
@@ -103,7 +105,7 @@ class WorkerPool:
         Those accept no more from then on, and end with their last connection.
 
         Args:
-            known: what those workers had counted, by pid.
+            known: what those workers had counted, by name.
 
         Raises:
             WorkerGoneError: workers do not start; the earlier ones go on.
@@ -288,7 +290,9 @@ class WorkerPool:
         handle = WorkerHandle(*self._origin.start(), self._callbacks)
         try:
             await handle.ready()
-            await handle.ask(msgspec.structs.replace(self._begin, index=index, workers=self._count))
+            handle.name = self._names.new(handle.pid, self._everybody())
+            place = {"index": index, "workers": self._count, "name": handle.name}
+            await handle.ask(msgspec.structs.replace(self._begin, **place))
         except BaseException:
             handle.kill()
             raise

@@ -103,7 +103,8 @@ class Worker:
         self._channel = Channel(sock, self._loop, self._on_message, self._on_control_gone)
         plane = self._plane
         serves = plane.serves if plane else []
-        self._say(messages.Hello(pid=os.getpid(), holds=len(serves)))
+        name = plane.connections.name if plane else 0
+        self._say(messages.Hello(pid=os.getpid(), holds=len(serves), name=name))
         for start in range(0, len(serves), CHUNK):
             part = tuple(serves[start : start + CHUNK])
             fds = [plane.listeners[serve.name].fileno() for serve in part] if plane else []
@@ -227,6 +228,7 @@ class Worker:
             place=(order.index, order.workers),
             trace=order.log_level == "debug",
         )
+        self._plane.connections.name = order.name or os.getpid()
         self._plane.heed_pressure(self._rest)
         self._plane.need_pods = self._need_pods
         self._plane.on_pins = self._tell_pins_soon

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket as net
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +13,6 @@ from userproxy.dataplane.tcp.greeting import is_announced
 from userproxy.dataplane.tcp.lifecycle import Command, Event, Flow, Reason, State
 from userproxy.dataplane.tcp.relay import Leg
 from userproxy.model.address import Address
-from userproxy.model.connection_id import ConnectionId
 from userproxy.model.settings import ProxyProtocol
 from userproxy.net import proxy_protocol
 from userproxy.net.sockets import deliver_on_close, keep_alive, original_destination, reset_on_close
@@ -46,6 +44,7 @@ class Context(NamedTuple):
         resting: wakes those that have left the poller for a moment.
         reception: reads who the clients of balancers in front are.
         waiting: holds those whose Service has no endpoints yet.
+        id_of: what an operator calls a connection.
         ended: called with each connection when it is over.
         linger: seconds without a byte on a half-closed connection before it is given up.
     """
@@ -57,6 +56,7 @@ class Context(NamedTuple):
     resting: Watch[Connection]
     reception: Reception
     waiting: WaitingRoom
+    id_of: Callable[[Connection], str]
     ended: Callable[[Connection], None]
     linger: float = 60.0
 
@@ -185,7 +185,7 @@ class Connection:
             version,
             client,
             destination or self.frontend or Address(*sock.getsockname()[:2]),
-            name=str(ConnectionId(os.getpid(), self.number)),
+            name=self._context.id_of(self),
             service=str(self.service.pool.service),
         )
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from userproxy.model.messages import Apply, Begin, Count, Retire
+from userproxy.model.filter import ConnectionFilter
+from userproxy.model.messages import Apply, Begin, Count, Kill, Retire
 from userproxy.net.sockets import RESET_ON_CLOSE, deliver_on_close
 from userproxy.tests.worker.scripted import POD2, counted, serve, totals, until
 from userproxy.worker import pool as pool_module
@@ -144,13 +145,20 @@ async def test_an_earlier_worker_s_last_words_count(site: Site) -> None:
     assert pool.past_counters == counted(146, killed=40)
 
 
-async def test_a_worker_of_another_container_may_have_the_pid_of_one_of_ours_and_both_count(
+async def test_workers_of_another_container_may_have_the_pids_of_ours_and_no_two_have_one_name(
     site: Site,
 ) -> None:
-    pool = site.pool()
+    pool = site.pool(2)
     site.left_behind(serve()).answers = {Count: [totals(100)]}
     site.script = lambda worker: worker.answers.update({Count: [totals(3)]})
     site.next_pid = site.earlier[0].pid
     await pool.start()
     await pool.count()
-    assert pool.living_counters == {site.earlier[0].pid: counted(103)}
+    pid = site.earlier[0].pid
+    assert pool.living_counters == {pid: counted(100), pid + 1: counted(3), pid + 2: counted(3)}
+    (begun,) = site.started[0].told(Begin)
+    assert isinstance(begun, Begin)
+    assert begun.name in (pid + 1, pid + 2)
+    assert await pool.kill([f"{pid + 1}-7"], ConnectionFilter()) == 0
+    assert [len(worker.told(Kill)) for worker in site.earlier] == [0]
+    assert sorted(len(worker.told(Kill)) for worker in site.started) == [0, 1]

@@ -61,6 +61,7 @@ class Proxy:
             resting=Watch(self.timers.loop, 0.1, Connection.wake),
             reception=Reception(self.timers.loop, self.poller),
             waiting=WaitingRoom(self.timers.loop, self.poller, self.table.counters, self.needed.append),
+            id_of=self.table.id_of,
             ended=self.table.remove,
         )
         self.service = LiveService(Serve(service=ServicePortName("shop", "cart", "http"), listener=LISTENER))

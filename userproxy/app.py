@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import time
 from typing import TYPE_CHECKING
 
 import uvloop
 
-from userproxy.control import handover
+from userproxy.control.announcer import Announcer
 from userproxy.control.daemon import Daemon, Parts, StartError
 from userproxy.control.health_ports import HealthPorts
 from userproxy.control.host_address import HostAddress, Surroundings
@@ -19,6 +20,10 @@ from userproxy.control.pod_health import PodHealth
 from userproxy.control.port_file import HostPorts, PortFile
 from userproxy.control.reconcile import OnNode, Reconciler
 from userproxy.control.sides import Sides
+from userproxy.control.succession.early import followed
+from userproxy.control.succession.heir import Heir
+from userproxy.control.succession.incumbent import Incumbent
+from userproxy.control.succession.tenure import Tenure
 from userproxy.control.view import View
 from userproxy.logs import configure_logging
 from userproxy.model.counters import Counters
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from userproxy.config import Config
+    from userproxy.control.succession.tenure import Left
     from userproxy.sources import Source
 
 # What the control side needs of the file descriptors, however few there are. A connection holds two of them,
@@ -69,11 +75,13 @@ def run(config: Config, check: Callable[[], object]) -> bool:
         NetfilterError: the kernel refuses our rules; nothing has been changed.
     """
     configure_logging(config.log_format, config.log_level)
-    with NodeLock(), Kernel(config.host_ips) as kernel:
-        missing = kernel.missing_features()
-        if missing:
-            raise StartError(missing[0])
-        return uvloop.run(_serve(config, kernel, check))
+    lock = NodeLock()
+    if not config.take_over:
+        lock.acquire()
+    try:
+        return uvloop.run(_serve(config, lock, check))
+    finally:
+        lock.release()
 
 
 def raise_file_limit() -> int:
@@ -84,7 +92,30 @@ def raise_file_limit() -> int:
     return hard
 
 
-async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) -> bool:
+async def _serve(config: Config, lock: NodeLock, check: Callable[[], object]) -> bool:
+    """Serve until a signal comes, or an heir; returns whether to start anew."""
+    incumbent, announcer = Incumbent(), Announcer(os.environ, config.ready_file)
+    with Kernel(config.host_ips) as kernel:
+        missing = kernel.missing_features()
+        if missing:
+            raise StartError(missing[0])
+        async with followed(await _open_source(config)) as source:
+            heir = Heir(lock, announcer)
+            inherited = await heir.come_to_the_node(lambda: source.has_spoken)
+            if inherited is None:
+                return heir.is_to_renew
+            tenure = Tenure(inherited, heir.confirm, incumbent, announcer)
+            renew, left = await _work(config, kernel, source, tenure, check)
+    if left is None:
+        return renew
+    lock.release()
+    return await incumbent.hand_over(left, config.drain_seconds)
+
+
+async def _work(
+    config: Config, kernel: Kernel, source: Source, tenure: Tenure, check: Callable[[], object]
+) -> tuple[bool, Left | None]:
+    """Have the node; returns whether to start anew, and what is left to an heir if there is one."""
     files = raise_file_limit()
     workers = WorkerPool(
         config.worker_count,
@@ -100,15 +131,13 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
         ),
         processes(),
     )
-    source = await _open_source(config)
     loop = asyncio.get_running_loop()
     poller = Poller()
     poller.attach(loop)
     pod_health = PodHealth(loop, poller)
     flows = FlowTable(kernel.flows, time.time)
     sides = Sides(workers, kernel, pod_health, flows)
-    inherited = handover.take()
-    counters = Counters.total(inherited.past)
+    counters = Counters.total(tenure.inherited.past)
     view = View(config, sides, counters, lambda: status_of(source), time.time)
     ports = HostPorts.load(config.ports, PortFile(config.state_dir))
     host = kernel.host
@@ -118,13 +147,13 @@ async def _serve(config: Config, kernel: Kernel, check: Callable[[], object]) ->
     parts = Parts(
         config, source, sides, reconciler, on_node.health_ports, view, Metrics(config.mode.value, counters)
     )
-    daemon = Daemon(parts, inherited)
+    daemon = Daemon(parts, tenure)
     pod_health.on_change = daemon.notify
     workers.on_need = daemon.need_pods
     operator = Operator(reconciler, workers, view, daemon.notify)
     async with serve_admin(config.admin_socket, view, operator):
         try:
-            return await daemon.run(check)
+            return await daemon.run(check), daemon.left
         finally:
             pod_health.close()
             poller.shut()

@@ -179,6 +179,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
         int | Literal["auto"],
         _help("How many processes relay; `auto`: one a processor.", metavar="N|auto"),
     ] = 1
+    take_over: Annotated[
+        bool,
+        _help(
+            "Whether to take the node over from a daemon that has it; otherwise it is an error that one has.",
+            metavar="true|false",
+            default="false",
+        ),
+    ] = False
+    ready_file: Annotated[
+        Path | None,
+        _help("A file that is there while this daemon serves the node, for probes.", default="no file"),
+    ] = None
     healthz_bind_address: Annotated[
         str,
         _help(

@@ -14,10 +14,11 @@ import structlog
 from userproxy import __version__
 from userproxy.config import ConfigError
 from userproxy.control import handover
-from userproxy.control.handover import NOTHING, Handover
+from userproxy.control.handover import Handover
 from userproxy.control.health_ports import FLAG
 from userproxy.control.loop import ReconcileLoop
 from userproxy.control.stopping import stop
+from userproxy.control.succession.tenure import Left
 from userproxy.model.snapshot import Notice
 from userproxy.model.state import ToListener
 from userproxy.net.addresses import AddressWatch
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from userproxy.control.health_ports import HealthPorts
     from userproxy.control.reconcile import Reconciler
     from userproxy.control.sides import Sides
+    from userproxy.control.succession.tenure import Tenure
     from userproxy.control.view import View
     from userproxy.model.service import PoolName
     from userproxy.model.snapshot import Snapshot
@@ -87,10 +89,14 @@ class Daemon:
 
     Args:
         parts: what it is made of.
-        inherited: from the daemon before it in this process, if there was one.
+        tenure: how it comes to the node.
+
+    Attributes:
+        left: what it has left to another daemon that has asked for the node; None if it has not.
     """
 
-    def __init__(self, parts: Parts, inherited: Handover = NOTHING) -> None:
+    def __init__(self, parts: Parts, tenure: Tenure) -> None:
+        self.left: Left | None = None
         self._config = parts.config
         self._sides = parts.sides
         self._source = parts.source
@@ -102,10 +108,15 @@ class Daemon:
         self._health_ports = parts.health_ports
         self._view = parts.view
         self._metrics = parts.metrics
-        self._inherited = inherited
+        self._inherited = tenure.inherited
+        self._tenure = tenure
+        self._announcer = tenure.announcer
+        tenure.incumbent.on_request = self._hand_over
         self._listeners: dict[str, socket.socket] = {}
         self._stopping = asyncio.Event()
         self._renewing = False
+        self._handing_over = False
+        self._told_to_stop = False
         self._settled = False
         self._loop = ReconcileLoop(self._reconcile, self._on_failure)
 
@@ -134,17 +145,28 @@ class Daemon:
         }
         self._listeners = handover.adopt(self._inherited, addresses, kept=FLAG)
         await self._start()
+        self._tenure.confirm()
+        self._tenure.incumbent.open()
+        self._announcer.started()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in self._everything()]
             await self._stopping.wait()
             for task in tasks:
                 task.cancel()
+        if self._handing_over:
+            self._announcer.stopping()
+            self.left = await self._leave()
+            return False
+        self._tenure.incumbent.close()
         if self._renewing:
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             await asyncio.sleep(_SIGNAL_SECONDS)  # for one that has come already
         if self._renewing:
-            await self._leave()
+            left = await self._leave()
+            handover.leave(left.handover.past, left.handover.workers, left.listeners)
+            self._announcer.renewing()
             return True
+        self._announcer.stopping()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         await stop(self._config, self._sides, self._reconciler.actual)
         return False
@@ -179,6 +201,7 @@ class Daemon:
     def _everything(self) -> Iterator[Coroutine[object, object, None]]:
         """What goes on until the daemon stops."""
         pages = Pages(self._health, self._view.figures, self._metrics, self._config.mode)
+        yield self._announcer.beat()
         yield self._source.run(self._publish)
         yield self._loop.run()
         yield self._repair()
@@ -186,14 +209,22 @@ class Daemon:
         yield self._watch_addresses()
         yield self._workers.mind(self.notify)
         yield self._health_ports.run(lambda: self._health().healthy, self._listeners, self.notify)
-        yield serve_http(self._config.healthz_address, pages.probes(), HEALTHZ_FLAG, self._listeners)
+        yield self._answer_probes(pages)
         yield serve_http(self._config.metrics_address, pages.metrics(), METRICS_FLAG, self._listeners)
 
-    async def _leave(self) -> None:
-        """Leave everything to the next daemon in this process."""
+    async def _leave(self) -> Left:
+        """Leave the workers to themselves, and everything to the next daemon."""
         await self._workers.count()
-        handover.leave(self._view.past_counters(), self._workers.living_counters, self._listeners)
+        counted = Handover(past=self._view.past_counters(), workers=self._workers.living_counters)
+        left = Left(counted, self._listeners, self._workers.pids, self._told_to_stop)
         self._workers.leave()
+        return left
+
+    async def _answer_probes(self, pages: Pages) -> None:
+        """Answer probes until cancelled; not before what is wanted already is in effect: they can wait."""
+        if self._reconciler.snapshot is not None:
+            await self._reconciler.settled()
+        await serve_http(self._config.healthz_address, pages.probes(), HEALTHZ_FLAG, self._listeners)
 
     def need_pods(self, pool: PoolName) -> None:
         """Tell that clients wait for a pool to have backends."""
@@ -218,7 +249,19 @@ class Daemon:
         self._renewing = True
         self._stopping.set()
 
+    def _hand_over(self, version: str) -> bool:
+        """Leave the node to another daemon that asks for it; whether it is to have it."""
+        if self._stopping.is_set():
+            return False
+        log.info("handing over to another daemon", version=version)
+        self._handing_over = True
+        self._stopping.set()
+        return True
+
     def _stop(self) -> None:
+        self._told_to_stop = True
+        if self._handing_over:
+            return
         if self._renewing:
             self._renewing = False
         elif self._stopping.is_set():
@@ -252,6 +295,8 @@ class Daemon:
             self._source.tell(tuple(self._reconciler.problems))
         self._metrics.applied(time.monotonic() - started)
         self._view.report("")
+        if self._reconciler.snapshot is not None:
+            self._announcer.serving()
         if not self._settled:
             # What lives now lives long: the garbage collector need not look at it again.
             self._settled = True

@@ -1,8 +1,9 @@
-"""What a control process leaves to the one that takes its place in the same process: SIGHUP, execve(2).
+"""What a control process leaves to the one that takes its place.
 
 Workers need no such thing, they are found by their rendezvous. This is for what only the control process
-has: what it has counted, and the sockets on which probes are answered. It lies in a file in memory whose
-number is in the environment.
+has: what it has counted, and the sockets on which probes are answered. Within a process (SIGHUP, execve(2))
+it lies in a file in memory whose number is in the environment; to another one it goes as a message
+(`userproxy.control.succession`).
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def leave(past: Counters, workers: Mapping[int, Counters], listeners: Mapping[st
 
 
 def take() -> Handover:
-    """Take what was left to this process, as far as it can be understood: it may be another version's."""
+    """Take what was left to this process."""
     file, _, pid = os.environ.pop(VARIABLE, "").partition(" ")
     if pid != str(os.getpid()) or not file.isdecimal():
         return NOTHING
@@ -80,6 +81,11 @@ def take() -> Handover:
     except OSError as error:
         log.warning("what the former daemon had counted is lost", error=str(error))
         return NOTHING
+    return decode(content)
+
+
+def decode(content: bytes) -> Handover:
+    """What was left, as far as it can be understood: it may be another version's."""
     try:
         return msgspec.msgpack.decode(content, type=Handover)
     except msgspec.DecodeError as error:

@@ -59,6 +59,17 @@ class NodeLock:
             NodeLockedError: another process holds it, or another NodeLock of this one.
             NodeLockError: the kernel gives no such socket.
         """
+        if not self.try_acquire():
+            raise NodeLockedError(self._holder())
+
+    def try_acquire(self) -> bool:
+        """Take the lock if nobody has it; returns whether it is ours now.
+
+        Raises:
+            NodeLockError: the kernel gives no such socket.
+        """
+        if self._socket is not None:
+            return True
         candidate = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             candidate.bind(self._address)
@@ -66,9 +77,10 @@ class NodeLock:
         except OSError as error:
             candidate.close()
             if error.errno == errno.EADDRINUSE:
-                raise NodeLockedError(self._holder()) from None
+                return False
             raise NodeLockError(f"cannot lock this node: {error.strerror or error}") from None
         self._socket = candidate
+        return True
 
     def release(self) -> None:
         """Give the lock back; nothing happens if it is not held."""

@@ -39,6 +39,10 @@ class Workers(Protocol):
     def past_counters(self) -> Counters:
         """What workers have counted that are gone."""
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of workers that can be seen from here."""
+
     async def start(self, known: Mapping[int, Counters] | None = None) -> None:
         """Take over from earlier workers."""
 

@@ -257,6 +257,7 @@ class Lab:
         wait: bool = True,
         source: Sequence[str] = (),
         under: Sequence[str] = (),
+        name: str = "",
     ) -> Process:
         """Start `userproxy run` on a host.
 
@@ -266,13 +267,14 @@ class Lab:
             wait: return only once it serves every Service of its manifests.
             source: the arguments that say where its Services come from, if not from the lab's manifests.
             under: the command that runs it, such as `prlimit` with its options.
+            name: of the process, where a host has two daemons; the other methods mean the one without.
 
         Raises:
             LabError: one runs there already, or it does not serve in time.
         """
         here = self.deployment.host(host)
         process = self.start(
-            f"{host}-daemon",
+            name or f"{host}-daemon",
             host,
             *(*under, "userproxy", "run"),
             *(source or ("--manifests", str(self.manifests))),

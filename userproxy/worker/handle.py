@@ -99,6 +99,11 @@ class WorkerHandle:
         return self._channel.is_open
 
     @property
+    def is_visible(self) -> bool:
+        """Whether its process can be seen from here, and `pid` is what it is called here."""
+        return self._visible
+
+    @property
     def is_silent(self) -> bool:
         """Whether it has failed to answer, and said nothing since."""
         return self._silent

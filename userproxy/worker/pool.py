@@ -99,6 +99,11 @@ class WorkerPool:
         """The Service ports that a worker failed to take over as they are wanted: tell it again."""
         return frozenset(self._behind)
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of workers that can be seen from here: not of those in other containers."""
+        return tuple(handle.pid for handle in self._everybody() if handle.is_visible)
+
     async def start(self, known: Mapping[int, Counters] | None = None) -> None:
         """Take over what the workers of an earlier daemon hold, and let new ones serve it.
 

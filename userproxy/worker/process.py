@@ -52,7 +52,7 @@ class Worker:
     """The data plane of this process, and its control side, if there is one.
 
     Lives until it has been told to go (`Retire`, `Drain`, or SIGTERM while it has no control side) and its
-    connections have ended.
+    connections have ended; SIGUSR1 resets them.
 
     Args:
         tasks: what takes longer than a moment runs there.
@@ -77,6 +77,7 @@ class Worker:
         self._rendezvous = rendezvous.listen(prefix)
         self._loop.add_reader(self._rendezvous.fileno(), self._on_visitor)
         self._loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._on_sigusr1)
 
     async def work(self) -> None:
         """Return when it is over."""
@@ -156,6 +157,10 @@ class Worker:
             self._retire()
         else:
             self._say(messages.Leaving())
+
+    def _on_sigusr1(self) -> None:
+        """Whoever keeps our container alive can no longer."""
+        self._start(self._drain(messages.Drain(seconds=0)))
 
     def _start(self, work: Coroutine[object, object, None], serial: int = 0) -> None:
         task = self._tasks.create_task(self._finish(work, serial))

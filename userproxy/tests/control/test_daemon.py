@@ -15,6 +15,7 @@ from userproxy.control import handover
 from userproxy.control.daemon import HEALTHZ_FLAG, StartError
 from userproxy.control.handover import Handover
 from userproxy.control.stopping import StopError
+from userproxy.control.succession import wire
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
 from userproxy.model.state import NodeState, Refuse, ToListener
@@ -190,3 +191,56 @@ async def test_a_probe_that_comes_while_it_starts_anew_is_answered_by_the_next_d
     heir = handover.adopt(handover.take(), {HEALTHZ_FLAG: address})
     socket.create_connection((address.ip, address.port)).close()
     heir[HEALTHZ_FLAG].close()
+
+
+async def test_an_heir_that_asks_gets_the_node_and_no_rule_is_touched(program: Program) -> None:
+    program.side.kernel.adopted = LEFT
+    program.side.counters.sync_failures = 3
+    program.side.workers.living = {7: Counters(connections_opened=20)}
+    async with program.running() as task:
+        heir = await program.asked_to_hand_over()
+        assert await task is False
+    assert program.journal[2:] == ["leave the workers"]
+    left = program.daemon.left
+    assert left is not None
+    assert left.handover.workers == program.side.workers.living
+    assert left.handover.past.sync_failures == 3
+    assert (left.pids, left.told_to_stop) == ((7, 8), False)
+    heir.close()
+    program.incumbent.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_after_that_changes_nothing_for_the_workers(
+    program: Program, number: signal.Signals
+) -> None:
+    async with program.running() as task:
+        heir = await program.asked_to_hand_over()
+        signal.raise_signal(number)
+        assert await task is False
+    assert program.journal[2:] == ["leave the workers"]
+    assert program.daemon.left is not None
+    assert program.daemon.left.told_to_stop is (number == signal.SIGTERM)
+    heir.close()
+    program.incumbent.close()
+
+
+async def test_a_daemon_that_is_about_to_stop_does_not_hand_over(program: Program) -> None:
+    program.side.workers.drained = asyncio.get_running_loop().create_future()
+    async with program.running() as task:
+        signal.raise_signal(signal.SIGTERM)
+        await program.noted("drain for 30 s")
+        assert wire.connect(program.incumbent_name) is None
+        program.side.workers.drained.set_result(0)
+        assert await task is False
+    assert program.daemon.left is None
+
+
+async def test_the_daemon_before_it_is_needed_until_workers_and_rules_are_there(program: Program) -> None:
+    program.side.kernel.errors["start"] = BUSY
+    with pytest.raises(NetfilterError):
+        await program.run()
+    assert not program.is_confirmed
+    program.side.kernel.errors.clear()
+    async with program.running():
+        await until(lambda: program.is_confirmed)

@@ -84,6 +84,11 @@ class InMemoryWorkers:
         """Of `Workers`."""
         return self.past
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of `Workers`."""
+        return (7, 8)
+
     async def start(self, known: Mapping[int, Counters] | None = None) -> None:
         """Of `Workers`."""
         self._journal.append("workers start")

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import secrets
 import signal
 from typing import TYPE_CHECKING
 
+from userproxy.control.announcer import Announcer
 from userproxy.control.daemon import Daemon, Parts
 from userproxy.control.handover import NOTHING, Handover
+from userproxy.control.succession import wire
+from userproxy.control.succession.incumbent import Incumbent
+from userproxy.control.succession.tenure import Tenure
 from userproxy.ops.http.metrics import Metrics
+from userproxy.worker.channel import Channel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -72,11 +78,14 @@ class Program:
 
     Args:
         side: its parts.
-        inherited: from the daemon before it in this process.
+        inherited: from the daemon before it.
 
     Attributes:
         source: what it follows.
         wrong: why the configuration cannot be read anew; None if it can.
+        incumbent_name: where it listens for an heir.
+        incumbent: listens there.
+        is_confirmed: whether the daemon before it has been told that it is no longer needed.
     """
 
     def __init__(self, side: ControlSide, inherited: Handover = NOTHING) -> None:
@@ -86,7 +95,11 @@ class Program:
         self.wrong: Exception | None = None
         ports = side.on_node.health_ports
         parts = Parts(side.config, self.source, side.sides, side.reconciler, ports, side.view, self.metrics)
-        self.daemon = Daemon(parts, inherited)
+        self.is_confirmed = False
+        self.incumbent_name = f"userproxy-test-{secrets.token_hex(8)}"
+        self.incumbent = Incumbent(self.incumbent_name)
+        tenure = Tenure(inherited, self._confirm, self.incumbent, Announcer({}))
+        self.daemon = Daemon(parts, tenure)
         side.sides.pod_health.on_change = self.daemon.notify
 
     @property
@@ -117,6 +130,19 @@ class Program:
     async def noted(self, line: str, times: int = 1) -> None:
         """Wait until its neighbours have been told so."""
         await until(lambda: self.journal.count(line) >= times)
+
+    async def asked_to_hand_over(self) -> Channel:
+        """An heir asks it for the node, and has been heard; the connection to it."""
+        await until(lambda: self.is_confirmed)  # from then on it listens
+        visit = wire.connect(self.incumbent_name)
+        assert visit is not None
+        heir = Channel(visit, asyncio.get_running_loop(), lambda *_: None, lambda: None)
+        heir.send(wire.encode(wire.TakeOver("9.9")))
+        await until(lambda: self.daemon._handing_over)
+        return heir
+
+    def _confirm(self) -> None:
+        self.is_confirmed = True
 
     def _check(self) -> None:
         if self.wrong is not None:

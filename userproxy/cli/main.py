@@ -28,6 +28,7 @@ COMMANDS = {
     "connections": ("userproxy.cli.connections:connections", "List the live connections that are proxied."),
     "services": ("userproxy.cli.inventory:services", "List the Service ports that are served, and where."),
     "backends": ("userproxy.cli.inventory:backends", "List the backends, with their state and why."),
+    "explain": ("userproxy.cli.explain:explain", "Tell what becomes of a packet to an address, and why."),
     "kill": ("userproxy.cli.operate:kill", "Reset connections."),
     "drain": ("userproxy.cli.operate:drain", "Give a pod no new connections, or undo that."),
     "status": ("userproxy.cli.inventory:status", "Show the daemon and what is wrong with it."),

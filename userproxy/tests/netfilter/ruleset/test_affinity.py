@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend, NodeState, Perimeter, Target, ToPods
-from userproxy.tests.netfilter.ruleset.tracer import Kernel, Packet
+from userproxy.netfilter.trace.walk import Packet
+from userproxy.tests.netfilter.ruleset.tracer import Kernel
 
 VIP = Address("10.3.241.152", 80)
 ONE, TWO, THREE = (Address(f"10.0.2.{host}", 8080) for host in (2, 3, 4))

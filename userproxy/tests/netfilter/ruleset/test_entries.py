@@ -20,7 +20,8 @@ from userproxy.model.state import (
     ToPods,
 )
 from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATE_INVALID, STATUS_DNAT
-from userproxy.tests.netfilter.ruleset.tracer import Kernel, Packet
+from userproxy.netfilter.trace.walk import Packet
+from userproxy.tests.netfilter.ruleset.tracer import Kernel
 
 VIP = Address("10.3.241.152", 80)
 EXTERNAL = {

@@ -25,11 +25,12 @@ from userproxy.model.snapshot import Node
 from userproxy.model.state import NodeState, Perimeter
 from userproxy.netfilter.ruleset.chains import STATUS_DNAT
 from userproxy.netfilter.ruleset.language import TCP, UDP
+from userproxy.netfilter.trace.walk import Packet
 from userproxy.planner.context import PlanContext
 from userproxy.planner.outcome import Traffic
 from userproxy.planner.paths import PATHS
 from userproxy.tests.entries import ENTRIES, PODS_OF, POLICIES, Outcome, combinations, outcome_of
-from userproxy.tests.netfilter.ruleset.tracer import Kernel, Packet
+from userproxy.tests.netfilter.ruleset.tracer import Kernel
 from userproxy.tests.twins import twin
 
 WEB = ServicePortName("default", "web")

@@ -12,9 +12,10 @@ from userproxy.model.service import Protocol
 from userproxy.model.state import Drop, Frontend, NodeState, Refuse, Target, ToListener, ToPods
 from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATE_NEW, STATUS_DNAT, ruleset
 from userproxy.netfilter.ruleset.made import Made, Pick, Pin, Relay, parse
+from userproxy.netfilter.ruleset.text import render
+from userproxy.netfilter.trace.walk import Packet
 from userproxy.tests.netfilter.ruleset.golden import GOLDEN
-from userproxy.tests.netfilter.ruleset.rendering import render
-from userproxy.tests.netfilter.ruleset.tracer import Kernel, Packet
+from userproxy.tests.netfilter.ruleset.tracer import Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The ruleset as nft would list it, to be read in a review."""
+"""The ruleset as nft would list it, for people. Pure."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ _IMPLY_FAMILY = {Field.SOURCE, Field.DESTINATION, Field.SOURCE6, Field.DESTINATI
 
 
 def render(ruleset: Ruleset) -> str:
+    """All of the table."""
     blocks = [_set(each) for each in ruleset.sets] + [_chain(each) for each in ruleset.chains]
     return f"table inet {TABLE} {{\n" + "\n\n".join(blocks) + "\n}\n"
 

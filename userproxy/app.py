@@ -8,6 +8,7 @@ import resource
 import time
 from typing import TYPE_CHECKING
 
+import structlog
 import uvloop
 
 from userproxy.control.announcer import Announcer
@@ -36,6 +37,7 @@ from userproxy.ops.http.metrics import Metrics
 from userproxy.sources import status_of
 from userproxy.sources.decode import Scope
 from userproxy.sources.manifests import ManifestSource
+from userproxy.worker import privileges
 from userproxy.worker.origin import processes
 from userproxy.worker.pool import WorkerPool
 
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from userproxy.config import Config
     from userproxy.control.succession.tenure import Left
     from userproxy.sources import Source
+
+log = structlog.get_logger(__name__)
 
 # What the control side needs of the file descriptors, however few there are. A connection holds two of them,
 # and this share of the others is for connections. The pipes have a smaller one, the rest is for listeners.
@@ -75,6 +79,7 @@ def run(config: Config, check: Callable[[], object]) -> bool:
         NetfilterError: the kernel refuses our rules; nothing has been changed.
     """
     configure_logging(config.log_format, config.log_level)
+    _keep_privileges()
     lock = NodeLock()
     if not config.take_over:
         lock.acquire()
@@ -82,6 +87,24 @@ def run(config: Config, check: Callable[[], object]) -> bool:
         return uvloop.run(_serve(config, lock, check))
     finally:
         lock.release()
+
+
+def _keep_privileges() -> None:
+    """Keep what the control side needs.
+
+    Raises:
+        StartError: the kernel refuses to take the rest.
+    """
+    try:
+        kept = privileges.keep(privileges.CONTROL)
+    except privileges.PrivilegesError as error:
+        raise StartError(str(error)) from None
+    missing = privileges.OWN_USER - kept
+    if os.geteuid() == 0 and missing:
+        log.warning(
+            "workers run as root, without capabilities: for users of their own, grant these",
+            capabilities=sorted(f"CAP_{each.name}" for each in missing),
+        )
 
 
 def raise_file_limit() -> int:

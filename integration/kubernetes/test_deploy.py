@@ -55,7 +55,10 @@ def test_the_role_grants_what_is_needed_and_no_more(cluster: Cluster) -> None:
 def test_the_container_has_few_privileges(cluster: Cluster) -> None:
     pod = dry_run(cluster, "DaemonSet")["spec"]["template"]["spec"]
     context = pod["containers"][0]["securityContext"]
-    assert context["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_RESOURCE"]}
+    assert context["capabilities"] == {
+        "drop": ["ALL"],
+        "add": ["NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL"],
+    }
     assert context["readOnlyRootFilesystem"]
     assert not context["allowPrivilegeEscalation"]
     assert not context.get("privileged")

@@ -8,8 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from integration.restart.load import Load, Transfer, has_started, starts, workers
+from integration.vitals import capabilities, has_no_privilege
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER_SERVICE
+from userproxy.worker.privileges import CONTROL
 
 if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
@@ -20,6 +22,8 @@ FRONTEND = SERVER_SERVICE.frontend
 def test_sighup_three_times_under_load_and_no_connection_fails(lab: Lab) -> None:
     daemon = lab.start_daemon("host1", "--workers", "2")
     first = workers(lab)
+    needed = sum(1 << each for each in CONTROL)
+    assert capabilities(daemon.pid) == {(needed, needed)}
     transfers = [Transfer(lab, FRONTEND) for _ in range(8)]
     load = Load(lab, FRONTEND)
     with load.going_on():
@@ -36,6 +40,8 @@ def test_sighup_three_times_under_load_and_no_connection_fails(lab: Lab) -> None
     assert intact == len(transfers)
     wait_until("the earlier workers have ended", lambda: len(workers(lab)) == 2, 10.0)
     assert not set(first) & set(workers(lab))
+    assert capabilities(daemon.pid) == {(needed, needed)}
+    assert all(map(has_no_privilege, workers(lab)))
     assert "Traceback" not in daemon.output()
 
 

@@ -165,8 +165,12 @@ class WorkerHandle:
     def kill(self) -> None:
         """End it at once, if it lives and its process can be seen from here."""
         if self._visible and self.is_alive:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            except PermissionError:  # it has a user of its own, since it was started with more than we have
+                log.error("a worker cannot be ended: that takes CAP_KILL", pid=self.pid)  # noqa: TRY400
 
     def leave(self) -> None:
         """Hang up, and let it work on."""

@@ -23,7 +23,7 @@ import uvloop
 from userproxy.dataplane.plane import DataPlane, Limits
 from userproxy.logs import configure_logging
 from userproxy.model import messages
-from userproxy.worker import rendezvous
+from userproxy.worker import privileges, rendezvous
 from userproxy.worker.channel import Channel
 from userproxy.worker.heart import Heart
 
@@ -74,6 +74,7 @@ class Worker:
         self._orphan_seconds: float | None = None
         self._alone: list[asyncio.TimerHandle] = []
         self._pin_timer: asyncio.TimerHandle | None = None
+        self._owner = os.geteuid()  # before this process becomes another user's
         self._rendezvous = rendezvous.listen(prefix)
         self._loop.add_reader(self._rendezvous.fileno(), self._on_visitor)
         self._loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
@@ -117,7 +118,7 @@ class Worker:
             visitor, _ = self._rendezvous.accept()
         except OSError:  # out of file descriptors, or the visitor is gone
             return
-        if not rendezvous.is_ours(visitor):
+        if not rendezvous.is_ours(visitor, self._owner):
             visitor.close()
         elif self._channel is None:
             self.attend(visitor)
@@ -237,9 +238,18 @@ class Worker:
         self._plane.heed_pressure(self._rest)
         self._plane.need_pods = self._need_pods
         self._plane.on_pins = self._tell_pins_soon
+        self._give_up_privileges()
         # What lives now lives as long as the process: the garbage collector need not look at it again.
         gc.collect()
         gc.freeze()
+
+    def _give_up_privileges(self) -> None:
+        """There are no strangers' bytes yet, and nothing to be opened or imported any more."""
+        try:
+            privileges.give_up_all()
+        except privileges.PrivilegesError as error:
+            log.critical("a worker ends: it is not to carry strangers' bytes as it is", error=str(error))
+            os._exit(1)  # nothing is held yet
 
     def _beat(self, fds: Sequence[int]) -> None:
         for fd in fds:

@@ -36,9 +36,18 @@ def listen(prefix: str = PREFIX) -> socket.socket:
     return sock
 
 
-def is_ours(peer: socket.socket) -> bool:
-    """Whether the other end belongs to our own user, or to root: only such a one may give or take orders."""
-    return _credentials(peer)[1] in (0, os.geteuid())
+def is_ours(peer: socket.socket, owner: int | None = None) -> bool:
+    """Whether the other end is the owner's, or root's: only such a one may give or take orders.
+
+    What counts is whose process it was when it connected or began to listen (unix(7), SO_PEERCRED). Workers
+    listen before they become nobody's, so whoever has got hold of such a user, or was given the same one,
+    cannot pass for a worker; and for a control side even less.
+
+    Args:
+        peer: the connection.
+        owner: the user whose daemon this is; that of this process by default.
+    """
+    return _credentials(peer)[1] in (0, os.geteuid() if owner is None else owner)
 
 
 def connect_to_all(prefix: str = PREFIX) -> list[tuple[socket.socket, int]]:

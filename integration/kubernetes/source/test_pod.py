@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from integration.kubernetes.source.site import DEPLOY, HOST, Site, reference, seconds_until
+from integration.vitals import family, has_no_privilege
 from userproxy.lab.topology import REFERENCE
+from userproxy.worker.privileges import CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MANIFEST = (DEPLOY / "daemonset.yaml").read_text()
 MOUNT = Path("/run/secrets/kubernetes.io/serviceaccount")
-CAPABILITIES = {"NET_ADMIN": 12, "SYS_RESOURCE": 24}
+CAPABILITIES = {each.name: each.value for each in CONTROL if f"- {each.name}" in MANIFEST}
 
 
 @contextlib.contextmanager
@@ -45,8 +48,7 @@ def start_pod(site: Site, account: Path) -> None:
 
 
 def test_as_a_pod_with_a_token_that_is_rotated(site: Site, tmp_path: Path) -> None:
-    text = (DEPLOY / "daemonset.yaml").read_text()
-    assert all(f"- {name} #" in text for name in CAPABILITIES), "the scenario has other rights than the pod"
+    assert CAPABILITIES.keys() == {"NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL"}
     config = json.loads(site.kubeconfig.read_text())
     (tmp_path / "ca.crt").write_bytes(site.cluster.ca_file.read_bytes())
     (tmp_path / "token").write_text("expired")
@@ -64,6 +66,7 @@ def test_as_a_pod_with_a_token_that_is_rotated(site: Site, tmp_path: Path) -> No
         allowed = sum(1 << bit for bit in CAPABILITIES.values())
         assert effective & 1 << CAPABILITIES["NET_ADMIN"]
         assert not effective & ~allowed
+        assert all(map(has_no_privilege, family(site.daemon.pid)[1:]))
         assert site.page("/healthz")[0] == 200
         assert site.daemon.stop() == 0
     rules = site.lab.exec(HOST, "nft", "list", "ruleset").stdout

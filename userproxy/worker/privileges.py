@@ -1,0 +1,169 @@
+"""What our processes may do beyond what anybody may, and how they give the rest of it up.
+
+| process | keeps | why |
+|---|---|---|
+| control | `CONTROL`, as far as it has been given that | see there |
+| worker | nothing | strangers' bytes pass through it; what takes a privilege, the control side does for it |
+
+A worker is also nobody: its user and group are its own, so it reads and writes no file of root's, and of what
+the kernel grants each user, such as the memory of pipes, it has its own share. That takes three capabilities
+of the control side (`OWN_USER`); without them, or where there is no other user (a user namespace of root
+alone), workers stay root, without capabilities.
+
+Sources: capabilities(7), credentials(7), prctl(2), capset(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Capability(enum.IntEnum):
+    """Those that this program knows of, by their number in linux/capability.h."""
+
+    DAC_READ_SEARCH = 2
+    KILL = 5
+    SETGID = 6
+    SETUID = 7
+    SETPCAP = 8
+    NET_BIND_SERVICE = 10
+    NET_ADMIN = 12
+
+
+CONTROL = frozenset(
+    {
+        Capability.NET_ADMIN,  # nftables, conntrack, routes, marks, large socket buffers
+        Capability.NET_BIND_SERVICE,  # where a port below 1024 is asked for
+        Capability.DAC_READ_SEARCH,  # a kubeconfig or manifests that are another user's
+        Capability.SETUID,  # a user of its own for each worker
+        Capability.SETGID,
+        Capability.KILL,  # to end workers, which are another user's then
+        Capability.SETPCAP,  # to take capabilities out of reach for good
+    }
+)
+"""What the control process keeps. A version that is started in its place (SIGHUP) gets no more than that."""
+
+OWN_USER = frozenset({Capability.SETUID, Capability.SETGID, Capability.KILL})
+"""What it takes to give workers users of their own, and to end them all the same."""
+
+# Users that neither distributions nor systemd nor containers give to anybody (systemd.io/UIDS-GIDS), and that
+# user namespaces with the usual 65536 users have.
+_FIRST_USER = 60578
+_USERS = 600
+
+# linux/capability.h: the version with 64 bits, in two halves.
+_VERSION = 0x20080522
+_HEADER = struct.Struct("Ii")
+_HALVES = struct.Struct("6I")
+
+# linux/prctl.h
+_SET_DUMPABLE = 4
+_BOUNDING_READ = 23
+_BOUNDING_DROP = 24
+_SET_NO_NEW_PRIVILEGES = 38
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class PrivilegesError(Exception):
+    """Privileges could not be given up. One line."""
+
+
+class _Sets(NamedTuple):
+    """A thread's capabilities; bit n is the one with the number n."""
+
+    effective: int
+    permitted: int
+    inheritable: int
+
+
+def keep(wanted: frozenset[Capability]) -> frozenset[Capability]:
+    """Give up all capabilities but these, for this process and for all that it starts. Returns those it has.
+
+    To be called while there is one thread. Without `SETPCAP`, a program that root executes can have again
+    what was given up here.
+
+    Raises:
+        PrivilegesError: the kernel refuses it.
+    """
+    mask = sum(1 << each for each in wanted)
+    before = _read()
+    try:
+        _prctl(_SET_NO_NEW_PRIVILEGES, 1)
+        if _has(before, Capability.SETPCAP):
+            _bound(mask)
+        _write(_Sets(*(each & mask for each in before)))
+    except OSError as error:
+        raise PrivilegesError(f"privileges cannot be given up: {error}") from None
+    return frozenset(each for each in wanted if _has(before, each))
+
+
+def give_up_all() -> None:
+    """Give up everything: capabilities, getting any by executing a program, root's files, core dumps.
+
+    To be called while there is one thread.
+
+    Raises:
+        PrivilegesError: the kernel refuses it; some of it may have been done.
+    """
+    keeps = _read()
+    try:
+        _prctl(_SET_NO_NEW_PRIVILEGES, 1)
+        if _has(keeps, Capability.SETPCAP):
+            _bound(0)
+        own = _FIRST_USER + os.getpid() % _USERS
+        if os.geteuid() == 0 and all(_has(keeps, each) for each in OWN_USER) and _exists(own):
+            os.setgroups([])
+            os.setresgid(own, own, own)
+            os.setresuid(own, own, own)
+        _write(_Sets(0, 0, 0))  # and with those, the ambient ones
+        _prctl(_SET_DUMPABLE, 0)
+    except OSError as error:
+        raise PrivilegesError(f"privileges cannot be given up: {error}") from None
+
+
+def _has(sets: _Sets, capability: Capability) -> bool:
+    return bool(sets.effective >> capability & 1)
+
+
+def _exists(user: int) -> bool:
+    """Whether this user namespace has such a user (user_namespaces(7))."""
+    ranges = (line.split() for line in Path("/proc/self/uid_map").read_text().splitlines())
+    return any(int(first) <= user < int(first) + int(count) for first, _, count in ranges)
+
+
+def _bound(mask: int) -> None:
+    """Take all others out of the bounding set: no program that is executed ever has them again."""
+    capability = 0
+    while _libc.prctl(_BOUNDING_READ, capability, 0, 0, 0) >= 0:  # -1 for a number that the kernel lacks
+        if not mask >> capability & 1:
+            _prctl(_BOUNDING_DROP, capability)
+        capability += 1
+
+
+def _read() -> _Sets:
+    found = ctypes.create_string_buffer(_HALVES.size)
+    _check(_libc.capget(_HEADER.pack(_VERSION, 0), found))
+    low, high = struct.iter_unpack("3I", found.raw)
+    return _Sets(*(one | other << 32 for one, other in zip(low, high, strict=True)))
+
+
+def _write(sets: _Sets) -> None:
+    low = (each & 0xFFFFFFFF for each in sets)
+    high = (each >> 32 for each in sets)
+    _check(_libc.capset(_HEADER.pack(_VERSION, 0), _HALVES.pack(*low, *high)))
+
+
+def _prctl(option: int, argument: int) -> None:
+    _check(_libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0))
+
+
+def _check(outcome: int) -> None:
+    if outcome < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -7,15 +7,21 @@ has bytes in it, so an idle connection holds none.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket as net
 from _socket import socket
 from typing import Protocol
 
-# The size of a pipe, and the most that one splice moves.
+# The size of a pipe for bytes that pass through, and the most that one splice moves.
 PIPE_BYTES = 1 << 20
 _COPY_BYTES = 1 << 14
+
+# So many pipes have that size, and others the kernel's default, 64 KiB, which is enough for what slow readers
+# leave. The kernel grants a user without capabilities 64 MiB of pipes, and then only such of two pages each
+# (pipe(7), pipe-user-pages-soft): this way that is more than 500 of them, and not 64.
+_LARGE_PIPES = 32
 _splice = os.splice
 
 # To splice as much as there is, and to have the kernel wait for what follows before it sends a small packet.
@@ -69,16 +75,28 @@ class Carrier(Protocol):
 
 
 class Pipe:
-    """A pipe: the bytes stay in the kernel. Empty whenever it is in the pool."""
+    """A pipe: the bytes stay in the kernel. Empty whenever it is in the pool.
 
-    __slots__ = ("_read_fd", "_write_fd", "held")
+    Args:
+        large: have it take `PIPE_BYTES`, if the kernel allows that.
 
-    def __init__(self) -> None:
+    Raises:
+        OSError: there are no file descriptors for it, or it would take less than a copy buffer.
+    """
+
+    __slots__ = ("_read_fd", "_write_fd", "held", "large")
+
+    def __init__(self, *, large: bool = True) -> None:
         self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.held = 0
-        # Refused to a process without CAP_SYS_RESOURCE beyond a limit (pipe(7)); the default size works too.
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(self._write_fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self.large = large
+        if large:
+            # Refused over the user's limit; the size that it has works too.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self._write_fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        if fcntl.fcntl(self._write_fd, fcntl.F_GETPIPE_SZ) < _COPY_BYTES:
+            self.close()
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
     def fill(self, fd: int) -> int:
         """See `Carrier`. The pipe is empty, so EAGAIN can only mean that the socket has nothing."""
@@ -195,7 +213,7 @@ def _borrow(fd: int) -> socket:
 
 
 class PipePool:
-    """Lends carriers: a pipe, the most recently used one first (its pages are warm), or else a copy buffer.
+    """Lends carriers: a pipe, the most recently used large one first, or else a copy buffer.
 
     Args:
         limit: how many pipes may exist at once.
@@ -236,7 +254,9 @@ class PipePool:
             self._made -= 1
             carrier.close()
         elif isinstance(self.at_hand, Pipe):
-            self._spare.append(carrier)
+            if carrier.large and not self.at_hand.large and not self.at_hand.held:
+                carrier, self.at_hand = self.at_hand, carrier
+            self._spare.insert(len(self._spare) if carrier.large else 0, carrier)
         else:
             self.at_hand = carrier
 
@@ -244,7 +264,7 @@ class PipePool:
         """Close all but so many of the pipes that nobody uses, and have one at hand if there may be one."""
         while len(self._spare) > spare:
             self._made -= 1
-            self._spare.pop().close()
+            self._spare.pop(0).close()
         if not isinstance(self.at_hand, Pipe):
             self.at_hand = self._next()
 
@@ -263,8 +283,8 @@ class PipePool:
         if self._made >= self._limit:
             return Copy()
         try:
-            pipe = Pipe()
-        except OSError:  # EMFILE or ENFILE: no file descriptor for this process, or for the system
+            pipe = Pipe(large=self._made < _LARGE_PIPES)
+        except OSError:  # EMFILE or ENFILE: no file descriptor for this process, or for the system; ENOBUFS
             return Copy()
         self._made += 1
         return pipe

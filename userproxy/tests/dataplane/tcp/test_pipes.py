@@ -6,6 +6,8 @@ import errno
 import fcntl
 import os
 import socket as net
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -219,7 +221,9 @@ def test_without_a_file_descriptor_left_bytes_are_copied(
 def test_a_pipe_that_may_not_grow_works_at_its_size(
     sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_fd: int, _command: int, _size: int) -> int:
+    def refuse(_fd: int, command: int, _size: int = 0) -> int:
+        if command == fcntl.F_GETPIPE_SZ:
+            return 1 << 16
         raise PermissionError(errno.EPERM, "over pipe-user-pages-soft")
 
     monkeypatch.setattr(fcntl, "fcntl", refuse)
@@ -230,3 +234,45 @@ def test_a_pipe_that_may_not_grow_works_at_its_size(
     assert pipe.drain(there.fileno()) == 0
     assert far.recv(9) == b"x"
     pipe.close()
+
+
+def test_as_many_pipes_as_may_be_are_large_and_those_are_at_hand_first(sockets: Sockets) -> None:
+    del sockets  # looks for what is left open
+    pool = PipePool(100)
+    lent = [pool.take() for _ in range(40)]
+    assert [one.large for one in lent if isinstance(one, Pipe)] == [True] * 32 + [False] * 8
+    for one in lent:
+        pool.release(one)
+    again = [pool.take() for _ in range(32)]
+    assert all(isinstance(one, Pipe) and one.large for one in again)
+    for one in again:
+        pool.release(one)
+    pool.close()
+
+
+def test_a_pipe_that_takes_less_than_a_buffer_is_not_used(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del sockets  # looks for what is left open
+    monkeypatch.setattr(fcntl, "fcntl", lambda _fd, _command, _size=0: 8192)
+    assert isinstance(PipePool(2).at_hand, Copy)
+
+
+def test_nobody_without_capabilities_runs_out_of_pipes_that_are_worth_it_soon() -> None:
+    # In a process that has a user of its own, if this one is root's: others' pipes do not count there.
+    program = """
+import fcntl, resource
+from userproxy.dataplane.tcp.pipes import Copy, PipePool
+from userproxy.worker import privileges
+privileges.give_up_all()
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+pool = PipePool(600)
+lent = [pool.take() for _ in range(600)]
+sizes = [0 if isinstance(one, Copy) else fcntl.fcntl(one._read_fd, fcntl.F_GETPIPE_SZ) for one in lent]
+assert min(size for size in sizes if size) >= 1 << 14, sizes
+print(sum(map(bool, sizes)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    if os.geteuid() == 0:
+        assert int(done.stdout) > 500

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -14,6 +16,7 @@ import pytest
 from integration.redirect_to_host.ends import Ends, connected
 from integration.services import live_connections
 from integration.sockets import read_all, reset
+from integration.vitals import family
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER2
 
@@ -116,3 +119,16 @@ def test_a_sender_that_resets_while_its_bytes_are_held(lab: Lab, ends: Ends, res
     wait_until("the connection is over", lambda: live_connections(lab, NAME) == 0, 2.0)
     with pytest.raises(ConnectionResetError):
         read_all(other)
+
+
+def test_half_a_reply_of_a_worker_that_is_killed_does_not_look_complete(lab: Lab, ends: Ends) -> None:
+    client, server = ends
+    client.sendall(b"half of the request")
+    server.sendall(b"HTTP/1.0 200 OK\r\n\r\nhalf of the reply")  # it ends when the connection does
+    assert client.recv(1 << 16).endswith(b"half of the reply")
+    assert server.recv(1 << 16) == b"half of the request"
+    for worker in family(lab.daemon("host1").pid)[1:]:
+        os.kill(worker, signal.SIGKILL)
+    for end in ends:
+        with pytest.raises(ConnectionResetError):
+            end.recv(1)

@@ -10,11 +10,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from integration.vitals import has_no_privilege, is_dumpable, user_of
 from integration.worker.site import BEGIN, Client, Site, minded, pids, rows, serve, until
 from userproxy.model.filter import ConnectionFilter
 from userproxy.worker import rendezvous
 from userproxy.worker.channel import pair
+from userproxy.worker.handle import WorkerGoneError
 from userproxy.worker.origin import Origin, processes
 from userproxy.worker.pool import WorkerPool
 
@@ -103,23 +106,45 @@ async def test_a_worker_takes_no_orders_from_another_process_of_its_own_user(sit
     assert await (await Client.connect(wanted.listener)).is_served()
 
 
-async def test_a_worker_of_a_version_that_stayed_root_is_taken_over_from(site: Site) -> None:
-    def start_as_before() -> tuple[socket.socket, int]:
+def changed(site: Site, change: str, stderr: int | None = None) -> WorkerPool:
+    """A pool whose workers run this before they begin, with `privileges` at hand."""
+
+    def start() -> tuple[socket.socket, int]:
         ours, theirs = pair()
         program = (
-            "import runpy\nfrom userproxy.worker import privileges\nprivileges.give_up_all = lambda: None\n"
+            f"import runpy\nfrom userproxy.worker import privileges\n{change}\n"
             "runpy.run_module('userproxy.worker.process', run_name='__main__', alter_sys=True)"
         )
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-c", program, str(theirs.fileno()), site.prefix], pass_fds=[theirs.fileno()]
+                [sys.executable, "-c", program, str(theirs.fileno()), site.prefix],
+                pass_fds=[theirs.fileno()],
+                stderr=stderr,
             )
-        process.returncode = 0
+        process.returncode = 0  # the pool waits for it
         return ours, process.pid
 
-    known = processes(site.prefix)
-    older = WorkerPool(1, BEGIN, Origin(start_as_before, known.find))
-    site.pools.append(older)
+    site.pools.append(WorkerPool(1, BEGIN, Origin(start, processes(site.prefix).find)))
+    return site.pools[-1]
+
+
+async def test_a_worker_that_cannot_give_up_its_privileges_ends_and_says_why(site: Site) -> None:
+    said, theirs = os.pipe()
+    try:
+        pool = changed(site, "privileges._VERSION = 1 << 31", theirs)
+        with pytest.raises(WorkerGoneError):
+            await pool.start()
+        text = os.read(said, 1 << 16).decode()
+    finally:
+        os.close(said)
+        os.close(theirs)
+    assert "a worker ends: it is not to carry strangers' bytes as it is" in text
+    assert "privileges cannot be given up: [Errno 22] Invalid argument" in text
+    assert "Traceback" not in text
+
+
+async def test_a_worker_of_a_version_that_stayed_root_is_taken_over_from(site: Site) -> None:
+    older = changed(site, "privileges.give_up_all = lambda: None")
     await older.start()
     server = await site.server()
     wanted = serve("web", server.address)
@@ -134,14 +159,9 @@ async def test_a_worker_of_a_version_that_stayed_root_is_taken_over_from(site: S
     assert len(await rows(newer)) == 1
     assert await client.is_served()
     assert await (await Client.connect(wanted.listener)).is_served()
-    newest = await next_one(site, newer)
+    newer.leave()
+    newest = await site.pool()
     assert newest.serves == {wanted.name: wanted}
     assert await client.is_served()
     assert await newest.kill(None, ConnectionFilter()) == 2
     assert await client.is_reset()
-
-
-async def next_one(site: Site, pool: WorkerPool) -> WorkerPool:
-    """The control side of a pool gives way to another one."""
-    pool.leave()
-    return await site.pool()

@@ -298,6 +298,9 @@ class WorkerPool:
             handle.name = self._names.new(handle.pid, self._everybody())
             place = {"index": index, "workers": self._count, "name": handle.name}
             await handle.ask(msgspec.structs.replace(self._begin, **place))
+        except OrderFailedError as error:
+            handle.kill()
+            raise WorkerGoneError(f"worker {handle.pid} cannot begin: {error}") from None
         except BaseException:
             handle.kill()
             raise

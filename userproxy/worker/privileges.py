@@ -22,6 +22,10 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
+log = structlog.get_logger("userproxy.worker")
+
 
 class Capability(enum.IntEnum):
     """Those that this program knows of, by their number in linux/capability.h."""
@@ -92,8 +96,8 @@ def keep(wanted: frozenset[Capability]) -> frozenset[Capability]:
         PrivilegesError: the kernel refuses it.
     """
     mask = sum(1 << each for each in wanted)
-    before = _read()
     try:
+        before = _read()
         _prctl(_SET_NO_NEW_PRIVILEGES, 1)
         if _has(before, Capability.SETPCAP):
             _bound(mask)
@@ -111,13 +115,13 @@ def give_up_all() -> None:
     Raises:
         PrivilegesError: the kernel refuses it; some of it may have been done.
     """
-    keeps = _read()
     try:
+        before = _read()
         _prctl(_SET_NO_NEW_PRIVILEGES, 1)
-        if _has(keeps, Capability.SETPCAP):
+        if _has(before, Capability.SETPCAP):
             _bound(0)
         own = _FIRST_USER + os.getpid() % _USERS
-        if os.geteuid() == 0 and all(_has(keeps, each) for each in OWN_USER) and _exists(own):
+        if os.geteuid() == 0 and all(_has(before, each) for each in OWN_USER) and _exists(own):
             os.setgroups([])
             os.setresgid(own, own, own)
             os.setresuid(own, own, own)
@@ -125,6 +129,15 @@ def give_up_all() -> None:
         _prctl(_SET_DUMPABLE, 0)
     except OSError as error:
         raise PrivilegesError(f"privileges cannot be given up: {error}") from None
+
+
+def give_up_all_or_end() -> None:
+    """Give up everything, or end this process on the spot, and say why."""
+    try:
+        give_up_all()
+    except PrivilegesError as error:
+        log.critical("a worker ends: it is not to carry strangers' bytes as it is", error=str(error))
+        os._exit(1)
 
 
 def _has(sets: _Sets, capability: Capability) -> bool:

@@ -238,18 +238,11 @@ class Worker:
         self._plane.heed_pressure(self._rest)
         self._plane.need_pods = self._need_pods
         self._plane.on_pins = self._tell_pins_soon
-        self._give_up_privileges()
+        # There are no strangers' bytes yet, and nothing is imported any more.
+        privileges.give_up_all_or_end()
         # What lives now lives as long as the process: the garbage collector need not look at it again.
         gc.collect()
         gc.freeze()
-
-    def _give_up_privileges(self) -> None:
-        """There are no strangers' bytes yet, and nothing to be opened or imported any more."""
-        try:
-            privileges.give_up_all()
-        except privileges.PrivilegesError as error:
-            log.critical("a worker ends: it is not to carry strangers' bytes as it is", error=str(error))
-            os._exit(1)  # nothing is held yet
 
     def _beat(self, fds: Sequence[int]) -> None:
         for fd in fds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -233,3 +234,23 @@ async def test_whoever_hangs_up_leaves_the_worker_to_itself_and_is_not_told_of_i
     working.handle.leave()
     await until(lambda: working.worker.is_left)
     assert (working.gone, working.worker.orders) == (0, [])
+
+
+async def test_a_worker_that_may_not_be_killed_is_told_of_in_one_line(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del sockets  # looks for what is left open
+
+    def refuse(_pid: int, _signal: int) -> None:
+        raise PermissionError(errno.EPERM, "it is another user's")
+
+    ours, theirs = pair()
+    handle = WorkerHandle(ours, PID, Callbacks(gone=lambda _: None, leaving=lambda _: None))
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(os, "kill", refuse)
+        handle.kill()
+    assert [(line["event"], line["pid"]) for line in logs] == [
+        ("a worker cannot be ended: that takes CAP_KILL", PID)
+    ]
+    handle.leave()
+    theirs.close()

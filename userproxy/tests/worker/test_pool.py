@@ -282,6 +282,15 @@ async def test_a_replacement_that_fails_to_take_over_services_is_told_again_with
     assert pool.behind == frozenset()
 
 
+async def test_a_worker_that_cannot_begin_is_no_worker(site: Site) -> None:
+    def script(worker: ScriptedWorker) -> None:
+        worker.fails[Begin] = "no memory"
+
+    site.script = script
+    with pytest.raises(WorkerGoneError, match="cannot begin: no memory"):
+        await site.started_pool()
+
+
 async def test_workers_that_do_not_start_are_an_error(site: Site) -> None:
     site.script = lambda worker: setattr(worker, "dies_at", (Begin,))
     pool = site.pool(2)

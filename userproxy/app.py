@@ -32,7 +32,7 @@ from userproxy.model.messages import Begin
 from userproxy.net.poller import Poller
 from userproxy.netfilter.conntrack.table import FlowTable
 from userproxy.netfilter.kernel import Kernel
-from userproxy.ops.admin import serve_admin
+from userproxy.ops.admin.server import serve_admin
 from userproxy.ops.http.metrics import Metrics
 from userproxy.sources import status_of
 from userproxy.sources.decode import Scope

@@ -15,8 +15,7 @@ import msgspec
 
 from userproxy.cli import tables
 from userproxy.control.node_lock import NodeLock
-from userproxy.ops.client import AdminClient, AdminError
-from userproxy.ops.protocol import DEFAULT_PATH
+from userproxy.ops.client import DEFAULT_PATH, AdminClient, AdminError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -30,15 +30,15 @@ def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter) -
         raise click.UsageError("give either IDs or options, not both")
     with daemon_at(admin_socket) as daemon:
         answer = daemon.kill(tuple(dict.fromkeys(ids)) or None, wanted)
-    click.echo(f"killed {_counted(answer.count, 'connection')}")
+    click.echo(f"killed {_counted(answer.killed, 'connection')}")
     failures = []
-    if answer.beyond:
-        goes = "connection goes" if answer.beyond == 1 else "connections go"
+    if answer.out_of_reach:
+        goes = "connection goes" if answer.out_of_reach == 1 else "connections go"
         failures.append(
-            f"{answer.beyond} {goes} straight to pods by netfilter (path redirect-to-pod), "
+            f"{answer.out_of_reach} {goes} straight to pods by netfilter (path redirect-to-pod), "
             "which only their own ends can end: stop the client or the pod"
         )
-    missing = len(set(ids)) - answer.count - answer.beyond
+    missing = len(set(ids)) - answer.killed - answer.out_of_reach
     if missing > 0:
         failures.append(
             f"{missing} of the IDs {'is' if missing == 1 else 'are'} no connection (any more): "

@@ -17,7 +17,7 @@ from userproxy.control.daemon import StartError
 from userproxy.control.node_lock import NodeLockError
 from userproxy.control.stopping import StopError
 from userproxy.netfilter import NetfilterError
-from userproxy.ops.admin import AdminSocketError
+from userproxy.ops.admin.socket_file import AdminSocketError
 
 _PATH = click.Path(path_type=Path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import structlog
@@ -10,7 +11,7 @@ import structlog
 from userproxy.model.address import Address
 from userproxy.model.condition import REMOVED
 from userproxy.model.filter import is_backend
-from userproxy.ops.admin import OperatorError
+from userproxy.ops.admin.interface import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
     from userproxy.control.sides import Workers
     from userproxy.control.view import View
     from userproxy.model.filter import ConnectionFilter
+    from userproxy.ops.admin.interface import Asker
 
 log = structlog.get_logger("userproxy.control")
 
 # How long somebody waits to hear that it is done.
 _PATIENCE_SECONDS = 8.0
+
+_NAME_THEM = "name connections, a Service, a client or a backend"
 
 
 class Operator:
@@ -44,7 +48,9 @@ class Operator:
         self._view = view
         self._notify = notify
 
-    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> tuple[int, int]:
+    async def kill(
+        self, ids: Sequence[str] | None, wanted: ConnectionFilter, asker: Asker
+    ) -> tuple[int, int]:
         """Reset the connections with these ids (None: any) that match.
 
         Returns:
@@ -54,13 +60,13 @@ class Operator:
             OperatorError: nothing in particular is asked for.
         """
         if ids is None and not wanted:
-            raise OperatorError("kill what? name connections, a Service, a client or a backend")
+            raise OperatorError("kill what?", _NAME_THEM, HTTPStatus.BAD_REQUEST)
         count = await self._workers.kill(ids, wanted)
         beyond = await self._view.carried_by_netfilter(ids, wanted)
-        log.info("an operator killed connections", connections=count, out_of_reach=beyond)
+        log.info("an operator killed connections", connections=count, out_of_reach=beyond, **_who(asker))
         return count, beyond
 
-    async def drain(self, backend: Address, *, undo: bool) -> tuple[int, int]:
+    async def drain(self, backend: Address, asker: Asker, *, undo: bool) -> tuple[int, int]:
         """Take a pod out, or bring it back; returns how many backends, and their connections.
 
         Raises:
@@ -76,18 +82,25 @@ class Operator:
         drained = self._reconciler.drained
         if undo and not drained.remove(backend):
             known = ", ".join(str(one) if one.port else one.ip for one in drained.addresses)
-            raise OperatorError(f"{shown} is not drained; what is: {known or 'nothing'}")
+            raise OperatorError(f"{shown} is not drained", f"drained is {known or 'nothing'}")
         if not undo:
             if not rows:
-                raise OperatorError(f"no backend is at {shown}: see `userproxy backends`")
+                raise OperatorError(
+                    f"no backend is at {shown}", "see `userproxy backends`", HTTPStatus.NOT_FOUND
+                )
             drained.add(backend)
-        log.info(
-            "an operator brought a backend back" if undo else "an operator drained a backend", backend=shown
-        )
+        event = "an operator brought a backend back" if undo else "an operator drained a backend"
+        log.info(event, backend=shown, **_who(asker))
         self._notify()
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._reconciler.settled()
         except TimeoutError:
-            raise OperatorError("noted, but not applied yet: see `userproxy status`") from None
+            late = HTTPStatus.SERVICE_UNAVAILABLE
+            raise OperatorError("noted, but not applied yet", "see `userproxy status`", late) from None
         return len(rows), sum(row.connections for row in rows)
+
+
+def _who(asker: Asker) -> dict[str, object]:
+    """Who asked, as the log has it."""
+    return {"uid": asker.uid, "pid": asker.pid, "command": asker.command}

@@ -38,6 +38,16 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     def __bool__(self) -> bool:
         return self.service is not None or self.client is not None or self.backend is not None
 
+    def texts(self) -> dict[str, str]:
+        """What is asked for, by the names of the attributes, as the functions below read it."""
+        backend = self.backend
+        texts = {
+            "service": self.service and str(self.service),
+            "client": self.client,
+            "backend": backend and (str(backend) if backend.port != ANY_PORT else backend.ip),
+        }
+        return {name: text for name, text in texts.items() if text}
+
     def matches(self, service: ServicePortName, client: Address, backend: Address | None) -> bool:
         """Whether a connection from client, to a Service port, served by backend, is meant."""
         return (

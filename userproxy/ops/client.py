@@ -7,28 +7,35 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Self, TypeVar
 
+import msgspec
+
 from userproxy import __version__
 from userproxy.model.filter import ConnectionFilter
-from userproxy.ops import protocol
+from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, StatusRow
+from userproxy.ops.admin.messages import (
+    API,
+    API_HEADER,
+    Drained,
+    DrainRequest,
+    Failure,
+    Killed,
+    KillRequest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from http.client import HTTPConnection, HTTPResponse
 
     from userproxy.model.address import Address
-    from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, StatusRow
 
-_Wanted = TypeVar(
-    "_Wanted",
-    protocol.ConnectionRows,
-    protocol.ServiceRows,
-    protocol.BackendRows,
-    protocol.StatusAnswer,
-    protocol.KillAnswer,
-    protocol.DrainAnswer,
-)
+DEFAULT_PATH = "/run/userproxy/admin.sock"
 
+_Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
 _TIMEVAL = struct.Struct("@ll")  # seconds and microseconds, of the machine's own width
+_PIECE = 64 * 1024
+_LONGEST = 1024 * 1024
+"""Bytes of one row, or of an answer that is no list."""
 
 
 class AdminError(Exception):
@@ -50,12 +57,11 @@ class AdminClient:
         self._path = os.fspath(path)
         self._timeout = timeout
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._daemon = "unknown"
+        self._http: HTTPConnection | None = None
 
     def __enter__(self) -> Self:
         try:
             self._connect()
-            self._greet()
         except BaseException:
             self._socket.close()
             raise
@@ -64,32 +70,29 @@ class AdminClient:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    @property
-    def version(self) -> str:
-        """The daemon's version."""
-        return self._daemon
+    def connections(
+        self, wanted: ConnectionFilter | None = None, states: Sequence[str] = ()
+    ) -> Iterator[ConnectionRow]:
+        """The live connections that match, and are in one of the states if any is named."""
+        from urllib.parse import urlencode  # noqa: PLC0415 - not every command needs it
 
-    def connections(self, wanted: ConnectionFilter | None = None) -> Iterator[ConnectionRow]:
-        """The live connections that match."""
-        request = protocol.GetConnections(wanted or ConnectionFilter())
-        for answer in self._ask(request, protocol.ConnectionRows):
-            yield from answer.rows
+        query = [*(wanted or ConnectionFilter()).texts().items(), *(("state", state) for state in states)]
+        path = f"/connections?{urlencode(query)}" if query else "/connections"
+        return self.rows(path, ConnectionRow)
 
     def services(self) -> Iterator[ServiceRow]:
         """The Service ports."""
-        for answer in self._ask(protocol.GetServices(), protocol.ServiceRows):
-            yield from answer.rows
+        return self.rows("/services", ServiceRow)
 
     def backends(self) -> Iterator[BackendRow]:
         """The backends of all Service ports."""
-        for answer in self._ask(protocol.GetBackends(), protocol.BackendRows):
-            yield from answer.rows
+        return self.rows("/backends", BackendRow)
 
     def status(self) -> StatusRow:
         """The daemon itself."""
-        return self._ask_one(protocol.GetStatus(), protocol.StatusAnswer).row
+        return self.one("/status", StatusRow)
 
-    def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter | None = None) -> protocol.KillAnswer:
+    def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter | None = None) -> Killed:
         """Reset connections.
 
         Args:
@@ -97,18 +100,36 @@ class AdminClient:
             wanted: what they must have.
         """
         chosen = None if ids is None else tuple(ids)
-        request = protocol.KillRequest(chosen, wanted or ConnectionFilter())
-        return self._ask_one(request, protocol.KillAnswer)
+        texts = (wanted or ConnectionFilter()).texts()
+        request = KillRequest(
+            ids=chosen,
+            service=texts.get("service"),
+            client=texts.get("client"),
+            backend=texts.get("backend"),
+        )
+        return self.one("/connections/kill", Killed, request)
 
-    def drain(self, backend: Address, *, undo: bool = False) -> protocol.DrainAnswer:
+    def drain(self, backend: Address, *, undo: bool = False) -> Drained:
         """Drain a pod, or bring it back; once this returns, the data side has been told."""
-        return self._ask_one(protocol.DrainRequest(backend, undo), protocol.DrainAnswer)
+        shown = str(backend) if backend.port else backend.ip
+        return self.one(f"/backends/{'undrain' if undo else 'drain'}", Drained, DrainRequest(backend=shown))
 
-    def _ask_one(self, request: protocol.Request, wanted: type[_Wanted]) -> _Wanted:
-        answers = list(self._ask(request, wanted))
-        if len(answers) != 1:
-            raise self._confused(f"{len(answers)} answers where one was expected")
-        return answers[0]
+    def rows(self, path: str, kind: type[_Kind]) -> Iterator[_Kind]:
+        """The rows of a list, as they come."""
+        decoder = msgspec.json.Decoder(kind)
+        response, rest = self._ask(path), b""
+        while piece := self._read(response):
+            *lines, rest = (rest + piece).split(b"\n")
+            if len(rest) > _LONGEST:
+                raise self._confused(f"a row of more than {_LONGEST} bytes")
+            yield from (self._decoded(line, decoder) for line in lines)
+        if rest:
+            raise self._lost()
+        response.close()  # http.client does not notice by itself that it has come to the end
+
+    def one(self, path: str, kind: type[_Kind], body: msgspec.Struct | None = None) -> _Kind:
+        """An object that is asked for; with a body, as POST."""
+        return self._decoded(self._whole(self._ask(path, body)), msgspec.json.Decoder(kind))
 
     def _connect(self) -> None:
         try:
@@ -130,54 +151,78 @@ class AdminClient:
             raise AdminError(
                 f"cannot open {self._path}: {error.strerror or error}: name the socket with --admin-socket"
             ) from None
+        from http.client import HTTPConnection  # noqa: PLC0415 - takes 10 ms, which a `--help` need not wait for
 
-    def _greet(self) -> None:
-        greeting = self._receive()
-        if not isinstance(greeting, protocol.Hello):
-            raise self._confused("it did not greet")
-        self._daemon = greeting.version
-        if greeting.protocol != protocol.PROTOCOL:
-            age = "newer" if greeting.protocol > protocol.PROTOCOL else "older"
+        self._http = HTTPConnection("localhost")
+        self._http.auto_open = 0  # it would look for a TCP port
+        self._http.sock = self._socket
+
+    def _ask(self, path: str, body: msgspec.Struct | None = None) -> HTTPResponse:
+        from http.client import HTTPException, RemoteDisconnected  # noqa: PLC0415 - imported already
+
+        if self._http is None:
+            raise self._lost()
+        try:
+            try:
+                if body is None:
+                    self._http.request("GET", path)
+                else:
+                    headers = {"Content-Type": "application/json"}
+                    self._http.request("POST", path, msgspec.json.encode(body), headers)
+            except BrokenPipeError:
+                pass  # it hung up, and may have said why
+            response = self._http.getresponse()
+        except TimeoutError:
+            raise self._silent() from None
+        except (OSError, RemoteDisconnected):
+            raise self._lost() from None
+        except HTTPException as error:
+            raise self._confused(str(error) or type(error).__name__) from None
+        self._check(response)
+        return response
+
+    def _check(self, response: HTTPResponse) -> None:
+        speaks = response.getheader(API_HEADER, "")
+        if not speaks.isdecimal():
+            raise self._confused(f"it answers {response.status} and no {API_HEADER}")
+        if int(speaks) != API:
+            age = "newer" if int(speaks) > API else "older"
+            daemon = response.getheader("Server", "userproxy/unknown").replace("/", " ")
             raise AdminError(
-                f"the daemon at {self._path} is {age} (userproxy {greeting.version}) than this command "
-                f"({__version__}): use the same version on both sides"
+                f"the daemon at {self._path} is {age} ({daemon}) than this command ({__version__}): "
+                "use the same version on both sides"
             )
+        if response.status >= 400:  # noqa: PLR2004 - as HTTP has it
+            failure = self._decoded(self._whole(response), msgspec.json.Decoder(Failure))
+            raise AdminError(" ".join(f"{failure.error}: {failure.remedy}".split()))
 
-    def _ask(self, request: protocol.Request, wanted: type[_Wanted]) -> Iterator[_Wanted]:
+    def _whole(self, response: HTTPResponse) -> bytes:
+        body = b""
+        while piece := self._read(response):
+            body += piece
+            if len(body) > _LONGEST:
+                raise self._confused(f"an answer of more than {_LONGEST} bytes")
+        response.close()  # as above
+        return body
+
+    def _read(self, response: HTTPResponse) -> bytes:
+        from http.client import HTTPException  # noqa: PLC0415 - imported already
+
         try:
-            self._socket.sendall(protocol.request_frame(request))
+            piece = response.read1(_PIECE)
         except TimeoutError:
             raise self._silent() from None
-        except OSError:
+        except (OSError, HTTPException):
             raise self._lost() from None
-        while not isinstance(answer := self._receive(), protocol.End):
-            if not isinstance(answer, wanted):
-                raise self._confused(f"{type(answer).__name__} where {wanted.__name__} was expected")
-            yield answer
+        if not piece and response.length:
+            raise self._lost()  # it announced more
+        return piece
 
-    def _receive(self) -> protocol.Answer:
+    def _decoded(self, line: bytes, decoder: msgspec.json.Decoder[_Kind]) -> _Kind:
         try:
-            length = protocol.frame_length(self._read(protocol.LENGTH.size), protocol.MAX_ANSWER)
-            answer = protocol.decode_answer(self._read(length))
-        except protocol.ProtocolError as error:
+            return decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._confused(str(error)) from None
-        if isinstance(answer, protocol.Error):
-            raise AdminError(answer.message)
-        return answer
-
-    def _read(self, length: int) -> bytes:
-        received = bytearray()
-        try:
-            while len(received) < length:
-                part = self._socket.recv(length - len(received))
-                if not part:
-                    raise self._lost()
-                received += part
-        except TimeoutError:
-            raise self._silent() from None
-        except OSError:
-            raise self._lost() from None
-        return bytes(received)
 
     def _lost(self) -> AdminError:
         return AdminError(f"lost the connection to {self._path}: see the daemon's log, and try again")
@@ -190,7 +235,7 @@ class AdminClient:
 
     def _confused(self, what: str) -> AdminError:
         return AdminError(
-            f"what answers at {self._path} is not understood ({what}): "
+            f"what answers at {self._path} is not understood ({' '.join(what.split())}): "
             f"is it a daemon of this version, userproxy {__version__}?"
         )
 

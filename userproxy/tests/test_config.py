@@ -13,7 +13,7 @@ from userproxy.cli.run import run
 from userproxy.config import ConfigError, Setting, declared, load
 from userproxy.model.address import Address, IpFamily
 from userproxy.model.service import Path as TrafficPath
-from userproxy.ops.protocol import DEFAULT_PATH
+from userproxy.ops.client import DEFAULT_PATH
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import web
 
+from userproxy.ops.http.clients import Clients, Limits, quiet_runner
 from userproxy.ops.http.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from typing import Any
 
     from userproxy.model.address import Address
     from userproxy.ops.http.health import Health
@@ -29,8 +29,11 @@ _EVERY_ADDRESS = "::"  # of IPv4 too
 _RETRY_SECONDS = 5.0
 _BACKLOG = 128
 
-_CONNECTION_SECONDS = 10.0
-"""No client needs longer: each gets one answer, and the connection is closed."""
+_LIMITS = Limits(clients=128, body_bytes=1024)
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
+_CLIENTS = web.AppKey("clients", Clients)
 
 
 class Pages:
@@ -115,14 +118,21 @@ async def serve_http(
     """
     if address is None:
         return
-    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    runner = quiet_runner(application)
     await runner.setup()
     try:
         failures = report or _log_failures(address, flag)
         while (own := _opened(address, flag, listeners, failures)) is None:
             await sleep(_RETRY_SECONDS)
-        await web.SockSite(runner, own).start()
-        await _hang_up_on_the_idle(runner, sleep)
+        assert runner.server is not None  # noqa: S101 - set up above
+        clients = application[_CLIENTS]
+        protocols = clients.protocols(runner.server)
+        server = await asyncio.get_running_loop().create_server(protocols, sock=own, backlog=_BACKLOG)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            server.close()
+            clients.close()
     finally:
         await runner.cleanup()
 
@@ -165,22 +175,12 @@ def _log_failures(address: Address, flag: str) -> Callable[[str], None]:
     return report
 
 
-async def _hang_up_on_the_idle(runner: web.AppRunner, sleep: Callable[[float], Awaitable[None]]) -> None:
-    """Close the connections of those who connect and then say nothing, lest they use up our descriptors."""
-    before: set[Any] = set()
-    while True:
-        await sleep(_CONNECTION_SECONDS)
-        connections = set(runner.server.connections) if runner.server else set()
-        for connection in connections & before:
-            connection.force_close()
-            if connection.transport:
-                connection.transport.abort()
-        before = connections - before
-
-
 def application(pages: dict[str, Callable[[web.Request], Awaitable[web.Response]]]) -> web.Application:
     """Answers GET on these paths, and hangs up after each answer."""
-    application = web.Application(client_max_size=1024, middlewares=[_close_after])
+    clients = Clients(_LIMITS, _REFUSAL)
+    middlewares = [_close_after, clients.attend]
+    application = web.Application(client_max_size=_LIMITS.body_bytes, middlewares=middlewares)
+    application[_CLIENTS] = clients
     for path, page in pages.items():
         application.router.add_get(path, page)
     return application

@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from userproxy.control import operator as operator_module
 from userproxy.control.operator import Operator
@@ -14,7 +15,7 @@ from userproxy.model.address import Address
 from userproxy.model.filter import ANY_PORT, ConnectionFilter
 from userproxy.model.service import Path, PoolName
 from userproxy.netfilter import NetfilterError
-from userproxy.ops.admin import OperatorError
+from userproxy.ops.admin.interface import Asker, OperatorError
 from userproxy.tests.control.rig.node import CART, POD1, POD2, WEB, count, counts, flow, service, snapshot
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("quiet")
 
 EVERYTHING = ConnectionFilter()
+ROOT = Asker(uid=0, pid=77, command="userproxy")
 
 
 class Desk:
@@ -58,18 +60,18 @@ async def desk(side: ControlSide) -> Desk:
 
 async def test_to_kill_nothing_in_particular_is_refused(desk: Desk, side: ControlSide) -> None:
     with pytest.raises(OperatorError, match="kill what"):
-        await desk.operator.kill(None, EVERYTHING)
+        await desk.operator.kill(None, EVERYTHING, ROOT)
     assert "kill" not in " ".join(side.journal)
 
 
 async def test_connections_are_killed_by_id_or_by_what_they_have(desk: Desk, side: ControlSide) -> None:
-    assert await desk.operator.kill(["7-1", "7-2"], EVERYTHING) == (2, 0)
-    assert await desk.operator.kill(None, ConnectionFilter(backend=POD1)) == (0, 0)
+    assert await desk.operator.kill(["7-1", "7-2"], EVERYTHING, ROOT) == (2, 0)
+    assert await desk.operator.kill(None, ConnectionFilter(backend=POD1), ROOT) == (0, 0)
     assert side.journal[-2:] == ["kill 7-1 7-2 of False", "kill all of True"]
 
 
 async def test_to_kill_an_empty_list_kills_nothing(desk: Desk) -> None:
-    assert await desk.operator.kill([], EVERYTHING) == (0, 0)
+    assert await desk.operator.kill([], EVERYTHING, ROOT) == (0, 0)
 
 
 async def test_what_netfilter_carries_is_counted_since_it_cannot_be_killed(
@@ -77,27 +79,40 @@ async def test_what_netfilter_carries_is_counted_since_it_cannot_be_killed(
 ) -> None:
     await side.apply(snapshot(service(path=Path.REDIRECT_TO_POD)))
     side.flows = [flow("10.3.0.1:80", POD1, 1), flow("10.3.0.1:80", POD2, 2)]
-    assert await desk.operator.kill(None, ConnectionFilter(service=WEB)) == (0, 2)
-    assert await desk.operator.kill(None, ConnectionFilter(backend=POD1)) == (0, 1)
-    assert await desk.operator.kill(["7-1", "ct-2", "ct-9"], EVERYTHING) == (3, 1)
+    assert await desk.operator.kill(None, ConnectionFilter(service=WEB), ROOT) == (0, 2)
+    assert await desk.operator.kill(None, ConnectionFilter(backend=POD1), ROOT) == (0, 1)
+    assert await desk.operator.kill(["7-1", "ct-2", "ct-9"], EVERYTHING, ROOT) == (3, 1)
 
 
 async def test_a_drain_is_carried_out_when_it_is_answered(desk: Desk, side: ControlSide) -> None:
     side.workers.parts = [counts(WEB, count(POD1, 3)), counts(CART, count(POD1, 1), count(POD2, 9))]
-    assert await desk.operator.drain(POD1, undo=False) == (2, 4)
+    assert await desk.operator.drain(POD1, ROOT, undo=False) == (2, 4)
     assert desk.picked() == [POD2]
-    await desk.operator.drain(POD1, undo=True)
+    await desk.operator.drain(POD1, ROOT, undo=True)
     assert desk.picked() == [POD1, POD2]
 
 
+async def test_the_log_says_who_asked(desk: Desk) -> None:
+    with structlog.testing.capture_logs() as logs:
+        await desk.operator.kill(["7-1"], EVERYTHING, ROOT)
+        await desk.operator.drain(POD1, ROOT, undo=False)
+        await desk.operator.drain(POD1, Asker(uid=1000, pid=0, command=""), undo=True)
+    told = [(line["event"], line["uid"], line["pid"], line["command"]) for line in logs if "uid" in line]
+    assert told == [
+        ("an operator killed connections", 0, 77, "userproxy"),
+        ("an operator drained a backend", 0, 77, "userproxy"),
+        ("an operator brought a backend back", 1000, 0, ""),
+    ]
+
+
 async def test_a_pod_is_drained_with_all_of_its_ports_by_its_ip(desk: Desk) -> None:
-    assert (await desk.operator.drain(Address(POD1.ip, ANY_PORT), undo=False))[0] == 2
+    assert (await desk.operator.drain(Address(POD1.ip, ANY_PORT), ROOT, undo=False))[0] == 2
     assert desk.picked() == [POD2]
 
 
 async def test_who_is_no_backend_cannot_be_drained(desk: Desk, side: ControlSide) -> None:
     with pytest.raises(OperatorError, match=r"no backend is at 10\.9\.9\.9: see `userproxy backends`"):
-        await desk.operator.drain(Address("10.9.9.9", ANY_PORT), undo=False)
+        await desk.operator.drain(Address("10.9.9.9", ANY_PORT), ROOT, undo=False)
     assert side.reconciler.drained.addresses == ()
 
 
@@ -107,21 +122,21 @@ async def test_a_removed_pod_whose_connections_live_on_is_no_backend_either(
     await side.apply(snapshot(service(), pods=[POD2]))
     side.workers.parts = [counts(WEB, count(POD1, 3, "removed"))]
     with pytest.raises(OperatorError, match="no backend"):
-        await desk.operator.drain(POD1, undo=False)
+        await desk.operator.drain(POD1, ROOT, undo=False)
 
 
 async def test_what_is_not_drained_cannot_be_brought_back_and_what_is_drained_is_told(desk: Desk) -> None:
-    with pytest.raises(OperatorError, match="is not drained; what is: nothing"):
-        await desk.operator.drain(POD1, undo=True)
-    await desk.operator.drain(POD1, undo=False)
-    with pytest.raises(OperatorError, match=r"10\.0\.1\.2 is not drained; what is: 10\.0\.1\.2:8080"):
-        await desk.operator.drain(Address(POD1.ip, ANY_PORT), undo=True)
+    with pytest.raises(OperatorError, match="is not drained: drained is nothing"):
+        await desk.operator.drain(POD1, ROOT, undo=True)
+    await desk.operator.drain(POD1, ROOT, undo=False)
+    with pytest.raises(OperatorError, match=r"10\.0\.1\.2 is not drained: drained is 10\.0\.1\.2:8080"):
+        await desk.operator.drain(Address(POD1.ip, ANY_PORT), ROOT, undo=True)
 
 
 async def test_a_drain_can_be_undone_after_its_pod_is_gone(desk: Desk, side: ControlSide) -> None:
-    await desk.operator.drain(POD1, undo=False)
+    await desk.operator.drain(POD1, ROOT, undo=False)
     await side.apply(snapshot(service(), pods=[POD2]))
-    assert await desk.operator.drain(POD1, undo=True) == (0, 0)
+    assert await desk.operator.drain(POD1, ROOT, undo=True) == (0, 0)
     assert side.problems() == []
 
 
@@ -130,7 +145,7 @@ async def test_a_drain_that_fails_in_the_kernel_is_answered_and_stays_noted(
 ) -> None:
     await side.apply(snapshot(service(), pods=[POD1]))
     side.kernel.errors["apply"] = NetfilterError("busy")
-    assert await desk.operator.drain(POD1, undo=False) == (1, 0)
+    assert await desk.operator.drain(POD1, ROOT, undo=False) == (1, 0)
     side.kernel.errors.clear()
     assert await side.again() == ["serve default/web on 10400", "refuse 1"]
 
@@ -141,4 +156,4 @@ async def test_whoever_waits_too_long_is_told_that_it_is_noted(
     monkeypatch.setattr(operator_module, "_PATIENCE_SECONDS", 0.0)
     desk.is_busy = True
     with pytest.raises(OperatorError, match="noted, but not applied yet"):
-        await desk.operator.drain(POD1, undo=False)
+        await desk.operator.drain(POD1, ROOT, undo=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -12,13 +13,15 @@ import uvloop
 from userproxy.model.address import Address
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
 from userproxy.model.service import ServicePortName
-from userproxy.ops.admin import Limits, OperatorError, View, serve_admin
+from userproxy.ops.admin.interface import Asker, OperatorError, View
+from userproxy.ops.admin.server import serve_admin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
     from userproxy.model.filter import ConnectionFilter
+    from userproxy.ops.http.clients import Limits
 
 
 def connection(number: int = 1, **changes: object) -> ConnectionRow:
@@ -142,25 +145,31 @@ class MadeUpOperator:
 
     Attributes:
         beyond: how many connections netfilter carries.
+        askers: who told it, each time.
     """
 
     def __init__(self) -> None:
         self.killed: list[tuple[tuple[str, ...] | None, ConnectionFilter]] = []
         self.drained: list[tuple[Address, bool]] = []
         self.beyond = 0
+        self.askers: list[Asker] = []
 
-    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, /) -> tuple[int, int]:
+    async def kill(
+        self, ids: Sequence[str] | None, wanted: ConnectionFilter, /, asker: Asker
+    ) -> tuple[int, int]:
         """As many as ids were given; three otherwise. Those of the kernel are out of reach."""
+        self.askers.append(asker)
         self.killed.append((None if ids is None else tuple(ids), wanted))
         if ids is None:
             return 3, self.beyond
         beyond = len([one for one in ids if one.startswith("ct-")])
         return len([one for one in ids if one != "unknown"]) - beyond, beyond
 
-    async def drain(self, backend: Address, /, *, undo: bool) -> tuple[int, int]:
+    async def drain(self, backend: Address, /, asker: Asker, *, undo: bool) -> tuple[int, int]:
         """Two backends with five connections; 10.9.9.9 is none."""
         if backend.ip == "10.9.9.9":
-            raise OperatorError("no backend is at 10.9.9.9: see `userproxy backends`")
+            raise OperatorError("no backend is at 10.9.9.9", "see `userproxy backends`", HTTPStatus.NOT_FOUND)
+        self.askers.append(asker)
         self.drained.append((backend, undo))
         return 2, 5
 

@@ -7,14 +7,20 @@ import contextlib
 import os
 import socket
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from userproxy.model.filter import ConnectionFilter, parse_service
-from userproxy.ops import protocol
-from userproxy.ops.admin import AdminSocketError, Limits, bind_admin_socket, serve_admin
+from userproxy.ops.admin.interface import Asker
+from userproxy.ops.admin.messages import KillRequest
+from userproxy.ops.admin.resources import Index
+from userproxy.ops.admin.server import serve_admin
+from userproxy.ops.admin.socket_file import AdminSocketError, bind_admin_socket
 from userproxy.ops.client import AdminClient, AdminError
+from userproxy.ops.http.clients import Limits
 from userproxy.tests.ops.daemon import (
     DOWN,
     REFUSED,
@@ -28,8 +34,6 @@ from userproxy.tests.ops.daemon import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from userproxy.model.rows import ServiceRow
 
 
@@ -39,7 +43,6 @@ def test_one_client_asks_for_everything_in_turn(tmp_path: Path) -> None:
         assert list(client.services()) == [SERVICE, REFUSED]
         assert list(client.backends()) == [UP, DOWN]
         assert client.status() == STATUS
-        assert client.version == "0.1.0"
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 10_000])
@@ -166,12 +169,41 @@ async def test_it_ends_though_a_client_is_in_the_middle(tmp_path: Path) -> None:
     async with asyncio.timeout(10):
         async with serve_admin(tmp_path / "s", MadeUpView(), MadeUpOperator(), Limits(request_seconds=60)):
             reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
-            await reader.readexactly(protocol.LENGTH.size)
-        assert await reader.read()  # the rest of the greeting, and the end
+            writer.write(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\nGET /connections HT")
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        assert (await reader.read()).endswith(b"}\n")  # the rest of the answer, and the end
         writer.close()
 
 
-def test_long_rows_take_more_frames(tmp_path: Path) -> None:
+def test_the_size_of_a_row_does_not_matter(tmp_path: Path) -> None:
     rows = [connection(number, state="x" * 10_000) for number in range(256)]
     with running(tmp_path / "s", MadeUpView(rows)), AdminClient(tmp_path / "s") as client:
         assert list(client.connections()) == rows
+
+
+def test_connections_are_chosen_and_killed_by_state_too(tmp_path: Path) -> None:
+    rows = [connection(1), connection(2, state="waiting"), connection(3, state="closing")]
+    operator = MadeUpOperator()
+    with running(tmp_path / "s", MadeUpView(rows), operator=operator), AdminClient(tmp_path / "s") as client:
+        assert [row.id for row in client.connections(states=["waiting", "closing"])] == ["2", "3"]
+        for request in (KillRequest(state=("waiting",)), KillRequest(state=("waiting",), ids=("1", "2"))):
+            client.one("/connections/kill", msgspec.Struct, request)
+    assert operator.killed == [(("2",), ConnectionFilter())] * 2
+
+
+def test_who_asks_is_what_the_kernel_says(tmp_path: Path) -> None:
+    operator = MadeUpOperator()
+    with running(tmp_path / "s", operator=operator), AdminClient(tmp_path / "s") as client:
+        client.kill(["1"])
+    command = Path("/proc/self/comm").read_text().strip()
+    assert operator.askers == [Asker(os.getuid(), os.getpid(), command)]
+
+
+def test_the_resources_are_listed_as_they_are_served(tmp_path: Path) -> None:
+    with running(tmp_path / "s"), AdminClient(tmp_path / "s") as client:
+        index = client.one("/", Index)
+        for one in index.resources:
+            if one.method == "GET":
+                assert list(client.rows(one.path, msgspec.Struct))
+    assert ("POST", "/connections/kill") in {(one.method, one.path) for one in index.resources}
+    assert all(one.about for one in index.resources)

@@ -18,6 +18,8 @@ from userproxy.model.counters import Counters
 from userproxy.model.rows import SourceStatus
 from userproxy.model.service import Protocol, ServicePort, ServicePortName
 from userproxy.model.snapshot import EMPTY, Snapshot
+from userproxy.ops.http import server
+from userproxy.ops.http.clients import Limits
 from userproxy.ops.http.health import Health
 from userproxy.ops.http.metrics import Figures, Metrics
 from userproxy.ops.http.server import Pages, serve_http
@@ -155,23 +157,20 @@ async def test_an_address_that_is_taken_is_one_line_and_is_tried_again() -> None
         owner.bind(("127.0.0.1", 0))
         owner.listen()
         address = Address("127.0.0.1", owner.getsockname()[1])
-        pauses, listening = 0, asyncio.Event()
+        pauses = 0
 
         async def sleep(_seconds: float) -> None:
             nonlocal pauses
             pauses += 1
             if pauses == 3:
                 owner.close()
-            if pauses > 3:
-                listening.set()
-                await asyncio.Event().wait()
 
         async with asyncio.TaskGroup() as tasks:
             pages = Daemon().pages
             task = tasks.create_task(
                 serve_http(address, pages.probes(), "healthz-bind-address", {}, sleep=sleep)
             )
-            await listening.wait()
+            await until_listening(address)
             assert (await get(f"http://{address}/livez"))[0] == 200
             task.cancel()
     assert [line["event"] for line in logs] == ["cannot listen, and will try again", "listening after all"]
@@ -186,8 +185,6 @@ async def test_without_a_free_descriptor_it_is_tried_again_too(monkeypatch: pyte
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     async def sleep(_seconds: float) -> None:
-        if len(told) > 1:
-            await asyncio.Event().wait()
         monkeypatch.undo()  # one is free again
 
     monkeypatch.setattr(socket.socket, "dup", dup)
@@ -203,24 +200,29 @@ async def test_without_a_free_descriptor_it_is_tried_again_too(monkeypatch: pyte
     listeners["a-flag"].close()
 
 
-async def test_whoever_connects_and_says_nothing_is_hung_up_on() -> None:
-    address, tick = Address("127.0.0.1", free_port()), asyncio.Event()
-
-    async def sleep(_seconds: float) -> None:
-        await tick.wait()
-        tick.clear()
-
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(serve_http(address, Daemon().pages.probes(), "a-flag", {}, sleep=sleep))
-        await until_listening(address)
-        reader, writer = await asyncio.open_connection(address.ip, address.port)
-        for _ in range(3):
-            tick.set()
-            await asyncio.sleep(0.01)
-        with contextlib.suppress(ConnectionResetError):
-            assert await reader.read() == b""
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /livez", b"POST /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"]
+)
+async def test_whoever_says_nothing_or_half_of_it_is_hung_up_on(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_LIMITS", Limits(request_seconds=0.05))
+    async with served(Daemon().pages.probes()) as url:
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(sent)
+        assert await reader.read() == b""
         writer.close()
-        task.cancel()
+
+
+async def test_a_crowd_that_says_nothing_keeps_no_probe_out() -> None:
+    async with served(Daemon().pages.probes()) as url, contextlib.AsyncExitStack() as crowd:
+        host, port = url.removeprefix("http://").split(":")
+        for number in range(300):
+            _, writer = await asyncio.open_connection(host, int(port))
+            crowd.callback(writer.transport.abort)
+            if number % 50 == 49:
+                assert (await get(f"{url}/healthz"))[0] == 200
 
 
 @pytest.mark.usefixtures("sockets")

@@ -162,3 +162,19 @@ def test_another_user_does_not_get_in(lab: Lab) -> None:
 def test_a_page_of_another_origin_gets_no_answer(lab: Lab) -> None:
     for header in ("Origin: http://evil.example", "Host: evil.example", "Sec-Fetch-Site: cross-site"):
         assert set(json.loads(request(lab, "/status", "-H", header))) == {"error", "remedy"}
+        for path in ("/", "/statusz"):
+            url = f"http://{PORTS['metrics']}{path}"
+            refused = lab.exec("host1", "curl", "-sS", "-w", "%{http_code}", "-H", header, url).stdout
+            assert refused.endswith("403")
+            assert SERVER_SERVICE.name not in refused
+
+
+def test_the_page_shows_what_is_served(lab: Lab) -> None:
+    with connect(lab, "client", SERVER_SERVICE.frontend) as held:
+        client = "{}:{}".format(*held.getsockname())
+        wait_until("it is listed", lambda: client in request(lab, "/connections"), 5.0)
+        shown = lab.exec("host1", "curl", "-sSf", f"http://{PORTS['metrics']}/").stdout
+    for text in (f"default/{SERVER_SERVICE.name}", str(SERVER_SERVICE.frontend), client, "No problems."):
+        assert text in shown
+    said = lab.exec("host1", "curl", "-sSf", f"http://{PORTS['metrics']}/statusz").stdout
+    assert "Problems: 0" in said

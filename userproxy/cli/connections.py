@@ -17,8 +17,9 @@ from userproxy.cli.daemon import (
     show,
     watch,
 )
-from userproxy.cli.tables import Column, human_age, human_bytes
+from userproxy.cli.tables import Column
 from userproxy.model.filter import ConnectionFilter, parse_backend, parse_client, parse_service
+from userproxy.model.human import human_age, human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,8 @@ from userproxy.cli.daemon import (
     pass_environment,
     show,
 )
-from userproxy.cli.tables import Column, human_age, printable
+from userproxy.cli.tables import Column, printable
+from userproxy.model.human import human_age
 
 if TYPE_CHECKING:
     from userproxy.model.rows import BackendRow, ServiceRow, StatusRow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,12 +24,12 @@ from userproxy.model.snapshot import Notice
 from userproxy.model.state import ToListener
 from userproxy.net.addresses import AddressWatch
 from userproxy.ops.http.health import Health
-from userproxy.ops.http.server import Pages, serve_http
+from userproxy.ops.http.pages import Pages
+from userproxy.ops.http.server import serve_http
 from userproxy.sources import status_of
 from userproxy.worker.handle import WorkerGoneError
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Coroutine, Iterator
 
     from userproxy.config import Config
@@ -200,7 +201,8 @@ class Daemon:
 
     def _everything(self) -> Iterator[Coroutine[object, object, None]]:
         """What goes on until the daemon stops."""
-        pages = Pages(self._health, self._view.figures, self._metrics, self._config.mode)
+        names = (self._config.node_name, socket.gethostname())
+        pages = Pages(self._health, self._view, self._metrics, self._config.mode, names)
         yield self._announcer.beat()
         yield self._source.run(self._publish)
         yield self._loop.run()

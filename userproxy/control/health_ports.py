@@ -126,8 +126,5 @@ class HealthPorts:
                 "serviceProxyHealthy": healthy,
             },
             status=200 if local and healthy else 503,
-            headers={
-                "X-Content-Type-Options": "nosniff",
-                "X-Load-Balancing-Endpoint-Weight": str(local),
-            },
+            headers={"X-Load-Balancing-Endpoint-Weight": str(local)},
         )

@@ -25,7 +25,8 @@ def foreign(request: web.Request, names: Container[str] = ()) -> str:
     """
     if request.headers.get("Origin"):
         return "a page of another origin asks"
-    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+    is_link = request.headers.get("Sec-Fetch-Dest") == "document"  # which only who follows it sees
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") and not is_link:
         return "a page of another origin asks"
     host = request.headers.get("Host", "")
     return "" if _is_ours(host, names) else f"{host[:100]!r} is no name of this machine"

@@ -47,6 +47,11 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         """What `/healthz` tells: this node carries traffic to Services, and will go on doing so."""
         return self.alive and self.eligible and self.last_updated is not None
 
+    @property
+    def ready(self) -> bool:
+        """What `/readyz` tells: what is wanted is served, on a node that is about to go too."""
+        return self.alive and self.last_updated is not None
+
     def body(self, *, healthy: bool) -> bytes:
         """The JSON that is answered."""
         updated = _rfc3339(self.last_updated or 0.0)

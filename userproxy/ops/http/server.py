@@ -8,20 +8,21 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 from aiohttp import web
 
-from userproxy.ops.http.clients import Clients, Limits, quiet_runner
-from userproxy.ops.http.metrics import CONTENT_TYPE
+from userproxy import __version__
+from userproxy.ops.http.clients import Clients, Handler, Limits, quiet_runner
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Mapping
 
     from userproxy.model.address import Address
-    from userproxy.ops.http.health import Health
-    from userproxy.ops.http.metrics import Figures, Metrics
+
+Page: TypeAlias = Callable[[web.Request], Awaitable[web.Response]]
 
 log = structlog.get_logger("userproxy.http")
 
@@ -35,65 +36,14 @@ _REFUSAL = (
 )
 _CLIENTS = web.AppKey("clients", Clients)
 
-
-class Pages:
-    """What is answered.
-
-    Args:
-        health: tells how the daemon is.
-        figures: tells what is counted elsewhere.
-        metrics: are rendered.
-        mode: what `/proxyMode` answers.
-    """
-
-    def __init__(
-        self,
-        health: Callable[[], Health],
-        figures: Callable[[], Awaitable[Figures]],
-        metrics: Metrics,
-        mode: str,
-    ) -> None:
-        self._health = health
-        self._figures = figures
-        self._metrics = metrics
-        self._mode = mode
-        self._rendering = asyncio.Lock()
-
-    def probes(self) -> web.Application:
-        """For `--healthz-bind-address`."""
-        return application({"/healthz": self._healthz, "/livez": self._livez})
-
-    def metrics(self) -> web.Application:
-        """For `--metrics-bind-address`."""
-        return application(
-            {"/metrics": self._scrape, "/healthz": self._healthz, "/proxyMode": self._proxy_mode}
-        )
-
-    async def _healthz(self, _request: web.Request) -> web.Response:
-        health = self._health()
-        return self._probe("healthz", health, healthy=health.healthy)
-
-    async def _livez(self, _request: web.Request) -> web.Response:
-        health = self._health()
-        return self._probe("livez", health, healthy=health.alive)
-
-    def _probe(self, path: str, health: Health, *, healthy: bool) -> web.Response:
-        code = 200 if healthy else 503
-        self._metrics.probed(path, code)
-        return web.Response(
-            status=code,
-            body=health.body(healthy=healthy),
-            content_type="application/json",
-            headers={"X-Content-Type-Options": "nosniff"},
-        )
-
-    async def _scrape(self, _request: web.Request) -> web.Response:
-        async with self._rendering:
-            body = await asyncio.to_thread(self._metrics.render, await self._figures())
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
-
-    async def _proxy_mode(self, _request: web.Request) -> web.Response:
-        return web.Response(text=self._mode)
+_HEADERS = {
+    "Server": f"userproxy/{__version__}",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+}
+"""Of every answer: no page of somebody else may embed it or take it for what it is not."""
 
 
 async def serve_http(
@@ -175,7 +125,7 @@ def _log_failures(address: Address, flag: str) -> Callable[[str], None]:
     return report
 
 
-def application(pages: dict[str, Callable[[web.Request], Awaitable[web.Response]]]) -> web.Application:
+def application(pages: Mapping[str, Page]) -> web.Application:
     """Answers GET on these paths, and hangs up after each answer."""
     clients = Clients(_LIMITS, _REFUSAL)
     middlewares = [_close_after, clients.attend]
@@ -187,13 +137,13 @@ def application(pages: dict[str, Callable[[web.Request], Awaitable[web.Response]
 
 
 @web.middleware
-async def _close_after(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _close_after(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         response = await handler(request)
     except web.HTTPException as refusal:
+        refusal.headers.update(_HEADERS)
         refusal.force_close()
         raise
+    response.headers.update(_HEADERS)
     response.force_close()
     return response

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from userproxy.cli.connections import COLUMNS
-from userproxy.cli.tables import broken, grid, human_age, human_bytes, printable, terminal_table
+from userproxy.cli.tables import broken, grid, printable, terminal_table
+from userproxy.model.human import human_age, human_bytes
 from userproxy.tests.ops.daemon import connection
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3

@@ -25,19 +25,21 @@ def health(**changes: Any) -> Health:  # noqa: ANN401 - any field
 
 
 @pytest.mark.parametrize(
-    ("changes", "alive", "healthy"),
+    ("changes", "alive", "healthy", "ready"),
     [
-        ({}, True, True),
-        ({"pending_seconds": 59.9}, True, True),
-        ({"pending_seconds": 60.0}, False, False),
-        ({"eligible": False}, True, False),
-        ({"last_updated": None}, True, False),
-        ({"last_updated": 0.0}, True, True),
+        ({}, True, True, True),
+        ({"pending_seconds": 59.9}, True, True, True),
+        ({"pending_seconds": 60.0}, False, False, False),
+        ({"eligible": False}, True, False, True),
+        ({"last_updated": None}, True, False, False),
+        ({"last_updated": 0.0}, True, True, True),
     ],
 )
-def test_a_change_that_hangs_or_a_node_that_goes(changes: dict[str, Any], alive: bool, healthy: bool) -> None:
+def test_a_change_that_hangs_or_a_node_that_goes(
+    changes: dict[str, Any], alive: bool, healthy: bool, ready: bool
+) -> None:
     judged = health(**changes)
-    assert (judged.alive, judged.healthy) == (alive, healthy)
+    assert (judged.alive, judged.healthy, judged.ready) == (alive, healthy, ready)
 
 
 def test_the_body_has_the_fields_of_kube_proxy_and_the_source() -> None:

@@ -15,14 +15,16 @@ import structlog
 
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
-from userproxy.model.rows import SourceStatus
+from userproxy.model.rows import SourceStatus, StatusRow
 from userproxy.model.service import Protocol, ServicePort, ServicePortName
 from userproxy.model.snapshot import EMPTY, Snapshot
 from userproxy.ops.http import server
 from userproxy.ops.http.clients import Limits
 from userproxy.ops.http.health import Health
 from userproxy.ops.http.metrics import Figures, Metrics
-from userproxy.ops.http.server import Pages, serve_http
+from userproxy.ops.http.pages import Pages
+from userproxy.ops.http.server import serve_http
+from userproxy.tests.ops.daemon import MadeUpView
 from userproxy.tests.services import cluster_ips
 
 if TYPE_CHECKING:
@@ -35,6 +37,32 @@ if TYPE_CHECKING:
 SOURCE = SourceStatus(kind="manifests", synced=True, stale_seconds=0.0)
 WEB = ServicePortName("default", "web")
 SNAPSHOT = Snapshot({WEB: ServicePort(name=WEB, protocol=Protocol.TCP, entries=cluster_ips())}, {WEB: ()})
+
+
+class Shown(MadeUpView):
+    """What the daemon shows, with these counters."""
+
+    def __init__(self, counters: Counters) -> None:
+        super().__init__()
+        self.counters = counters
+        self.asked = 0
+
+    async def figures(self) -> Figures:
+        """What is counted."""
+        return Figures(
+            services=2,
+            listeners=1,
+            connections=3,
+            waiting=2,
+            problems={"PortConflict": 1},
+            source=SOURCE,
+            counters=self.counters,
+        )
+
+    async def status(self) -> StatusRow:
+        """The daemon, and that somebody asked."""
+        self.asked += 1
+        return self.status_row
 
 
 class Daemon:
@@ -50,21 +78,11 @@ class Daemon:
         self.eligible = True
         self.counters = Counters(connections_ended={"client-closed": 5})
         self.metrics = Metrics("redirect-to-host", self.counters)
-        self.pages = Pages(self._health, self._figures, self.metrics, "redirect-to-host")
+        self.view = Shown(self.counters)
+        self.pages = Pages(self._health, self.view, self.metrics, "redirect-to-host", ["host1.example"])
 
     def _health(self) -> Health:
         return Health(now=1e9, last_updated=1e9, pending_seconds=None, eligible=self.eligible, source=SOURCE)
-
-    async def _figures(self) -> Figures:
-        return Figures(
-            services=2,
-            listeners=1,
-            connections=3,
-            waiting=2,
-            problems={"PortConflict": 1},
-            source=SOURCE,
-            counters=self.counters,
-        )
 
 
 @contextlib.asynccontextmanager
@@ -150,6 +168,69 @@ async def test_changes_are_counted_by_what_is_not_the_same_any_more() -> None:
     async with served(daemon.pages.metrics()) as url:
         lines = (await get(f"{url}/metrics"))[1].splitlines()
     assert 'kubeproxy_sync_proxy_rules_service_changes_total{ip_family="IPv4"} 1.0' in lines
+
+
+async def test_a_node_is_ready_once_it_serves_also_when_it_is_about_to_go() -> None:
+    daemon = Daemon()
+    for pages in (daemon.pages.probes(), daemon.pages.metrics()):
+        daemon.eligible = False
+        async with served(pages) as url:
+            assert [(await get(f"{url}/{path}"))[0] for path in ("readyz", "livez", "healthz")] == [
+                200,
+                200,
+                503,
+            ]
+
+
+async def test_statusz_is_as_other_components_have_it() -> None:
+    async with served(Daemon().pages.metrics()) as url:
+        status, text = await get(f"{url}/statusz")
+    assert (status, text.splitlines()[0]) == (200, "userproxy statusz")
+    assert "\nUp: 1 hr 01 min 40 sec\n" in text
+    assert "\nPaths: /metrics /healthz /livez /readyz /statusz /proxyMode\n" in text
+
+
+async def test_the_page_and_its_parts_are_ours_alone() -> None:
+    async with served(Daemon().pages.metrics()) as url, aiohttp.ClientSession() as session:
+        for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+            async with session.get(f"{url}{path}") as response:
+                assert (response.status, response.content_type) == (200, kind)
+                assert response.headers["Content-Security-Policy"].startswith("default-src 'none'; ")
+                assert response.headers["X-Frame-Options"] == "DENY"
+                assert "Access-Control-Allow-Origin" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "evil.example:10249"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "iframe"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Host": "localhost:10249"}, 200),
+        ({"Host": "[::1]:10249"}, 200),
+        ({"Host": "HOST1.example.:10249"}, 200),
+        ({"Host": "host1"}, 200),
+    ],
+)
+async def test_who_asks_by_a_name_that_is_not_ours_gets_no_page_but_metrics(
+    headers: dict[str, str], status: int
+) -> None:
+    async with served(Daemon().pages.metrics()) as url, aiohttp.ClientSession(headers=headers) as session:
+        for path, expected in (("/", status), ("/statusz", status), ("/metrics", 200), ("/healthz", 200)):
+            async with session.get(f"{url}{path}") as response:
+                assert response.status == expected
+
+
+async def test_a_crowd_of_onlookers_has_the_page_made_once() -> None:
+    daemon = Daemon()
+    async with served(daemon.pages.metrics()) as url:
+        pages = await asyncio.gather(*(get(f"{url}/") for _ in range(20)))
+    assert len(set(pages)) == 1
+    assert daemon.view.asked == 1
 
 
 async def test_an_address_that_is_taken_is_one_line_and_is_tried_again() -> None:

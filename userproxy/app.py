@@ -173,6 +173,7 @@ async def _work(
     daemon = Daemon(parts, tenure)
     pod_health.on_change = daemon.notify
     workers.on_need = daemon.need_pods
+    workers.outages.on_change = daemon.notify
     operator = Operator(reconciler, workers, view, daemon.notify)
     async with serve_admin(config.admin_socket, view, operator):
         try:

@@ -18,6 +18,7 @@ from userproxy.control import handover
 from userproxy.control.handover import Handover
 from userproxy.control.health_ports import FLAG
 from userproxy.control.loop import ReconcileLoop
+from userproxy.control.relay_watch import LOOK_SECONDS, RelayWatch
 from userproxy.control.stopping import stop
 from userproxy.control.succession.tenure import Left
 from userproxy.model.snapshot import Notice
@@ -189,7 +190,7 @@ class Daemon:
         captures = adopted.captures.items()
         led_to = {(key.protocol, each.listener) for key, each in captures if isinstance(each, ToListener)}
         if led_to and led_to <= served:  # or else the first sync will see to it
-            self._workers.beat()
+            self._workers.hearts.begin()
         log.info(
             "started",
             version=__version__,
@@ -208,6 +209,7 @@ class Daemon:
         yield self._loop.run()
         yield self._repair()
         yield self._notice_use()
+        yield self._watch_relay()
         yield self._watch_addresses()
         yield self._workers.mind(self.notify)
         yield self._health_ports.run(lambda: self._health().healthy, self._listeners, self.notify)
@@ -329,6 +331,18 @@ class Daemon:
                     self._pod_health.notice(await self._kernel.used())
                 except Exception as error:  # noqa: BLE001 - told, and tried again
                     log.error("pods of Services in use are not checked", error=str(error))  # noqa: TRY400
+
+    async def _watch_relay(self) -> None:
+        """Tell when new connections go past the workers, and replace one that hangs."""
+        watch = RelayWatch(self._sides)
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                if await watch.look(self._reconciler.actual):
+                    self._reconciler.note_bypass(watch.problems)
+                    self._loop.notify()
+            except Exception as error:  # noqa: BLE001 - told, and tried again
+                log.error("it is not known which workers are alive", error=str(error))  # noqa: TRY400
 
     async def _watch_addresses(self) -> None:
         """Follow the node's addresses, until cancelled."""

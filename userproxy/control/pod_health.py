@@ -7,18 +7,19 @@ are checked while they are in use, which netfilter notes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from userproxy.backends.check import is_due_at_all
 from userproxy.backends.checker import Checker
 from userproxy.backends.service import LiveService
+from userproxy.control.substitutes import Substitutes
 from userproxy.model import messages
 from userproxy.model.counters import Counters
 from userproxy.model.settings import HealthCheck
 from userproxy.model.state import Frontend, NodeState, Pool, ToPods
-from userproxy.model.versioned import dropped, patched, touched
+from userproxy.model.versioned import dropped, touched
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,20 +29,6 @@ if TYPE_CHECKING:
     from userproxy.model.service import PoolName
     from userproxy.model.state import Target
     from userproxy.net.poller import Poller
-
-
-class _Restricted(NamedTuple):
-    """What became of captures.
-
-    Attributes:
-        captures: by what the source says.
-        restricted: those that lead elsewhere.
-        given: the captures with these.
-    """
-
-    captures: Mapping[Frontend, Target]
-    restricted: Mapping[Frontend, Target]
-    given: Mapping[Frontend, Target]
 
 
 class PodHealth:
@@ -69,7 +56,7 @@ class PodHealth:
         self._pools: Mapping[PoolName, Pool] = {}
         self._frontends: dict[PoolName, tuple[Frontend, ...]] = {}  # of these
         self._restricted: dict[PoolName, tuple[Address, ...]] = {}  # where they lead instead
-        self._last = _Restricted({}, {}, {})
+        self._substitutes = Substitutes()
 
     def restrict(self, wanted: NodeState, actual: NodeState) -> NodeState:
         """The wanted state, without the pods that checks have found down.
@@ -81,21 +68,15 @@ class PodHealth:
                 checks.
         """
         self._follow(wanted, actual)
-        if not self._restricted:
-            return wanted
-        captures, last = wanted.captures, self._last
+        captures = wanted.captures
         restricted: dict[Frontend, Target] = {
             key: msgspec.structs.replace(target, pods=pods)
             for name, pods in self._restricted.items()
             for key in self._frontends[name]
             if isinstance(target := captures.get(key), ToPods)  # a node port on loopback leads to a listener
         }
-        # Made of what was given the last time, so that few captures differ from those.
-        looked_at = (*touched(captures, last.captures), *last.restricted, *restricted)
-        put = {key: restricted.get(key, captures[key]) for key in looked_at if key in captures}
-        given = patched(last.given, put, drop=dropped(captures, last.captures))
-        self._last = _Restricted(captures, restricted, given)
-        return msgspec.structs.replace(wanted, captures=given)
+        given = self._substitutes.put(captures, restricted)
+        return wanted if given is captures else msgspec.structs.replace(wanted, captures=given)
 
     @property
     def wants_to_know(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from userproxy.control.behind import Behind
 from userproxy.model.address import family_of
 from userproxy.model.snapshot import Node, Problem, Snapshot
 from userproxy.model.state import NodeState
@@ -88,6 +89,8 @@ class Reconciler:
         self._bypasses: frozenset[Problem] = frozenset()
         self._occupied: set[int] = set()
         self._drained = Drained()
+        self._behind = Behind()
+        self._bypass: frozenset[Problem] = frozenset()
         self._waiting: list[asyncio.Future[None]] = []
 
     @property
@@ -183,7 +186,7 @@ class Reconciler:
                 steps = actions_for(wanted, self._actual)
             if steps:
                 await self._apply(steps, wanted)
-        self._workers.beat()
+        self._workers.hearts.begin()
         await self._forget_left()
         self._health_ports.observe(snapshot, node, context.network.addresses)
         self._report(
@@ -193,6 +196,7 @@ class Reconciler:
                     *problems,
                     *self._drained.idle(snapshot),
                     *self._bypasses,
+                    *self._bypass,
                     *self._address.problems,
                     *self._health_ports.problems,
                 }
@@ -203,7 +207,8 @@ class Reconciler:
 
     def _possible(self, wanted: NodeState, unopened: Collection[PoolName]) -> NodeState:
         wanted = without_listeners(wanted, self._actual, unopened)
-        return self._pod_health.restrict(wanted, self._actual)
+        wanted = self._pod_health.restrict(wanted, self._actual)
+        return self._behind.restrict(wanted, self._workers.outages.by_pool())
 
     async def repair(self) -> bool:
         """Put back what somebody else has changed of ours in the kernel, and look for who takes our traffic.
@@ -223,6 +228,10 @@ class Reconciler:
         changed = found != self._bypasses
         self._bypasses = found
         return changed
+
+    def note_bypass(self, problems: frozenset[Problem]) -> None:
+        """Which workers are bypassed, since they are silent; the next `reconcile` tells of it."""
+        self._bypass = problems
 
     def look_at_address(self, *, changed: bool) -> bool:
         """See whether the node still has the host IPs; `reconcile` then moves to those that it has.

@@ -18,6 +18,24 @@ if TYPE_CHECKING:
     from userproxy.model.state import Frontend, NodeState, Serve
     from userproxy.netfilter.bypass.claims import Taker
     from userproxy.netfilter.conntrack.table import FlowTable
+    from userproxy.worker.outages import Outages
+
+
+class Hearts(Protocol):
+    """What says to the kernel that workers accept clients: `userproxy.worker.hearts.Hearts`."""
+
+    @property
+    def beating(self) -> frozenset[int]:
+        """The workers that the kernel should hear, by their places."""
+
+    def begin(self) -> None:
+        """Have all workers beat from now on."""
+
+    async def pause_of(self, index: int, seconds: float, /) -> str | None:
+        """Why a worker accepts nobody, as it says itself; None if it does not answer in time."""
+
+    def end(self, index: int, /) -> None:
+        """End a worker at once; another one takes its place."""
 
 
 class Workers(Protocol):
@@ -30,6 +48,14 @@ class Workers(Protocol):
     @property
     def behind(self) -> frozenset[PoolName]:
         """The Service ports that a worker failed to take over as they are wanted."""
+
+    @property
+    def outages(self) -> Outages:
+        """The backends that workers have found down."""
+
+    @property
+    def hearts(self) -> Hearts:
+        """By which they say to the kernel that they accept clients."""
 
     @property
     def living_counters(self) -> dict[int, Counters]:
@@ -45,9 +71,6 @@ class Workers(Protocol):
 
     async def start(self, known: Mapping[int, Counters] | None = None) -> None:
         """Take over from earlier workers."""
-
-    def beat(self) -> None:
-        """Have the workers say to the kernel that they accept clients."""
 
     async def mind(self, fell_behind: Callable[[], object], /) -> None:
         """Replace workers that die, until cancelled."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from userproxy.backends.checker import Checker
 from userproxy.backends.service import LiveService
 from userproxy.dataplane.connections import ConnectionTable, Relayed
+from userproxy.dataplane.news import News
 from userproxy.dataplane.pressure import Pressure
 from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.dial import Dial, Dialling
@@ -85,7 +86,7 @@ class DataPlane:
         counters: of this process.
         checker: makes the active checks.
         datagrams: all that is about UDP.
-        on_pins: called when `fresh_pins` has some that it had not.
+        news: what others are to be told of unasked.
     """
 
     def __init__(
@@ -101,15 +102,14 @@ class DataPlane:
         self.need_pods: Callable[[PoolName], object] | None = None
         self.connections = ConnectionTable(self.counters, trace=trace)
         self.services: dict[PoolName, LiveService] = {}
-        self.on_pins: Callable[[], object] | None = None
         self._retired: dict[PoolName, set[LiveService]] = {}  # those that have connections
-        self._freshly_pinned: set[PoolName] = set()
         self._loop = loop
         self._max_connections = limits.connections
         self._place = place
         self._listeners: dict[PoolName, AnyListener] = {}
         self._former: dict[AnyListener, tuple[PoolName, asyncio.TimerHandle]] = {}
         self._poller = Poller()
+        self.news = News(self.services, self._poller.clock)
         self._acceptors = Poller()
         self._poller.nest(self._acceptors)
         self._poller.attach(loop)
@@ -168,17 +168,6 @@ class DataPlane:
         services = (*self.services.values(), *chain.from_iterable(self._retired.values()))
         return [messages.Pins(pool=each.pool.name, pins=tuple(each.affinity.all(now))) for each in services]
 
-    def fresh_pins(self) -> list[messages.Pins]:
-        """The pins that nobody has been told of. Costs nothing for the Services that have none."""
-        now = self._context.poller.clock()
-        names, self._freshly_pinned = self._freshly_pinned, set()
-        told = (
-            messages.Pins(pool=name, pins=tuple(self.services[name].affinity.news(now)))
-            for name in names
-            if name in self.services
-        )
-        return [part for part in told if part.pins]
-
     def learn(self, name: PoolName, pins: Iterable[messages.Pin]) -> None:
         """Take over pins of other workers."""
         service = self.services.get(name)
@@ -224,11 +213,13 @@ class DataPlane:
             service = LiveService(serve, place, counters=self.counters)
             self.services[serve.name] = service
             service.on_failure = self.checker.hasten
-            service.on_pin = self._note_pin
+            service.on_change = self.news.note_change
+            service.on_pin = self.news.note_pin
             for _ in range(place[0]):
                 service.balancer.pick()
         else:
             service.update(serve)
+            self.news.note_change(service)  # one that came back as another pod is no longer down
             if isinstance(listener, DatagramListener):
                 listener.update(serve)
         if sock is not None:
@@ -276,6 +267,7 @@ class DataPlane:
         if listener is not None:
             listener.close()
         service = self.services.pop(name, None)
+        self.news.forget(name)
         if service is not None and service.connections:
             self._retired.setdefault(name, set()).add(service)
 
@@ -381,12 +373,6 @@ class DataPlane:
         former.discard(service)
         if not former:
             self._retired.pop(name, None)
-
-    def _note_pin(self, service: LiveService) -> None:
-        is_first = not self._freshly_pinned
-        self._freshly_pinned.add(service.pool.name)
-        if is_first and self.on_pins is not None:
-            self.on_pins()
 
     def _sweep(self) -> None:
         """What needs no promptness: keepalive for connections that last, spare pipes back to the system."""

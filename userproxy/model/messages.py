@@ -208,6 +208,13 @@ class Pins(Part, frozen=True, kw_only=True):
     pins: tuple[Pin, ...]
 
 
+class Outage(Part, frozen=True, kw_only=True):
+    """Which backends of a pool are down, or ejected. Told unasked, when that changes."""
+
+    pool: PoolName
+    backends: tuple[Address, ...]
+
+
 class NeedPods(Part, frozen=True, kw_only=True):
     """Clients wait for a pool to have backends. Told unasked, when the first comes, and from time to time."""
 
@@ -322,6 +329,7 @@ Parts = (
     | Holds
     | Leaving
     | NeedPods
+    | Outage
     | Pins
     | Sessions
     | ConnectionListing

@@ -49,12 +49,14 @@ class Callbacks(NamedTuple):
         leaving: called when the worker has been asked to end by somebody else.
         pinned: called with pins that the worker tells of unasked.
         need_pods: called with the name of a pool that clients wait for.
+        outage: called with the backends of a pool that are down.
     """
 
     gone: Callable[[WorkerHandle], None]
     leaving: Callable[[WorkerHandle], None]
     pinned: Callable[[WorkerHandle, messages.Pins], None] = lambda _handle, _pins: None
     need_pods: Callable[[PoolName], None] = lambda _pool: None
+    outage: Callable[[WorkerHandle, messages.Outage], None] = lambda _handle, _part: None
 
 
 class WorkerHandle:
@@ -205,6 +207,8 @@ class WorkerHandle:
                 self._callbacks.leaving(self)
             case messages.NeedPods(pool=pool):
                 self._callbacks.need_pods(pool)
+            case messages.Outage():
+                self._callbacks.outage(self, part)
             case messages.Done():
                 self._done(part)
             case _:

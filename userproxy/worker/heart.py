@@ -1,7 +1,6 @@
-"""Heartbeats: a worker that accepts clients says so to the kernel, which sends it none when it is silent.
+"""A heart: what a worker says to the kernel, that it accepts clients.
 
-The sockets have a mark, which takes CAP_NET_ADMIN: the control side makes them, and gives each worker its
-own. What they send goes nowhere; our rules note it (`userproxy.model.heartbeat`).
+What it sends goes nowhere; our rules note it (`userproxy.model.heartbeat`).
 """
 
 from __future__ import annotations
@@ -10,14 +9,10 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-import structlog
-
 from userproxy.model.heartbeat import BEAT_PORT, BEAT_SECONDS, LEAVE_PORT, mark_of
 
 if TYPE_CHECKING:
     import asyncio
-
-log = structlog.get_logger("userproxy.workers")
 
 # Also where a node is of IPv6 alone.
 _NOWHERE = "127.0.0.1"
@@ -65,37 +60,6 @@ class Heart:
         if leave:
             send(self._sock, LEAVE_PORT)
         self._sock.close()
-
-
-class Hearts:
-    """The sockets of all hearts, as the control side makes them. Lives as long as the worker pool."""
-
-    def __init__(self) -> None:
-        self._sockets: dict[int, socket.socket] = {}
-        self._error = ""
-
-    def socket_of(self, index: int) -> socket.socket | None:
-        """The socket of the worker at this place; None if it cannot be made, which is logged."""
-        if index not in self._sockets:
-            try:
-                self._sockets[index] = open_socket(index)
-            except OSError as error:
-                if not self._error:
-                    self._error = str(error)
-                    log.error("workers have no heartbeat: clients go to the pods", error=self._error)  # noqa: TRY400
-                return None
-        return self._sockets[index]
-
-    def silence(self, index: int) -> None:
-        """Say in the name of the worker at this place, which is dead, that it accepts nobody."""
-        if index in self._sockets:
-            send(self._sockets[index], LEAVE_PORT)
-
-    def close(self) -> None:
-        """Close the sockets here; workers have theirs."""
-        for sock in self._sockets.values():
-            sock.close()
-        self._sockets.clear()
 
 
 def open_socket(index: int) -> socket.socket:

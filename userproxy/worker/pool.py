@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,14 +10,15 @@ import msgspec
 import structlog
 
 from userproxy.model import messages
-from userproxy.model.connection_id import ConnectionId, numbers_of
+from userproxy.worker import questions
 from userproxy.worker.channel import MAX_FDS
 from userproxy.worker.counted import Counted
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle, answers_of
-from userproxy.worker.heart import Hearts
+from userproxy.worker.hearts import Hearts
 from userproxy.worker.heritage import Heritage, is_read_by, is_udp
 from userproxy.worker.listeners import Listeners
 from userproxy.worker.names import Names
+from userproxy.worker.outages import Outages
 from userproxy.worker.pins import SharedPins
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class WorkerPool:
 
     Attributes:
         on_need: called with the name of a pool that clients wait for, from time to time while they do.
+        hearts: by which the workers say to the kernel that they accept clients.
+        outages: the backends that workers have found down.
     """
 
     def __init__(self, count: int, begin: messages.Begin, origin: Origin) -> None:
@@ -63,16 +65,20 @@ class WorkerPool:
         self._begin = begin
         self._origin = origin
         self.on_need: Callable[[PoolName], object] | None = None
+        self.outages = Outages()
         self._callbacks = Callbacks(
-            gone=self._on_gone, leaving=self._dismiss, pinned=self._on_pinned, need_pods=self._on_need
+            gone=self._on_gone,
+            leaving=self._dismiss,
+            pinned=self._on_pinned,
+            need_pods=self._on_need,
+            outage=self._on_outage,
         )
         self._pins = SharedPins(asyncio.get_running_loop().time)
         self._handles: dict[int, WorkerHandle] = {}
+        self.hearts = Hearts(self._handles)
         self._retiring: list[WorkerHandle] = []
         self._listeners = Listeners()
         self._heritage = Heritage()
-        self._hearts = Hearts()
-        self._beats = False
         self._counted = Counted()
         self._names = Names()
         self._behind: set[PoolName] = set()
@@ -131,13 +137,6 @@ class WorkerPool:
                 "took over from earlier workers", workers=len(adopted), listeners=len(self._listeners.sockets)
             )
 
-    def beat(self) -> None:
-        """Have the workers say to the kernel that they accept clients, all that are captured."""
-        if not self._beats:
-            self._beats = True
-            for index in self._handles:
-                self._give_heart(index)
-
     async def mind(self, fell_behind: Callable[[], object]) -> None:
         """Replace workers that die, until cancelled.
 
@@ -150,7 +149,7 @@ class WorkerPool:
                 try:
                     await self._hire(index)
                     await self._give_datagrams([index])
-                    self._give_heart(index)
+                    self.hearts.give(index)
                 except (WorkerGoneError, OSError) as error:
                     log.error("a worker could not be replaced", worker=index, error=str(error))  # noqa: TRY400
                     self._vacant.put_nowait(index)
@@ -186,15 +185,8 @@ class WorkerPool:
 
     async def connections(self, wanted: ConnectionFilter) -> AsyncIterator[list[ConnectionRow]]:
         """The live connections that match, of all workers."""
-        for handle in self._everybody():
-            try:
-                parts = await handle.ask(messages.ListConnections(wanted=wanted))
-            except (WorkerGoneError, OrderFailedError) as error:
-                log.warning("connections are missing from a listing", reason=str(error))
-                continue
-            for part in parts:
-                if isinstance(part, messages.ConnectionListing):
-                    yield list(part.rows)
+        async for chunk in questions.connections(self._everybody(), wanted):
+            yield chunk
 
     async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
         """Reset connections.
@@ -206,15 +198,7 @@ class WorkerPool:
         Returns:
             How many there were.
         """
-        chosen = None if ids is None else {ConnectionId.parse(one) for one in ids} - {None}
-        count = 0
-        for handle in self._everybody():
-            numbers = None if chosen is None else numbers_of(chosen, handle.name)
-            if numbers is None or numbers:
-                with contextlib.suppress(WorkerGoneError, OrderFailedError):  # its connections went with it
-                    parts = await handle.ask(messages.Kill(numbers=numbers, wanted=wanted))
-                    count += sum(part.count for part in parts if isinstance(part, messages.Killed))
-        return count
+        return await questions.kill(self._everybody(), ids, wanted)
 
     async def count(self) -> list[messages.Parts]:
         """`ServiceCounts` and `Totals` of all workers; those that do not answer are missing.
@@ -234,7 +218,7 @@ class WorkerPool:
         for handle in everybody:
             handle.retiring = True
         self._listeners.close()
-        self._hearts.close()
+        self.hearts.close()
         order = messages.Drain(seconds=seconds)
         answers = await answers_of(
             everybody, lambda handle: handle.ask(order, seconds=seconds + _HURRY_SECONDS)
@@ -257,7 +241,7 @@ class WorkerPool:
             handle.retiring = True
             handle.leave()
         self._listeners.close()
-        self._hearts.close()
+        self.hearts.close()
 
     def _everybody(self) -> list[WorkerHandle]:
         return [*self._handles.values(), *self._retiring]
@@ -320,12 +304,6 @@ class WorkerPool:
                 self._heritage.give(handle, [one.name for one in mine])
                 await self._bring_up(handle, mine)
         self._heritage.close()
-
-    def _give_heart(self, index: int) -> None:
-        """Once all beat, have this one do too, if it is there."""
-        handle, sock = self._handles.get(index), self._hearts.socket_of(index) if self._beats else None
-        if handle is not None and sock is not None:
-            handle.tell(messages.Beat(), [sock.fileno()])
 
     async def _bring_up(self, handle: WorkerHandle, serves: Sequence[Serve]) -> None:
         """Tell a new worker of listeners that are open already."""
@@ -395,7 +373,8 @@ class WorkerPool:
                 self._retiring.append(handle)
                 handle.retiring = True
                 handle.tell(messages.Retire())
-                self._hearts.silence(index)
+                self.hearts.silence(index)
+                self.outages.lose(handle)
                 log.warning("a worker is replaced", worker=index, pid=handle.pid)
                 self._vacant.put_nowait(index)
 
@@ -406,19 +385,24 @@ class WorkerPool:
             if other is not handle:
                 other.tell(messages.LearnPins(pool=part.pool, pins=part.pins))
 
+    def _on_outage(self, handle: WorkerHandle, part: messages.Outage) -> None:
+        if handle in self._handles.values():
+            self.outages.take(handle, part)
+
     def _on_need(self, name: PoolName) -> None:
         if self.on_need is not None:
             self.on_need(name)
 
     def _on_gone(self, handle: WorkerHandle) -> None:
         self._counted.lose(handle)
+        self.outages.lose(handle)
         if handle in self._retiring:
             self._retiring.remove(handle)
         for index, known in list(self._handles.items()):
             if known is handle:
                 del self._handles[index]
                 if not handle.retiring:
-                    self._hearts.silence(index)
+                    self.hearts.silence(index)
                     log.error("a worker has died, and is replaced", worker=index, pid=handle.pid)
                     self._vacant.put_nowait(index)
 

@@ -237,7 +237,8 @@ class Worker:
         self._plane.connections.name = order.name or os.getpid()
         self._plane.heed_pressure(self._rest)
         self._plane.need_pods = self._need_pods
-        self._plane.on_pins = self._tell_pins_soon
+        self._plane.news.on_outage = self._say
+        self._plane.news.on_pins = self._tell_pins_soon
         # There are no strangers' bytes yet, and nothing is imported any more.
         privileges.give_up_all_or_end()
         # What lives now lives as long as the process: the garbage collector need not look at it again.
@@ -322,7 +323,7 @@ class Worker:
     def _tell_pins(self) -> None:
         self._pin_timer = None
         if self._channel is not None and self._plane is not None:
-            for part in self._plane.fresh_pins():
+            for part in self._plane.news.fresh_pins():
                 self._say(part)
 
     def _need_pods(self, name: PoolName) -> None:

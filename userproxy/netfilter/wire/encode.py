@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _FAMILY_INET = 1
 _HOOKS = {"prerouting": 0, "input": 1, "output": 3, "postrouting": 4}
 _DATATYPE_VERDICT = 0xFFFFFF00  # NFT_DATA_VERDICT
-_NAMES_ARE_STRINGS = struct.pack("=BBI", 0, 4, 1)
-"""For nft alone (NFTNL_UDATA_SET_KEYBYTEORDER): or it would read them as numbers, and list them as empty."""
+_IN_HOST_ORDER = struct.pack("=BBI", 0, 4, 1)
+"""For nft alone (NFTNL_UDATA_SET_KEYBYTEORDER): or it would list names as empty, and marks turned around."""
 _TYPE_BITS = 6  # by which nft shifts the types of a concatenation's fields into one number
 
 # NFTA_SET_..., and in its description NFTA_SET_DESC_...
@@ -72,8 +72,8 @@ def set_(spec: Set, identity: int) -> Message:
     if spec.fades:
         flags |= _TIMEOUT | _EVALUATED
         attrs.append((_SET_TIMEOUT, struct.pack(">Q", spec.fades * 1000)))
-    if spec.key == (Datatype.IFNAME,):
-        attrs.append((_SET_USERDATA, _NAMES_ARE_STRINGS))
+    if spec.key in ((Datatype.IFNAME,), (Datatype.MARK,)):
+        attrs.append((_SET_USERDATA, _IN_HOST_ORDER))
     if description:
         attrs.append((_SET_DESCRIPTION, description))
     if flags:

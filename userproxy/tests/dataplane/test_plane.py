@@ -313,7 +313,7 @@ def test_counters_are_of_the_whole_plane_and_outlive_services(plane: Plane) -> N
 
 def test_it_says_once_that_clients_were_pinned_and_whoever_listens_hears_of_each(plane: Plane) -> None:
     calls: list[None] = []
-    plane.plane.on_pins = lambda: calls.append(None)
+    plane.plane.news.on_pins = lambda: calls.append(None)
     backend = plane.backend()
     web, cart = (plane.serve(backend, name=name, affinity=60.0) for name in (WEB, CART))
     plane.pair(plane.serve(backend, name=ServicePortName("default", "other")), backend)
@@ -321,8 +321,8 @@ def test_it_says_once_that_clients_were_pinned_and_whoever_listens_hears_of_each
     for serve in (web, cart, web):
         plane.pair(serve, backend)
     assert len(calls) == 1
-    told = {part.pool: [pin.client for pin in part.pins] for part in plane.plane.fresh_pins()}
+    told = {part.pool: [pin.client for pin in part.pins] for part in plane.plane.news.fresh_pins()}
     assert told == {web.name: ["127.0.0.1"], cart.name: ["127.0.0.1"]}
     plane.pair(web, backend)
     assert len(calls) == 1, "it is no news"
-    assert plane.plane.fresh_pins() == []
+    assert plane.plane.news.fresh_pins() == []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from userproxy.model.counters import Counters
 from userproxy.model.state import NodeState, Refuse
+from userproxy.worker.outages import Outages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
@@ -25,6 +26,41 @@ if TYPE_CHECKING:
     from userproxy.model.service import PoolName, ServicePortName
     from userproxy.model.state import Frontend, Serve, Target
     from userproxy.netfilter.bypass.claims import Taker
+
+
+class InMemoryHearts:
+    """What says to the kernel that workers accept clients: `userproxy.control.sides.Hearts`.
+
+    Args:
+        journal: where it notes which workers it ends.
+
+    Attributes:
+        begun: they beat.
+        pauses: by place, why a worker accepts nobody; None for one that does not answer.
+    """
+
+    def __init__(self, journal: list[str]) -> None:
+        self.begun = False
+        self.pauses: dict[int, str | None] = {0: ""}
+        self._journal = journal
+
+    @property
+    def beating(self) -> frozenset[int]:
+        """Of `Hearts`."""
+        return frozenset(self.pauses) if self.begun else frozenset()
+
+    def begin(self) -> None:
+        """Of `Hearts`."""
+        self.begun = True
+
+    async def pause_of(self, index: int, seconds: float) -> str | None:
+        """Of `Hearts`: nobody waits."""
+        del seconds
+        return self.pauses[index]
+
+    def end(self, index: int) -> None:
+        """Of `Hearts`."""
+        self._journal.append(f"end worker {index}")
 
 
 class InMemoryWorkers:
@@ -44,7 +80,8 @@ class InMemoryWorkers:
         known: what it was told of earlier workers at the start.
         start_error: why no worker can be started.
         drained: resolved by the test, where a drain is to take its time.
-        beats: they say that they accept clients.
+        hearts: by which they say that they accept clients.
+        outages: the backends that they have found down.
     """
 
     def __init__(self, journal: list[str]) -> None:
@@ -58,7 +95,8 @@ class InMemoryWorkers:
         self.known: Mapping[int, Counters] | None = None
         self.start_error: Exception | None = None
         self.drained: asyncio.Future[int] | None = None
-        self.beats = False
+        self.hearts = InMemoryHearts(journal)
+        self.outages = Outages()
         self._journal = journal
         self._serves: dict[PoolName, Serve] = {}
         self._behind: set[PoolName] = set()
@@ -95,10 +133,6 @@ class InMemoryWorkers:
         self.known = known
         if self.start_error is not None:
             raise self.start_error
-
-    def beat(self) -> None:
-        """Of `Workers`."""
-        self.beats = True
 
     async def mind(self, fell_behind: Callable[[], object]) -> None:
         """Of `Workers`."""

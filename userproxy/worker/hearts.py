@@ -1,0 +1,87 @@
+"""The hearts of all workers: the control side makes their sockets, which takes CAP_NET_ADMIN for the mark."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from userproxy.model import messages
+from userproxy.model.heartbeat import LEAVE_PORT
+from userproxy.worker.heart import open_socket, send
+from userproxy.worker.questions import pause_of
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from userproxy.worker.handle import WorkerHandle
+
+log = structlog.get_logger("userproxy.workers")
+
+
+class Hearts:
+    """Has workers beat, and speaks for those that cannot. Lives as long as the worker pool.
+
+    Args:
+        handles: the workers that serve, by their places; it changes as they do.
+    """
+
+    def __init__(self, handles: Mapping[int, WorkerHandle]) -> None:
+        self._handles = handles
+        self._sockets: dict[int, socket.socket] = {}
+        self._begun = False
+        self._error = ""
+
+    @property
+    def beating(self) -> frozenset[int]:
+        """The workers that the kernel should hear, by their places."""
+        return frozenset(self._handles) if self._begun else frozenset()
+
+    def begin(self) -> None:
+        """Have all workers beat from now on: they accept the clients of all that is captured."""
+        if not self._begun:
+            self._begun = True
+            for index in self._handles:
+                self.give(index)
+
+    def give(self, index: int) -> None:
+        """Have a worker beat that has taken its place, as the others do."""
+        handle, sock = self._handles.get(index), self._socket(index) if self._begun else None
+        if handle is not None and sock is not None:
+            handle.tell(messages.Beat(), [sock.fileno()])
+
+    def silence(self, index: int) -> None:
+        """Say in the name of a worker that is dead, or about to go, that it accepts nobody."""
+        if index in self._sockets:
+            send(self._sockets[index], LEAVE_PORT)
+
+    async def pause_of(self, index: int, seconds: float) -> str | None:
+        """Why a worker accepts nobody, as it says itself.
+
+        Empty if it does; None if it does not answer in time.
+        """
+        handle = self._handles.get(index)
+        return "" if handle is None else await pause_of(handle, seconds)
+
+    def end(self, index: int) -> None:
+        """End a worker at once; another one takes its place."""
+        if index in self._handles:
+            self._handles[index].kill()
+
+    def close(self) -> None:
+        """Close the sockets here; workers have theirs."""
+        for sock in self._sockets.values():
+            sock.close()
+        self._sockets.clear()
+
+    def _socket(self, index: int) -> socket.socket | None:
+        if index not in self._sockets:
+            try:
+                self._sockets[index] = open_socket(index)
+            except OSError as error:
+                if not self._error:
+                    self._error = str(error)
+                    log.error("workers have no heartbeat: clients go to the pods", error=self._error)  # noqa: TRY400
+                return None
+        return self._sockets[index]

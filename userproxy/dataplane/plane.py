@@ -12,7 +12,8 @@ from userproxy.backends.checker import Checker
 from userproxy.backends.service import LiveService
 from userproxy.dataplane.connections import ConnectionTable, Relayed
 from userproxy.dataplane.news import News
-from userproxy.dataplane.pressure import Pressure
+from userproxy.dataplane.pressure import Pressure, Room
+from userproxy.dataplane.spare import Spare
 from userproxy.dataplane.tcp.connection import Connection, Context
 from userproxy.dataplane.tcp.dial import Dial, Dialling
 from userproxy.dataplane.tcp.expiry import Lifetimes
@@ -49,6 +50,10 @@ _FORMER_SECONDS = 1.0
 
 # The share of the connections that there may be, one in so many, that is for those in the listen queues.
 _RESERVE = 16
+
+# Of these, as many have files of their own, if the system should have none.
+_MOST_SPARE = 64
+_FILES_OF_CONNECTION = 2
 
 # Pipes to keep for the next bytes.
 _SPARE_PIPES = 64
@@ -114,9 +119,8 @@ class DataPlane:
         self._poller.nest(self._acceptors)
         self._poller.attach(loop)
         reserve = limits.connections // _RESERVE
-        self._pressure = Pressure(
-            loop, self._poller, self._acceptors, self.connections, self._room, reserve=reserve
-        )
+        room = Room(self._room_left, reserve, Spare(_FILES_OF_CONNECTION * min(reserve, _MOST_SPARE)))
+        self._pressure = Pressure(loop, self._poller, self._acceptors, self.connections, room)
         self._drained = asyncio.Event()
         self._hurried = False
         self._context = Context(
@@ -340,7 +344,7 @@ class DataPlane:
             return False
         return not self._pressure.reason
 
-    def _room(self) -> float:
+    def _room_left(self) -> float:
         """How many more connections there may be. A session has half as many files open as one."""
         return self._max_connections - len(self.connections.live) + self.datagrams.count / 2
 

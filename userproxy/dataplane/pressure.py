@@ -7,7 +7,7 @@ wait for that.
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from userproxy.dataplane.connections import ConnectionTable
+    from userproxy.dataplane.spare import Spare
     from userproxy.dataplane.tcp.dial import Dialler
     from userproxy.net.poller import Poller
 
@@ -27,6 +28,23 @@ _TELL_SECONDS = 5.0
 # A pause in accepting, when the system has run out of something.
 _PAUSE_SECONDS = 0.1
 
+# Between two tries to get spare files again.
+_REFILL_SECONDS = 1.0
+
+
+class Room(NamedTuple):
+    """What there is for more connections.
+
+    Attributes:
+        left: how many more there may be.
+        reserve: with no more than that, clients had better go elsewhere.
+        spare: files for those who cannot.
+    """
+
+    left: Callable[[], float]
+    reserve: int
+    spare: Spare
+
 
 class Pressure:
     """Whether accepting waits, for all listeners of a process together.
@@ -36,8 +54,7 @@ class Pressure:
         poller: in which the acceptors are nested.
         acceptors: of the listening sockets.
         connections: those that are live.
-        room: how many more connections there may be.
-        reserve: with no more room than that, clients had better go elsewhere.
+        room: for more of them.
 
     Attributes:
         reason: why accepting waits; empty while it does not.
@@ -50,8 +67,7 @@ class Pressure:
         poller: Poller,
         acceptors: Poller,
         connections: ConnectionTable,
-        room: Callable[[], float],
-        reserve: int,
+        room: Room,
     ) -> None:
         self.reason = ""
         self.on_full: Callable[[bool], object] | None = None
@@ -60,7 +76,7 @@ class Pressure:
         self._acceptors = acceptors
         self._connections = connections
         self._room = room
-        self._reserve = reserve
+        self._refill: asyncio.TimerHandle | None = None
         self._is_full = False
         self._starved: list[Dialler] = []
         self._retry: asyncio.TimerHandle | None = None
@@ -68,28 +84,33 @@ class Pressure:
 
     def rise(self) -> None:
         """A connection came: was it the last one that there may be?"""
-        room = self._room()
-        if room <= self._reserve:
+        left = self._room.left()
+        if left <= self._room.reserve:
             self._tell_full(is_full=True)
-        if room <= 0:
+        if left <= 0:
             self._pause("as many connections as the limit allows")
 
     def fall(self) -> None:
         """Something ended: may others come?"""
         if not self._is_full or self._retry is not None:
             return
-        room = self._room()
-        if self.reason and room > 0:
+        left = self._room.left()
+        if self.reason and left > 0:
             self.reason = ""
             self._poller.resume(self._acceptors)
-        if room > self._reserve:
+        if left > self._room.reserve and self._refill is None:
             self._tell_full(is_full=False)
 
     def out_of_resources(self, error: OSError) -> None:
-        """The system has no more files, or no memory: try again in a moment."""
-        self._pause(str(error))
+        """The system has no more files, or no memory: try again in a moment, with spare files at once."""
+        self._tell_full(is_full=True)
+        has_more = self._room.spare.release()
+        if has_more and self._refill is None:
+            self._refill = self._loop.call_later(_REFILL_SECONDS, self._get_spare)
+        elif not has_more:
+            self._pause(str(error))
         if self._retry is None:
-            self._retry = self._loop.call_later(_PAUSE_SECONDS, self._try_again)
+            self._retry = self._loop.call_later(0.0 if has_more else _PAUSE_SECONDS, self._try_again)
 
     def starve(self, dialler: Dialler, error: OSError) -> None:
         """Likewise, and this one was let in already: it goes on before anybody else comes."""
@@ -98,8 +119,10 @@ class Pressure:
 
     def stop(self) -> None:
         """Nobody comes any more."""
-        if self._retry is not None:
-            self._retry.cancel()
+        for timer in (self._retry, self._refill):
+            if timer is not None:
+                timer.cancel()
+        self._room.spare.release()
 
     def _try_again(self) -> None:
         """First come, first served: those let in already, and then those outside."""
@@ -108,6 +131,13 @@ class Pressure:
         for dialler in starved:
             dialler.open()
         self.fall()
+
+    def _get_spare(self) -> None:
+        self._refill = None
+        if self._room.spare.refill():
+            self.fall()
+        else:
+            self._refill = self._loop.call_later(_REFILL_SECONDS, self._get_spare)
 
     def _tell_full(self, *, is_full: bool) -> None:
         if is_full is not self._is_full:

@@ -53,6 +53,8 @@ def test_auto_is_a_worker_for_each_processor(auto: str) -> None:
         ({"drain_seconds": float("nan")}, "drain-seconds: nan"),
         ({"linger_seconds": 0.0}, "linger-seconds: 0.0"),
         ({"orphan_seconds": -1.0}, "orphan-seconds: -1.0"),
+        ({"workers": 257}, "workers: 257 is not `auto` or a number from 1 to 256"),
+        ({"on_stop": "leave"}, "Invalid enum value 'leave'"),
         ({"workers": 0}, "workers: 0 is not `auto` or a number from 1 to 256"),
         ({"workers": "many"}, "workers"),
         ({"kubeconfig": "/some/kubeconfig"}, "manifests and kubeconfig"),

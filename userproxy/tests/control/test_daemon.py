@@ -18,9 +18,9 @@ from userproxy.control.stopping import StopError
 from userproxy.control.succession import wire
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
-from userproxy.model.state import NodeState, Refuse, ToListener
+from userproxy.model.state import NodeState, Refuse, Serve, ToListener
 from userproxy.netfilter import NetfilterError
-from userproxy.tests.control.rig.node import ControlSide, config, service, snapshot, tcp
+from userproxy.tests.control.rig.node import WEB, ControlSide, config, service, snapshot, tcp
 from userproxy.tests.control.rig.program import Program, until
 from userproxy.worker.handle import WorkerGoneError
 
@@ -67,6 +67,23 @@ async def test_what_an_earlier_daemon_left_works_on_until_the_source_has_spoken(
         await until(lambda: program.source.told)  # at the end of each reconcile
         assert program.journal == ["workers start", "kernel start"]
         assert program.side.reconciler.actual.captures == LEFT.captures
+
+
+@pytest.mark.parametrize("is_served", [True, False])
+async def test_workers_beat_at_once_if_they_have_all_listeners_that_the_rules_lead_to(
+    program: Program, is_served: bool
+) -> None:
+    program.side.kernel.adopted = LEFT
+    if is_served:
+        listener = Address("10.100.0.2", 10400)
+        await program.side.workers.serve([Serve(service=WEB, listener=listener)])
+        program.journal.clear()
+    async with program.running():
+        program.daemon.notify()
+        await until(lambda: program.source.told)
+        assert program.side.workers.hearts.begun is is_served, "or else new clients would be refused"
+        program.source.say(snapshot(service()))
+        await until(lambda: program.side.workers.hearts.begun)
 
 
 async def test_sigterm_refuses_new_clients_drains_and_leaves_no_trace(program: Program) -> None:

@@ -17,6 +17,7 @@ from userproxy.tests.dataplane.rig.proxy import reset
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from userproxy.model.address import Address
     from userproxy.tests.sockets import Sockets
 
 AGES = Settings(check=NOT_CHECKED, max_connection_age=0.0)
@@ -326,3 +327,24 @@ def test_it_says_once_that_clients_were_pinned_and_whoever_listens_hears_of_each
     plane.pair(web, backend)
     assert len(calls) == 1, "it is no news"
     assert plane.plane.news.fresh_pins() == []
+
+
+def test_others_are_told_of_backends_that_are_down_and_of_those_that_are_back(plane: Plane) -> None:
+    told: list[tuple[PoolName, tuple[Address, ...]]] = []
+    plane.plane.news.on_outage = lambda part: told.append((part.pool, part.backends))
+    one, other = plane.backend(), plane.backend()
+    serve = plane.serve(one, other)
+    service = plane.plane.services[serve.name]
+    live = service.backends[0]
+    for failure in ("refused", "refused", "refused", "", ""):
+        service.take_check(live, failure, 0.0)
+    assert told == [(serve.name, (address_of(one),)), (serve.name, ())]
+    for _ in range(3):
+        service.take_check(live, "refused", 0.0)
+    plane.change(serve, other)
+    assert told[2:] == [(serve.name, (address_of(one),)), (serve.name, ())], "the pod at its address is gone"
+    plane.change(serve, one, other)
+    for _ in range(3):
+        service.take_check(service.backends[0], "refused", 0.0)
+    plane.plane.close([serve.name])
+    assert told[4:] == [(serve.name, (address_of(one),)), (serve.name, ())]

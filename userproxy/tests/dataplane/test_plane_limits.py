@@ -141,6 +141,46 @@ def test_over_the_plane_s_limit_accepting_waits_for_all_and_says_why(plane: Plan
     assert plane.relays(waiting, plane.taken(backend))
 
 
+def test_before_it_is_full_it_says_so_and_those_in_its_queues_are_served(sockets: Sockets) -> None:
+    plane = Plane(sockets, max_connections=32)
+    told: list[bool] = []
+    plane.plane.heed_pressure(told.append)
+    backend = plane.backend(backlog=64)
+    serve = plane.serve(backend)
+    pairs = [plane.pair(serve, backend) for _ in range(29)]
+    assert told == []
+    pairs += [plane.pair(serve, backend) for _ in range(2)]
+    assert told == [True]
+    assert plane.plane.paused == ""
+    pairs.append(plane.pair(serve, backend))
+    assert plane.plane.paused == "as many connections as the limit allows"
+    for _ in range(2):
+        plane.finish(*pairs.pop())
+    assert (told, plane.plane.paused) == ([True], "")
+    plane.finish(*pairs.pop())
+    assert told == [True, False]
+    plane.shut()
+
+
+def test_out_of_file_descriptors_those_who_have_come_get_the_spare_ones(sockets: Sockets) -> None:
+    plane = Plane(sockets, max_connections=32)
+    told: list[bool] = []
+    plane.plane.heed_pressure(told.append)
+    backend = plane.backend()
+    serve = plane.serve(backend)
+    clients = [plane.connect(serve) for _ in range(2)]
+    with files_left(0):
+        plane.until(lambda: len(plane.plane.connections.live) == 2)
+        assert told == [True]
+        plane.timers.tick()
+        assert told == [True], "there are no spare ones for the next"
+    theirs = [plane.taken(backend) for _ in clients]
+    assert all(plane.relays(*pair) for pair in zip(clients, theirs, strict=True))
+    plane.timers.tick()
+    assert told == [True, False]
+    plane.shut()
+
+
 def test_out_of_file_descriptors_clients_wait_and_are_served_when_there_are_some(plane: Plane) -> None:
     backend = plane.backend()
     serve = plane.serve(backend)

@@ -14,12 +14,14 @@ from userproxy.netfilter.elements.captures import captures_of, elements_of
 from userproxy.netfilter.elements.element import ClientPin, Element
 from userproxy.netfilter.elements.pins import pin_changes, retimed, sorted_out
 from userproxy.netfilter.elements.table import Elements, state_of
+from userproxy.netfilter.ruleset.made import Pick, Relay
 from userproxy.tests.twins import twin
 
 FRONTEND = Frontend(Protocol.TCP, Address("10.3.241.152", 80))
 OTHER = Frontend(Protocol.UDP, Address("10.3.241.10", 53))
 OUTSIDE = msgspec.structs.replace(FRONTEND, outside=True)
 LISTENER = ToListener(Address("10.100.0.2", 10400))
+BACKED = ToListener(LISTENER.listener, ToPods((Address("10.0.1.2", 8080),), masquerade=True))
 GUARDS = frozenset({Frontend(Protocol.TCP, LISTENER.listener)})
 ONE, TWO, THREE = (Address(f"10.0.1.{host}", 8080) for host in (2, 3, 4))
 
@@ -39,6 +41,8 @@ def names(elements: list[Element]) -> list[str]:
         ToPods((ONE,)),
         ToPods((TWO, ONE, THREE), masquerade=True),
         ToPods((TWO, ONE), affinity=10_800.0),
+        BACKED,
+        ToListener(LISTENER.listener, ToPods((TWO, ONE), masquerade=True, affinity=60.0)),
         Refuse(),
         Drop(),
     ],
@@ -99,6 +103,32 @@ def test_swapping_one_pod_touches_that_pod_only() -> None:
 def test_losing_the_last_endpoint_moves_the_frontend_to_the_refused() -> None:
     gone, new = held({FRONTEND: LISTENER}).difference(CaptureChange(put={FRONTEND: Refuse()}))
     assert (names(gone), names(new)) == (["listeners4"], ["checked4", "refused4"])
+
+
+def test_a_pod_behind_a_listener_touches_that_pod_only() -> None:
+    elements = held({FRONTEND: BACKED})
+    more = ToListener(LISTENER.listener, ToPods((ONE, TWO), masquerade=True))
+    gone, new = elements.difference(CaptureChange(put={FRONTEND: more}))
+    assert (names(gone), names(new)) == (["sizes4"], ["pods4", "sizes4"])
+    elements.apply(CaptureChange(put={FRONTEND: more}))
+    gone, new = elements.difference(
+        CaptureChange(put={FRONTEND: ToListener(LISTENER.listener, ToPods((ONE, THREE), masquerade=True))})
+    )
+    assert names(gone) == names(new) == ["pods4"]
+    gone, new = elements.difference(CaptureChange(put={FRONTEND: LISTENER}))
+    assert (names(gone), new) == (["fallback4", "pods4", "pods4", "sizes4"], [])
+
+
+def test_a_stop_takes_nothing_but_the_way_to_the_listeners() -> None:
+    elements = Elements(NodeState(captures={FRONTEND: BACKED}, workers=2))
+    assert state_of(list(elements)).workers == 2
+    assert elements.made() == {Pick(1), Relay(2), Relay(2, outside=True)}
+    for workers, went, came in ((2, 0, 0), (3, 4, 4), (0, 4, 0), (0, 0, 0), (1, 0, 4)):
+        gone, new = elements.difference(CaptureChange(workers=workers))
+        assert (len(gone), len(new)) == (went, came)
+        assert {each.set for each in (*gone, *new)} <= {"relay", "outside-relay"}
+        elements.apply(CaptureChange(workers=workers))
+        assert state_of(list(elements)) == elements.state
 
 
 def test_applied_changes_are_what_a_fresh_start_would_hold() -> None:

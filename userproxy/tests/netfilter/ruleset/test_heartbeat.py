@@ -9,7 +9,8 @@ from userproxy.model.heartbeat import BEAT_PORT, LEAVE_PORT
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend, NodeState, Perimeter, ToListener, ToPods
 from userproxy.netfilter.ruleset.made import Relay, parse
-from userproxy.tests.netfilter.ruleset.tracer import Kernel, Packet
+from userproxy.netfilter.trace.walk import Packet, Table
+from userproxy.tests.netfilter.ruleset.tracer import Kernel
 
 VIP, LISTENER, POD = Address("10.3.241.152", 80), Address("10.100.0.2", 10400), Address("10.0.1.2", 8080)
 TCP, UDP = 6, 17
@@ -68,7 +69,7 @@ def test_a_heartbeat_is_noted_and_goes_nowhere_and_a_farewell_holds_at_once() ->
 def test_a_datagram_with_another_mark_is_none(mark: int) -> None:
     asked = kernel(1, ())
     packet = Packet(source="127.0.0.1", destination=Address("127.0.0.1", BEAT_PORT), protocol=UDP, mark=mark)
-    assert asked._send(packet, ("output",))[0] == "accept"
+    assert Table.send(asked, packet, "output")[0] == "accept"
     assert not asked.sets["alive"]
 
 

@@ -51,6 +51,7 @@ def test_sigterm_gives_connections_of_earlier_workers_their_time_too(lab: Lab) -
 def test_a_second_sigterm_waits_for_nobody(lab: Lab) -> None:
     daemon = lab.start_daemon("host1", "--drain-seconds", "60")
     transfer = Transfer(lab, FRONTEND)
+    wait_until("it is relayed", lambda: bool(lab.rows("host1", "connections")), 5.0)
     began = time.monotonic()
     daemon.send(signal.SIGTERM)
     wait_until("it is stopping", lambda: "stopping" in daemon.output(), 5.0)

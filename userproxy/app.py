@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
+from userproxy.control import handover
 from userproxy.control.announcer import Announcer
 from userproxy.control.daemon import Daemon, Parts, StartError
 from userproxy.control.health_ports import HealthPorts
@@ -127,12 +128,13 @@ async def _serve(config: Config, lock: NodeLock, check: Callable[[], object]) ->
             inherited = await heir.come_to_the_node(lambda: source.has_spoken)
             if inherited is None:
                 return heir.is_to_renew
+            kernel.inherit(handover.take_rules(inherited))
             tenure = Tenure(inherited, heir.confirm, incumbent, announcer)
             renew, left = await _work(config, kernel, source, tenure, check)
-    if left is None:
-        return renew
-    lock.release()
-    return await incumbent.hand_over(left, config.drain_seconds)
+        if left is None:
+            return renew
+        lock.release()
+        return await incumbent.hand_over(left, config.drain_seconds)
 
 
 async def _work(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from integration.daemon.older_kernel import ON_AN_OLDER_KERNEL
 from integration.daemon.test_drain import connected, stopping
 from integration.daemon.traces import assert_same, kernel_state
 from integration.sockets import echoes
@@ -68,14 +69,15 @@ def test_where_the_kernel_refuses_our_rules_nothing_is_left_of_the_start(lab: La
         daemon = lab.start_daemon("host1", wait=False)
         assert daemon.wait(15.0) == 1
         print(daemon.last_line())
-        assert "Operation not permitted" in daemon.last_line()
+        assert "belongs to another process" in daemon.last_line()
         wait_until("its workers have ended", lambda: len(running_in([lab.namespace("host1")])) == 1, 5.0)
     assert_same(kernel_state(lab), before)
     assert "Traceback" not in daemon.output()
 
 
 def test_with_a_kernel_that_refuses_every_change_connections_still_get_their_time(lab: Lab) -> None:
-    daemon = lab.start_daemon("host1")
+    # Where another one can take our table.
+    daemon = lab.start_daemon("host1", "--on-stop", "remove", under=ON_AN_OLDER_KERNEL)
     with connected(lab) as (_, client, server), owned_by_another(lab):
         daemon.send(signal.SIGTERM)
         wait_until("it stops", lambda: stopping(lab), 5.0)

@@ -24,11 +24,13 @@ def kernel_state(lab: Lab) -> dict[str, str]:
     )
     # The kernel gives interfaces their own IPv6 addresses in its own time.
     volatile = ("netfilter.nf_conntrack_count", "random", "netdev_rss_key", "fe80:", "ff00:")
+    # Whether our table has an owner now is told by these.
+    owned = ("flags owner", "flags")
     return {
         command: "\n".join(
-            line
+            line.partition(" # progname")[0]
             for line in lab.exec("host1", *command.split()).stdout.splitlines()
-            if not any(word in line for word in volatile)
+            if not any(word in line for word in volatile) and line.strip() not in owned
         )
         for command in commands
     }

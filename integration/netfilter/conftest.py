@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.netfilter.node import Nftables6, Node, Node6
+from userproxy.netfilter import ownership
 from userproxy.netfilter.nftables import Nftables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+UNKNOWN_FLAG = 0x8000
+"""Of a table: no kernel knows it so far."""
 
 
 @pytest.fixture
@@ -31,6 +35,12 @@ def node(family: str) -> Iterator[Node]:
         yield made
     finally:
         made.down()
+
+
+@pytest.fixture
+def older_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that refuses to make our table as an owned one: it is asked for what none knows so far."""
+    monkeypatch.setattr(ownership, "OWNED", ownership.OWNED | UNKNOWN_FLAG)
 
 
 @pytest.fixture

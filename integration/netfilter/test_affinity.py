@@ -133,11 +133,12 @@ def test_another_time_holds_at_once(node: Node, nftables: Nftables) -> None:
 def test_pins_outlive_the_daemon_and_a_table_that_had_to_be_replaced(node: Node, nftables: Nftables) -> None:
     nftables.apply(CaptureChange(put={TCP: BOTH}))
     (kept,) = pods_of(node, "outside")
+    nftables.close()
     with node.inside("host"), Nftables() as successor:
         assert successor.ensure().captures == {TCP: BOTH}
         assert pods_of(node, "outside") == {kept}
-        node.run("host", "nft", "flush chain inet userproxy capture4")
-        assert successor.verify()
+    node.run("host", "nft", "flush chain inet userproxy capture4")
+    with node.inside("host"), Nftables() as successor:
         successor.ensure()
         assert 50 < left(successor) <= 60
         assert pods_of(node, "outside") == {kept}
@@ -150,9 +151,10 @@ def test_a_new_daemon_forgets_pins_to_pods_of_the_past(node: Node, nftables: Nft
     past = pin._replace(key=bytes([10, 0, 9, 9]) + pin.key[4:], data=bytes([10, 0, 9, 9, 31, 144, 0, 0]))
     nftables._socket.batch(list(packing.add_pins([past])))  # noqa: SLF001 - as if it had been killed
     assert len(pins(nftables)) == 2
+    nftables.close()
     with node.inside("host"), Nftables() as successor:
         successor.ensure()
-        assert [each.key for each in pins(nftables)] == [pin.key]
+        assert [each.key for each in pins(successor)] == [pin.key]
         assert successor.verify() == ()
 
 

@@ -165,8 +165,9 @@ def test_a_daemon_that_adopts_our_table_tells_by_the_order_of_tables(node: Node,
         assert TCP in look(node, watch)
         assert node.ask("server1").startswith("pod ")
         with node.serving("host", LISTENER, "proxy"):
+            ours.close()
             node.run("host", "nft", "flush table inet userproxy")
-            ours.ensure()
+            captured(node).close()
             assert look(node, watch) == {}, "ours is the youngest now"
             assert node.ask("server1").startswith("proxy ")
 

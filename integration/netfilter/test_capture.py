@@ -105,6 +105,7 @@ def test_the_kernel_notes_which_services_it_sends_to_pods(node: Node, nftables: 
             node.ask("server1")
     assert nftables.used() == {TCP}
     assert nftables.verify() == (), "what the kernel notes is no tampering"
+    nftables.close()
     with node.inside("host"), Nftables() as successor:
         assert successor.ensure().captures.keys() == {TCP, UDP, unused}
         assert successor.used() == {TCP}, "and a new daemon finds it there"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from integration.restart.load import PATIENCE_SECONDS, Load, Transfer, workers
 from integration.restart.test_observers import HEALTHZ, Observer
+from integration.restart.test_swept import sweeping
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER_SERVICE
 
@@ -49,7 +50,7 @@ def test_a_container_hands_over_to_the_next_and_stays_until_its_connections_have
     earlier = workers(lab)
     transfers = [Transfer(lab, FRONTEND) for _ in range(8)]
     load, probes = Load(lab, FRONTEND), Observer(lab, HEALTHZ, "/healthz", 0.02)
-    with load.going_on(), probes.watching():
+    with load.going_on(), probes.watching(), sweeping(lab):
         began = time.monotonic()
         start(lab, new_ready, name="next")
         wait_until("the next one is ready", new_ready.exists, PATIENCE_SECONDS)

@@ -106,6 +106,7 @@ def status_text(row: StatusRow) -> str:
         "services": str(row.services),
         "listeners": str(row.listeners),
         "connections": str(row.connections),
+        "ruleset": row.ruleset,
         "problems": str(len(row.problems)),
     }
     lines = [f"{name + ':':<13}{printable(value)}" for name, value in facts.items()]

@@ -220,7 +220,9 @@ class Daemon:
         """Leave the workers to themselves, and everything to the next daemon."""
         await self._workers.count()
         counted = Handover(past=self._view.past_counters(), workers=self._workers.living_counters)
-        left = Left(counted, self._listeners, self._workers.pids, self._told_to_stop)
+        owner = self._kernel.owner
+        sockets = ({handover.RULES: owner} if owner else {}) | self._listeners
+        left = Left(counted, sockets, self._workers.pids, self._told_to_stop)
         self._workers.leave()
         return left
 

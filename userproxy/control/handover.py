@@ -1,7 +1,8 @@
 """What a control process leaves to the one that takes its place.
 
 Workers need no such thing, they are found by their rendezvous. This is for what only the control process
-has: what it has counted, and the sockets on which probes are answered. Within a process (SIGHUP, execve(2))
+has: what it has counted, the sockets on which probes are answered, and the one that owns our nftables table,
+so that this is nobody else's for no moment. Within a process (SIGHUP, execve(2))
 it lies in a file in memory whose number is in the environment; to another one it goes as a message
 (`userproxy.control.succession`).
 """
@@ -28,13 +29,17 @@ VARIABLE = "USERPROXY_HANDOVER"
 """The number of the file, and the pid that it is for: a child of that process must not take it."""
 
 
+RULES = "nftables"
+"""Among the sockets, the one that owns our table. A version that does not know it closes it, and goes on."""
+
+
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """What is left.
 
     Attributes:
         past: what was counted by processes that are gone, the former control process included.
         workers: what the workers had counted, by name. Whoever is not there any more counts as gone.
-        listeners: by flag (`healthz-bind-address`), the file descriptors of listening sockets.
+        listeners: by flag (`healthz-bind-address`), descriptors of listening sockets; and that of `RULES`.
     """
 
     past: Counters = msgspec.field(default_factory=Counters)
@@ -94,6 +99,19 @@ def decode(content: bytes) -> Handover:
     with contextlib.suppress(msgspec.DecodeError):
         return Handover(listeners=msgspec.msgpack.decode(content, type=_Listeners).listeners)
     return NOTHING
+
+
+def take_rules(handover: Handover) -> socket.socket | None:
+    """The socket that owns our table, if it was left; nobody else will find it in the handover."""
+    fd = handover.listeners.pop(RULES, None)
+    if fd is None:
+        return None
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:  # not a socket of ours
+        return None
+    os.set_inheritable(fd, False)  # noqa: FBT003 - as the function has it
+    return sock
 
 
 def adopt(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
     from userproxy.control.pod_health import PodHealth
@@ -102,6 +103,14 @@ class Workers(Protocol):
 
 class Kernel(Protocol):
     """What netfilter and the routes do for us: `userproxy.netfilter.kernel.Kernel`."""
+
+    @property
+    def owner(self) -> socket.socket | None:
+        """The socket that owns our table; None once it was given up."""
+
+    @property
+    def owned(self) -> bool:
+        """Whether nobody else can change our table."""
 
     async def start(self) -> NodeState:
         """Adopt what an earlier daemon left."""

@@ -127,6 +127,7 @@ class View:
             connections=self._tally.live + flows.live,
             problems=tuple(dict.fromkeys(problems)),  # a source's own may be among those of its Snapshot
             failing=bool(failures),
+            ruleset="owned" if self._sides.kernel.owned else "watched",
         )
 
     async def figures(self) -> Figures:

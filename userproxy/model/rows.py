@@ -111,6 +111,8 @@ class StatusRow(msgspec.Struct, frozen=True, kw_only=True):
         problems: of the daemon itself, of its source, then those of Services and files.
         failing: whether one of the first two kinds is among them, so that what is wanted is not applied,
             or not even known. Problems of single objects do not count.
+        ruleset: `owned`: nobody else can change our rules. `watched`: what others change is put back, within
+            seconds; so it is with kernels before 6.9.
     """
 
     version: str
@@ -124,3 +126,4 @@ class StatusRow(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     problems: tuple[str, ...]
     failing: bool = False
+    ruleset: str = "watched"

@@ -21,6 +21,7 @@ from userproxy.netfilter.nftables import Nftables
 from userproxy.netfilter.routes import Routes
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Collection, Mapping
     from types import TracebackType
 
@@ -69,6 +70,22 @@ class Kernel:
     def host(self) -> Host:
         """What the node has of the network. It is read at once, and in no time."""
         return self._host
+
+    def inherit(self, owner: socket.socket | None) -> None:
+        """Go on with the socket that owns our table, if the one before has left it; then `start`."""
+        if owner is not None:
+            self._nftables.close()
+            self._nftables = Nftables(owner)
+
+    @property
+    def owner(self) -> socket.socket | None:
+        """The socket that owns our table: whoever holds it may change that. None once it is closed."""
+        return self._nftables.owner
+
+    @property
+    def owned(self) -> bool:
+        """Whether nobody else can change our table; else what they change is put back by `repair`."""
+        return self._nftables.owned
 
     def missing_features(self) -> tuple[str, ...]:
         """What the kernel or our privileges lack, each a line with its remedy. Nothing is changed."""

@@ -12,6 +12,7 @@ from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.elements.access import USED, alive_among, constant_elements, used_by
 from userproxy.netfilter.elements.pins import PINS, pin_changes, retimed, sorted_out
 from userproxy.netfilter.elements.table import Elements, chains_of, state_of
+from userproxy.netfilter.ownership import Ownership
 from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.language import TABLE
 from userproxy.netfilter.ruleset.made import Pick, Pin, Relay, made_among
@@ -20,6 +21,7 @@ from userproxy.netfilter.wire import encode, packing, read_back
 from userproxy.netfilter.wire.netlink import RefusedError, Socket
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
 
@@ -49,22 +51,25 @@ class Nftables:
 
     Every call blocks for at most a few seconds, and may come from any thread, one at a time (a lock sees to
     it): call it with `asyncio.to_thread`. The object lives as long as the daemon; another one may take over
-    from it (`ensure`).
+    from it (`ensure`) once it is closed, or with its socket.
+
+    Args:
+        owner: the socket that owns the table, if the daemon before this one has left it.
+
+    Raises:
+        NetfilterError: the kernel has no netfilter.
     """
 
-    def __init__(self) -> None:
-        """Open the socket; nothing is read or changed.
-
-        Raises:
-            NetfilterError: the kernel has no netfilter.
-        """
+    def __init__(self, owner: socket.socket | None = None) -> None:
         try:
-            self._socket = Socket(NETLINK_NETFILTER)
+            self._socket = Socket(NETLINK_NETFILTER, inherited=owner)
         except OSError as error:
             raise _with_remedy("cannot speak to netfilter", error) from error
+        self._ownership = Ownership(self._socket)
         self._lock = threading.Lock()
         self._elements: Elements | None = None  # until the kernel's side is known
         self._made: frozenset[Made] = frozenset()
+        self._certain = False  # that the table is as we have made it, unless somebody else has changed it
         self._generation = -1  # of the namespace's ruleset, when our table was last known to be as it should
 
     def __enter__(self) -> Self:
@@ -76,8 +81,18 @@ class Nftables:
         self.close()
 
     def close(self) -> None:
-        """Close the socket; the table stays."""
+        """Close the socket; the table stays, and anybody may own it."""
         self._socket.close()
+
+    @property
+    def owner(self) -> socket.socket | None:
+        """The socket that owns the table; None once it is closed."""
+        return self._socket.raw if self._socket.raw.fileno() >= 0 else None
+
+    @property
+    def owned(self) -> bool:
+        """Whether nobody else can change the table."""
+        return self._elements is not None and bool(self._ownership.flags) and self.owner is not None
 
     @property
     def captures(self) -> Mapping[Frontend, Target]:
@@ -87,8 +102,9 @@ class Nftables:
     def ensure(self) -> NodeState:
         """See that our table is there and intact; returns what the kernel holds now.
 
-        A new object adopts an intact table without touching it. A table that is missing, tampered with or
-        of another version is replaced in one transaction, with what this object knows, or what could be read,
+        A new object adopts an intact table: it owns it from then on, where the kernel can, and touches
+        nothing else. A table that is missing, tampered with, of another version or without an owner is
+        replaced in one transaction, with what this object knows, or what could be read,
         and with the pods that clients keep.
 
         Raises:
@@ -118,8 +134,8 @@ class Nftables:
     def verify(self) -> tuple[str, ...]:
         """What others have changed in our table since it was last seen intact; empty if nothing.
 
-        Costs one question while nobody, in any table, has changed anything; otherwise our table is read in
-        full.
+        Costs one question while nobody, in any table, has changed anything, and another one if somebody has
+        and our table is ours alone; otherwise that is read in full.
 
         Raises:
             NetfilterError: the table could not be read.
@@ -127,6 +143,9 @@ class Nftables:
         with self._lock, _explained("cannot read the nftables table"):
             now = read_back.generation(self._socket)
             if now == self._generation:
+                return ()
+            if self._certain and self._ownership.is_ours():
+                self._generation = now
                 return ()
             static = read_back.read_static(self._socket)
             found = self._differences(self._elements or Elements(), static, self._read_elements(static))
@@ -162,6 +181,7 @@ class Nftables:
             NetfilterError: the table is still there.
         """
         with self._lock, _explained("cannot remove the nftables table"):
+            self._ownership.check()
             there = bool(read_back.read_static(self._socket))
             self._socket.batch([encode.table(), encode.delete_table()])
             self._elements, self._made, self._generation = None, frozenset(), -1
@@ -170,16 +190,19 @@ class Nftables:
     def missing_kernel_features(self) -> tuple[str, ...]:
         """What the kernel, or this process's privileges, lack for our ruleset; each a line with its remedy.
 
-        The kernel is asked to check the whole ruleset, and changes nothing.
+        The kernel is asked to check the whole ruleset, and changes nothing. It cannot be asked while another
+        daemon has the table: what that one is, the kernel can do.
         """
         with self._lock:
             try:
-                self._socket.batch(_replacement(_EXAMPLES, Elements(), []), commit=False)
+                if not self._ownership.is_elsewhere():
+                    self._socket.batch(self._replacement(_EXAMPLES, Elements(), []), commit=False)
             except (RefusedError, OSError) as error:
                 return (str(_with_remedy("the nftables ruleset cannot be loaded", error)),)
             return ()
 
     def _ensure(self) -> NodeState:
+        as_owned = self._ownership.take()
         now = read_back.generation(self._socket)  # first, so that a change during the reading is not missed
         static = read_back.read_static(self._socket)
         seen = self._read_elements(static)
@@ -187,14 +210,15 @@ class Nftables:
         intact = read_back.intact_sets(_expected(frozenset()), static, fading=True)
         pins = read_back.read_pins(self._socket, PINS.keys() & set(intact))
         valid, stale = sorted_out(pins, elements)
-        if self._differences(elements, static, seen):
+        self._certain = False
+        if not as_owned or self._differences(elements, static, seen):
             self._made = elements.made()
-            self._socket.batch(_replacement(self._made, elements, valid))
+            self._socket.batch(self._replacement(self._made, elements, valid))
             # If anybody else's change came between, the next verify sees another number and reads the table.
             now += 1
         else:
             self._made = made_among(static.chains)
-        self._elements, self._generation = elements, now
+        self._elements, self._generation, self._certain = elements, now, True
         self._settle(stale)
         return elements.state
 
@@ -239,8 +263,24 @@ class Nftables:
                 self._commit([*packing.delete_pins(gone), *packing.add_pins(new)])
                 return
 
+    def _replacement(
+        self, made: frozenset[Made], elements: Iterable[Element], pins: Iterable[ClientPin]
+    ) -> list[Message]:
+        """Create, delete and create again: deleting a table that is not there would be an error."""
+        return [
+            encode.table(),
+            encode.delete_table(),
+            *encode.creation(ruleset(made), self._ownership.flags),
+            *packing.add_elements(elements),
+            *packing.add_pins(pins),
+        ]
+
     def _commit(self, messages: list[Message]) -> None:
-        self._socket.batch(messages)
+        try:
+            self._socket.batch(messages)
+        except OSError:  # it may have been applied all the same
+            self._certain = False
+            raise
         if messages and read_back.generation(self._socket) == self._generation + 1:
             self._generation += 1  # nobody else's change came between
 
@@ -255,19 +295,6 @@ def _chains(made: Iterable[Made]) -> Iterator[Message]:
         yield encode.chain(spec)
         for rule in spec.rules:
             yield encode.rule(spec.name, rule)
-
-
-def _replacement(
-    made: frozenset[Made], elements: Iterable[Element], pins: Iterable[ClientPin]
-) -> list[Message]:
-    """Create, delete and create again: deleting a table that is not there would be an error."""
-    return [
-        encode.table(),
-        encode.delete_table(),
-        *encode.creation(ruleset(made)),
-        *packing.add_elements(elements),
-        *packing.add_pins(pins),
-    ]
 
 
 @contextlib.contextmanager

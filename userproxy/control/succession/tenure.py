@@ -34,7 +34,7 @@ class Left(NamedTuple):
 
     Attributes:
         handover: what was counted.
-        listeners: of HTTP servers, by flag.
+        listeners: of HTTP servers, by flag; and the socket that owns our table, before them.
         pids: of the workers that it leaves in this container.
         told_to_stop: whether it was told to stop meanwhile.
     """

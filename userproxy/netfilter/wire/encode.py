@@ -33,9 +33,17 @@ _SIZE, _FIELDS = 1, 2
 _INTERVAL, _MAP, _TIMEOUT, _EVALUATED, _CONCATENATION = 0x04, 0x08, 0x10, 0x20, 0x80  # NFT_SET_...
 
 
-def table() -> Message:
-    """Create our table; no error if it is there."""
-    return _message(nft.nft_table_msg, nft.NFT_MSG_NEWTABLE, [("NFTA_TABLE_NAME", TABLE)], what="table")
+def table(flags: int = 0, name: str = TABLE) -> Message:
+    """Create our table, or another one; no error if it is there.
+
+    Args:
+        flags: NFT_TABLE_F_...; with 0, one that is there keeps those that it has.
+        name: its name.
+    """
+    attrs: Attributes = [("NFTA_TABLE_NAME", name)]
+    if flags:
+        attrs.append(("NFTA_TABLE_FLAGS", flags))
+    return _message(nft.nft_table_msg, nft.NFT_MSG_NEWTABLE, attrs, what="table")
 
 
 def delete_table() -> Message:
@@ -120,10 +128,10 @@ def rule(chain_name: str, spec: Rule) -> Message:
     )
 
 
-def creation(spec: Ruleset) -> list[Message]:
-    """Create what is static: table, sets, chains, rules and the elements of the constant set."""
+def creation(spec: Ruleset, flags: int = 0) -> list[Message]:
+    """Create what is static: the table, its sets, chains and rules, and the elements of the constant set."""
     return [
-        table(),
+        table(flags),
         *(set_(each, identity) for identity, each in enumerate(spec.sets, start=1)),
         *(chain(each) for each in spec.chains),
         *(rule(each.name, line) for each in spec.chains for line in each.rules),

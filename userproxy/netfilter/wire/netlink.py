@@ -8,6 +8,7 @@ returns and the time limit is only a net.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -87,20 +88,38 @@ class RefusedError(Exception):
 class Socket:
     """A netlink socket, of the namespace that it was made in. One caller at a time, from any thread."""
 
-    def __init__(self, protocol: int, timeout: float = TIMEOUT_SECONDS) -> None:
-        """Open the socket.
+    def __init__(
+        self, protocol: int, timeout: float = TIMEOUT_SECONDS, inherited: socket.socket | None = None
+    ) -> None:
+        """Open the socket, or go on with one that an earlier `Socket` has had (`raw`).
 
         Raises:
             OSError: the kernel does not speak this protocol.
         """
         self._sequence = 0
         self._timeout = timeout
+        if inherited is not None:
+            self._socket = inherited
+            self._discard_answers()
+            self._socket.settimeout(timeout)
+            return
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.settimeout(timeout)
         self._force_buffer(SO_RCVBUFFORCE, socket.SO_RCVBUF, BUFFER_BYTES)
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
         self._socket.bind((0, 0))
+
+    @property
+    def raw(self) -> socket.socket:
+        """The socket itself, to be given away."""
+        return self._socket
+
+    @property
+    def port(self) -> int:
+        """By which the kernel knows this socket."""
+        port: int = self._socket.getsockname()[0]
+        return port
 
     def close(self) -> None:
         """Close the socket."""
@@ -231,6 +250,13 @@ class Socket:
                     break
                 yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
                 offset += (length + 3) & ~3
+
+    def _discard_answers(self) -> None:
+        """What was answered to whoever had the socket before is nobody's business any more."""
+        self._socket.setblocking(False)  # noqa: FBT003 - as the method has it
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._socket.recv(RECEIVE_BYTES)
 
     def _force_buffer(self, force: int, plain: int, size: int) -> None:
         try:

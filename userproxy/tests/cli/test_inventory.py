@@ -25,7 +25,8 @@ FIELDS = {
         "service protocol path frontends listener backends_up backends connections problems policy family"
     ),
     "backends": "service backend node zone state reason since latency_ms connections",
-    "status": "version pid node mode uptime_seconds source services listeners connections problems failing",
+    "status": "version pid node mode uptime_seconds source services listeners connections problems failing "
+    "ruleset",
 }
 
 
@@ -121,6 +122,7 @@ def test_status_tells_the_problems_below_the_facts(admin_socket: Path) -> None:
         "services:    2",
         "listeners:   1",
         "connections: 3",
+        "ruleset:     owned",
         "problems:    1",
         "  default/empty: no endpoints",
     ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -160,6 +161,23 @@ async def test_sighup_leaves_the_workers_and_what_was_counted_and_touches_no_rul
     assert left.past.health_checks == {"passed": 2}
 
 
+async def test_sighup_leaves_the_socket_that_owns_the_rules(program: Program, sockets: Sockets) -> None:
+    program.side.kernel.owner = cast("socket.socket", sockets.keep(socket.socket(socket.AF_UNIX)))
+    inode = os.fstat(program.side.kernel.owner.fileno()).st_ino
+    async with program.running() as task:
+        signal.raise_signal(signal.SIGHUP)
+        assert await task is True
+    program.side.kernel.owner.close()  # as execve(2) does
+    left = handover.take()
+    owner = handover.take_rules(left)
+    assert owner is not None
+    with owner:
+        assert os.fstat(owner.fileno()).st_ino == inode
+        assert not owner.get_inheritable()
+    assert handover.take_rules(left) is None, "it is taken once"
+    assert handover.adopt(left, {}) == {}
+
+
 async def test_a_configuration_that_is_wrong_is_told_and_nothing_happens(program: Program) -> None:
     program.wrong = ConfigError("config.yaml: workers: 0 is not `auto` or a number from 1 to 256")
     with capture_logs() as lines:
@@ -223,6 +241,20 @@ async def test_an_heir_that_asks_gets_the_node_and_no_rule_is_touched(program: P
     assert left.handover.workers == program.side.workers.living
     assert left.handover.past.sync_failures == 3
     assert (left.pids, left.told_to_stop) == ((7, 8), False)
+    heir.close()
+    program.incumbent.close()
+
+
+async def test_an_heir_gets_the_socket_that_owns_the_rules_however_many_others_there_are(
+    program: Program, sockets: Sockets
+) -> None:
+    owner = cast("socket.socket", sockets.keep(socket.socket(socket.AF_UNIX)))
+    program.side.kernel.owner = owner
+    async with program.running() as task:
+        heir = await program.asked_to_hand_over()
+        assert await task is False
+    assert program.daemon.left is not None
+    assert next(iter(program.daemon.left.listeners.items())) == (handover.RULES, owner)
     heir.close()
     program.incumbent.close()
 

@@ -51,6 +51,7 @@ class Shown:
             workers=SimpleNamespace(count=count, serves={}),
             pod_health=SimpleNamespace(report=lambda: Totals(connections=0)),
             flows=table,
+            kernel=SimpleNamespace(owned=True),
         )
         self.view = View(
             Config(node_name="host1"), cast("Sides", sides), Counters(), lambda: self.source, lambda: 1000.0

@@ -101,6 +101,7 @@ STATUS = StatusRow(
     listeners=1,
     connections=3,
     problems=("default/empty: no endpoints",),
+    ruleset="owned",
 )
 
 

@@ -16,6 +16,7 @@ from userproxy.model.state import NodeState, Refuse
 from userproxy.worker.outages import Outages
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
     from userproxy.model.actions import CaptureChange
@@ -221,6 +222,8 @@ class InMemoryKernel:
         is_clean: it was told to leave no trace.
         workers: how many accept clients at listeners.
         beating: the workers whose hearts it hears.
+        owned: nobody else can change its table.
+        owner: the socket that can.
     """
 
     def __init__(self, journal: list[str]) -> None:
@@ -235,6 +238,8 @@ class InMemoryKernel:
         self.is_clean = False
         self.workers = 0
         self.beating: set[int] = set()
+        self.owned = True
+        self.owner: socket.socket | None = None
         self._journal = journal
 
     async def start(self) -> NodeState:

@@ -80,6 +80,8 @@ def run(config: Config, check: Callable[[], object]) -> bool:
         NetfilterError: the kernel refuses our rules; nothing has been changed.
     """
     configure_logging(config.log_format, config.log_level)
+    for warning in config.warnings:
+        log.warning(warning)
     _keep_privileges()
     lock = NodeLock()
     if not config.take_over:

@@ -32,6 +32,7 @@ COMMANDS = {
     "kill": ("userproxy.cli.operate:kill", "Reset connections."),
     "drain": ("userproxy.cli.operate:drain", "Give a pod no new connections, or undo that."),
     "status": ("userproxy.cli.inventory:status", "Show the daemon and what is wrong with it."),
+    "config": ("userproxy.cli.config:config", "Check or show a configuration."),
     "cleanup": ("userproxy.cli.cleanup:cleanup", "Remove every trace from this node's kernel."),
     "lab": ("userproxy.cli.lab:lab", "The reference deployment in network namespaces."),
     "bench": ("userproxy.cli.bench:bench", "Measure every path to a Service, side by side."),
@@ -86,7 +87,9 @@ class LazyGroup(click.Group):
             return USAGE
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "userproxy"
-            click.echo(f"{command}: {_one_line(error.format_message())} (see {command} --help)", err=True)
+            *others, last = getattr(error, "mistakes", [_one_line(error.format_message())])
+            for mistake in (*others, f"{last} (see {command} --help)"):
+                click.echo(f"{command}: {mistake}", err=True)
             return USAGE
         except click.ClickException as error:
             click.echo(f"userproxy: {_one_line(error.format_message())}", err=True)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from userproxy.config.load import ConfigError, is_own_address, load, primary_address
+from userproxy.config.load import THIS_NODE, ConfigError, Reading, complete, lacks, load, read
+from userproxy.config.node import is_own_address, primary_address
 from userproxy.config.settings import Config, LogFormat, LogLevel, Setting, Settings, declared
+from userproxy.config.values import Value
 
 __all__ = [
+    "THIS_NODE",
     "Config",
     "ConfigError",
     "LogFormat",
     "LogLevel",
+    "Reading",
     "Setting",
     "Settings",
+    "Value",
+    "complete",
     "declared",
     "is_own_address",
+    "lacks",
     "load",
     "primary_address",
+    "read",
 ]

@@ -6,21 +6,36 @@ The flags of `userproxy run`, the keys of the configuration file and the referen
 from __future__ import annotations
 
 import enum
-import ipaddress
+import functools
 import os
-import socket
-from ipaddress import IPv4Network, IPv6Network
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 
-from userproxy.model.address import MAX_PORT, Address, IpFamily, canonical_ip, family_of
+from userproxy.config.parse import (
+    DEFAULT_PORT_RANGE,
+    PRIMARY,
+    IpNetwork,
+    parse_bind_address,
+    parse_host_ips,
+    parse_networks,
+    parse_port_range,
+)
+from userproxy.model.address import Address, IpFamily
 from userproxy.model.heartbeat import MOST_WORKERS
 from userproxy.model.service import Path as TrafficPath
 
-IpNetwork = IPv4Network | IPv6Network
-DEFAULT_PORT_RANGE = "10400-18399"
+GROUPS = {
+    "manifests": "Where Services come from",
+    "node_name": "The node and its network",
+    "mode": "How Services are served",
+    "drain_seconds": "Starting, stopping and failing",
+    "linger_seconds": "Times and limits",
+    "admin_socket": "What the daemon keeps and tells",
+}
+"""By the field that a group of settings begins with, its name."""
 
 
 class LogFormat(enum.StrEnum):
@@ -58,7 +73,7 @@ def _help(text: str, *, metavar: str = "", default: str = "", envvar: str = "") 
     return msgspec.Meta(description=text, extra={"metavar": metavar, "default": default, "envvar": envvar})
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """What may be set, in the file by these names in kebab-case, or by the flag of the same name."""
 
     manifests: Annotated[
@@ -98,7 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
             "The node's addresses at which node ports answer: `primary`, or networks.",
             metavar="primary|CIDR,...",
         ),
-    ] = "primary"
+    ] = PRIMARY
     cluster_cidr: Annotated[
         str,
         _help(
@@ -127,12 +142,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
         TrafficPath.REDIRECT_TO_HOST
     )
     port_range: Annotated[str, _help("The listeners' host ports.", metavar="FIRST-LAST")] = DEFAULT_PORT_RANGE
-    admin_socket: Annotated[
-        Path, _help("Where `userproxy connections` asks.", envvar="USERPROXY_ADMIN_SOCKET")
-    ] = Path("/run/userproxy/admin.sock")
-    state_dir: Annotated[Path, _help("Where host ports are remembered over restarts.")] = Path(
-        "/var/lib/userproxy"
-    )
+    workers: Annotated[
+        int | Literal["auto"],
+        _help("How many processes relay; `auto`: one a processor.", metavar="N|auto"),
+    ] = 1
     drain_seconds: Annotated[
         float, _help("How long connections may go on after SIGTERM.", metavar="SECONDS")
     ] = 30.0
@@ -152,6 +165,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
             default="true",
         ),
     ] = True
+    take_over: Annotated[
+        bool,
+        _help(
+            "Whether to take the node over from a daemon that has it; otherwise it is an error that one has.",
+            metavar="true|false",
+            default="false",
+        ),
+    ] = False
     linger_seconds: Annotated[
         float,
         _help("How long a half-closed connection may carry no byte before it ends.", metavar="SECONDS"),
@@ -175,18 +196,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
         float | None,
         _help("How long workers go on when the daemon is gone.", metavar="SECONDS", default="no limit"),
     ] = None
-    workers: Annotated[
-        int | Literal["auto"],
-        _help("How many processes relay; `auto`: one a processor.", metavar="N|auto"),
-    ] = 1
-    take_over: Annotated[
-        bool,
-        _help(
-            "Whether to take the node over from a daemon that has it; otherwise it is an error that one has.",
-            metavar="true|false",
-            default="false",
-        ),
-    ] = False
+    admin_socket: Annotated[
+        Path, _help("Where `userproxy connections` asks.", envvar="USERPROXY_ADMIN_SOCKET")
+    ] = Path("/run/userproxy/admin.sock")
+    state_dir: Annotated[Path, _help("Where host ports are remembered over restarts.")] = Path(
+        "/var/lib/userproxy"
+    )
     ready_file: Annotated[
         Path | None,
         _help("A file that is there while this daemon serves the node, for probes.", default="no file"),
@@ -212,9 +227,14 @@ class Config(Settings, frozen=True, kw_only=True):
     Attributes:
         host_ip_follows: the families of which nobody has named an address: theirs is the node's primary one,
             if there is any, and goes with it.
+        origins: by field, where its value comes from: `default`, `this node`, a flag, a variable of the
+            environment, or the place in a file.
+        warnings: what an operator must know of it.
     """
 
     host_ip_follows: tuple[IpFamily, ...] = ()
+    origins: Mapping[str, str] = {}
+    warnings: tuple[str, ...] = ()
 
     @property
     def host_ips(self) -> tuple[str, ...]:
@@ -236,7 +256,7 @@ class Config(Settings, frozen=True, kw_only=True):
     @property
     def node_port_networks(self) -> tuple[IpNetwork, ...]:
         """The networks in which the node's addresses answer node ports; none: its host IPs alone."""
-        return () if self.nodeport_addresses == "primary" else parse_networks(self.nodeport_addresses)
+        return () if self.nodeport_addresses == PRIMARY else parse_networks(self.nodeport_addresses)
 
     @property
     def pod_networks(self) -> tuple[IpNetwork, ...]:
@@ -259,99 +279,58 @@ class Setting(NamedTuple):
 
     Attributes:
         field: its name in `Settings`.
+        type: as it is declared.
         kinds: the types that it may have, None left out.
         help: what it does, in a sentence.
         default: as it is written, or in words.
         metavar: stands for its value; empty where the type says enough.
         envvar: a variable of the environment that sets it too, or empty.
+        group: of `GROUPS`, in which it is told.
     """
 
     field: str
+    type: Any
     kinds: tuple[Any, ...]
     help: str
     default: str
     metavar: str
     envvar: str
+    group: str
 
     @property
     def key(self) -> str:
         """Its name in the file; with `--` before it, the flag."""
         return self.field.replace("_", "-")
 
+    @property
+    def many(self) -> bool:
+        """Whether it is a list: with commas, or in the file a list of texts."""
+        return self.metavar.endswith(",...")
 
+
+@functools.cache
 def declared() -> tuple[Setting, ...]:
     """All settings, in the order of their declaration."""
     hints = get_type_hints(Settings, include_extras=True)
-    return tuple(
-        _setting(field.name, field.default, hints[field.name]) for field in msgspec.structs.fields(Settings)
-    )
+    found: list[Setting] = []
+    group = ""
+    for field in msgspec.structs.fields(Settings):
+        group = GROUPS.get(field.name, group)
+        found.append(_setting(field.name, field.default, hints[field.name], group))
+    return tuple(found)
 
 
-def _setting(name: str, default: object, hint: Any) -> Setting:  # noqa: ANN401 - a type, annotated
+def _setting(name: str, default: object, hint: Any, group: str) -> Setting:  # noqa: ANN401 - a type, annotated
     kind, meta = get_args(hint)
     kinds = tuple(each for each in get_args(kind) or (kind,) if each is not type(None))
     extra = meta.extra
     return Setting(
         field=name,
+        type=kind,
         kinds=kinds,
         help=meta.description,
         default=extra["default"] or (f"{default:g}" if isinstance(default, float) else str(default)),
         metavar=extra["metavar"],
         envvar=extra["envvar"],
+        group=group,
     )
-
-
-def parse_port_range(text: str) -> range:
-    """Read `10400-18399`.
-
-    Raises:
-        ValueError: it is no range of ports.
-    """
-    first, _, last = text.partition("-")
-    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) <= MAX_PORT):
-        raise ValueError(f"port-range: {text!r} is not FIRST-LAST, such as {DEFAULT_PORT_RANGE}")
-    return range(int(first), int(last) + 1)
-
-
-def parse_host_ips(text: str) -> tuple[str, ...]:
-    """Read `10.100.0.2,fd00::2`, at most one of each family, in the order of the families.
-
-    Raises:
-        ValueError: one is no address, or none that others can reach; or there are two of a family.
-    """
-    found: dict[IpFamily, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        ip = canonical_ip(part)
-        if ipaddress.ip_address(ip).is_link_local:
-            raise ValueError(f"{ip} is valid on one link alone: name another address")
-        family = family_of(ip)
-        if family in found:
-            raise ValueError(f"{found[family]} and {ip} are both {family}: name one address of each family")
-        found[family] = ip
-    return tuple(found[family] for family in IpFamily if family in found)
-
-
-def parse_networks(text: str) -> tuple[IpNetwork, ...]:
-    """Read `10.0.0.0/14,fd00::/8`.
-
-    Raises:
-        ValueError: one of them is no network.
-    """
-    found: list[IpNetwork] = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        try:
-            found.append(ipaddress.ip_network(part, strict=False))
-        except ValueError:
-            raise ValueError(f"{part!r} is not a network such as 10.0.0.0/14") from None
-    return tuple(found)
-
-
-def parse_bind_address(text: str) -> Address:
-    """Read `0.0.0.0:10256`, or `:10256`: every address, of both families where there are both.
-
-    Raises:
-        ValueError: it is no address with a port.
-    """
-    if text.startswith(":") and text[1:].isdecimal():
-        text = f"{'[::]' if socket.has_dualstack_ipv6() else '0.0.0.0'}{text}"  # noqa: S104 - as asked for
-    return Address.parse(text)

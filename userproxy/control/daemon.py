@@ -203,7 +203,7 @@ class Daemon:
     def _everything(self) -> Iterator[Coroutine[object, object, None]]:
         """What goes on until the daemon stops."""
         names = (self._config.node_name, socket.gethostname())
-        pages = Pages(self._health, self._view, self._metrics, self._config.mode, names)
+        pages = Pages(self._health, self._view, self._metrics, self._config, names)
         yield self._announcer.beat()
         yield self._source.run(self._publish)
         yield self._loop.run()

@@ -18,6 +18,7 @@ from aiohttp import web
 from userproxy import __version__
 from userproxy.ops.admin.interface import View
 from userproxy.ops.http.browsers import foreign
+from userproxy.ops.http.configured import configz, flagz
 from userproxy.ops.http.metrics import CONTENT_TYPE
 from userproxy.ops.http.page import render
 from userproxy.ops.http.page.overview import overview
@@ -26,6 +27,7 @@ from userproxy.ops.http.server import application
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from userproxy.config import Config
     from userproxy.model.rows import StatusRow
     from userproxy.ops.http.health import Health
     from userproxy.ops.http.metrics import Figures, Metrics
@@ -51,7 +53,7 @@ class Pages:
         health: tells how the daemon is.
         view: what it shows.
         metrics: are rendered.
-        mode: what `/proxyMode` answers.
+        config: what `/configz`, `/flagz` and `/proxyMode` answer.
         names: under which this machine is known, beside its addresses.
     """
 
@@ -60,13 +62,13 @@ class Pages:
         health: Callable[[], Health],
         view: Shown,
         metrics: Metrics,
-        mode: str,
+        config: Config,
         names: Collection[str] = (),
     ) -> None:
         self._health = health
         self._view = view
         self._metrics = metrics
-        self._mode = mode
+        self._config = config
         self._names = frozenset(name.lower() for name in names)
         self._rendering = asyncio.Lock()
         self._page = ""
@@ -86,6 +88,8 @@ class Pages:
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/statusz": self._for_people(self._statusz),
+            "/configz": self._for_people(self._configz),
+            "/flagz": self._for_people(self._flagz),
             "/proxyMode": self._proxy_mode,
         }
         self._links = tuple(path for path in pages if path != "/")
@@ -146,7 +150,13 @@ class Pages:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _proxy_mode(self, _request: web.Request) -> web.Response:
-        return web.Response(text=self._mode)
+        return web.Response(text=self._config.mode)
+
+    async def _configz(self, _request: web.Request) -> web.Response:
+        return web.Response(body=configz(self._config), content_type="application/json")
+
+    async def _flagz(self, _request: web.Request) -> web.Response:
+        return web.Response(text=flagz(self._config))
 
 
 def _probe(health: Health, *, healthy: bool) -> web.Response:

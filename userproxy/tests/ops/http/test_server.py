@@ -7,12 +7,14 @@ import contextlib
 import errno
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 import structlog
 
+from userproxy.config import Config
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
 from userproxy.model.rows import SourceStatus, StatusRow
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from userproxy.tests.sockets import Sockets
 
 SOURCE = SourceStatus(kind="manifests", synced=True, stale_seconds=0.0)
+CONFIG = Config(manifests=Path("/services"))
 WEB = ServicePortName("default", "web")
 SNAPSHOT = Snapshot({WEB: ServicePort(name=WEB, protocol=Protocol.TCP, entries=cluster_ips())}, {WEB: ()})
 
@@ -79,7 +82,7 @@ class Daemon:
         self.counters = Counters(connections_ended={"client-closed": 5})
         self.metrics = Metrics("redirect-to-host", self.counters)
         self.view = Shown(self.counters)
-        self.pages = Pages(self._health, self.view, self.metrics, "redirect-to-host", ["host1.example"])
+        self.pages = Pages(self._health, self.view, self.metrics, CONFIG, ["host1.example"])
 
     def _health(self) -> Health:
         return Health(now=1e9, last_updated=1e9, pending_seconds=None, eligible=self.eligible, source=SOURCE)
@@ -144,6 +147,13 @@ async def test_metrics_have_the_names_of_kube_proxy_and_our_own() -> None:
     async with served(daemon.pages.metrics()) as url:
         status, text = await get(f"{url}/metrics")
         assert await get(f"{url}/proxyMode") == (200, "redirect-to-host")
+        assert (
+            '"userproxy.dev":{"manifests":"/services","kubeconfig":null,' in (await get(f"{url}/configz"))[1]
+        )
+        assert (
+            "\nexternal-ips=true\nfall-open=true\nhealthz-bind-address=:10256\n"
+            in (await get(f"{url}/flagz"))[1]
+        )
     assert status == 200
     lines = set(text.splitlines())
     assert lines >= {
@@ -187,7 +197,7 @@ async def test_statusz_is_as_other_components_have_it() -> None:
         status, text = await get(f"{url}/statusz")
     assert (status, text.splitlines()[0]) == (200, "userproxy statusz")
     assert "\nUp: 1 hr 01 min 40 sec\n" in text
-    assert "\nPaths: /metrics /healthz /livez /readyz /statusz /proxyMode\n" in text
+    assert "\nPaths: /metrics /healthz /livez /readyz /statusz /configz /flagz /proxyMode\n" in text
 
 
 async def test_the_page_and_its_parts_are_ours_alone() -> None:

@@ -17,6 +17,7 @@ from userproxy.bench.report import figures, files
 from userproxy.bench.session import Session
 from userproxy.bench.workloads.base import Settings
 from userproxy.bench.workloads.registry import NAMES as WORKLOADS
+from userproxy.cli.commands import Command
 from userproxy.lab.network import LabError
 from userproxy.lab.processes import Interrupted, interruptible
 
@@ -66,7 +67,7 @@ class _Names(click.ParamType[tuple[str, ...]]):
         return names
 
 
-@click.command()
+@click.command(cls=Command, examples=(("userproxy bench --quick", "a first look, within three minutes"),))
 @click.option(
     "--paths", type=_Names(PATHS), default=DEFAULT_NAMES, help=f"Of {', '.join(PATHS)}. [default: all]"
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from userproxy.cli.commands import Command
 from userproxy.cli.daemon import Environment, pass_environment
 from userproxy.control.node_lock import NodeLockError
 from userproxy.netfilter import NetfilterError
 
 
-@click.command()
+@click.command(cls=Command)
 @pass_environment
 def cleanup(environment: Environment, /) -> None:
     """End the workers that a daemon has left behind, and remove every trace from this node's kernel.

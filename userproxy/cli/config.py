@@ -11,7 +11,9 @@ import click
 import msgspec
 import yaml
 
-from userproxy.cli.daemon import Environment, Report, pass_environment, show
+from userproxy.cli.commands import Group
+from userproxy.cli.daemon import Environment, pass_environment
+from userproxy.cli.listing import Listing, Report, listing_options, show
 from userproxy.cli.settings import Mistakes, settings_options
 from userproxy.cli.tables import Column
 from userproxy.config import THIS_NODE, ConfigError, complete, declared, lacks
@@ -36,12 +38,20 @@ COLUMNS: tuple[Column[SettingRow], ...] = (
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Check a configuration, or show what it comes to. Nothing is started or changed."""
 
 
-@config.command()
+@config.command(
+    examples=(
+        ("userproxy config check /etc/userproxy/config.yaml", "before a daemon is started with it"),
+        (
+            "kubectl get configmap kube-proxy -n kube-system -o yaml | userproxy config check /dev/stdin",
+            "what of kube-proxy's configuration means something here",
+        ),
+    ),
+)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @settings_options
 def check(*, file: Path | None, chosen: Chosen) -> None:
@@ -65,31 +75,31 @@ def check(*, file: Path | None, chosen: Chosen) -> None:
     click.echo(f"the configuration is good: {count} {'setting' if count == 1 else 'settings'} chosen")
 
 
-@config.command("show")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "yaml", "json"]),
-    default="table",
-    show_default=True,
-    help="table: for a person; yaml: a file for --config; json: one object a setting.",
+@config.command(
+    "show",
+    examples=(
+        ("userproxy config show /etc/userproxy/config.yaml", "what that comes to on this node"),
+        ("userproxy config show --config config.conf -o yaml >userproxy.yaml", "kube-proxy's file as ours"),
+    ),
 )
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@listing_options(SettingRow)
 @settings_options
 @pass_environment
-def show_(environment: Environment, /, *, file: Path | None, output: str, chosen: Chosen) -> None:
+def show_(environment: Environment, /, *, file: Path | None, listing: Listing, chosen: Chosen) -> None:
     """Show what FILE, flags as those of `userproxy run`, and this node come to, and where each value is from.
 
-    Nobody is asked: a daemon that runs tells its own at /configz of --metrics-bind-address.
+    `-o yaml` is a file for --config. Nobody is asked: a daemon that runs tells its own at /configz of
+    --metrics-bind-address.
     """
     reading = _with_file(chosen, file).read()
     if reading.mistakes:
         raise Mistakes(ConfigError(*map(str, reading.mistakes)))
     rows = rows_of(complete(reading))
-    if output == "yaml":
+    if listing.output == "yaml":
         click.echo(yaml_text(rows, reading.settings))
     else:
-        show(Report(COLUMNS, output, "no settings"), rows, environment)
+        show(Report(COLUMNS, listing, "no settings"), rows, environment)
     for warning in reading.warnings:
         click.echo(f"warning: {warning}", err=True)
 

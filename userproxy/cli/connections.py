@@ -7,25 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from userproxy.cli.daemon import (
-    Environment,
-    Report,
-    admin_socket_option,
-    daemon_at,
-    output_option,
-    pass_environment,
-    show,
-    watch,
-)
+from userproxy.cli.commands import Command, Option
+from userproxy.cli.daemon import Environment, admin_socket_option, daemon_at, pass_environment
+from userproxy.cli.filters import SECTION, Parsed, Wanted, namespace_option, service_option
+from userproxy.cli.listing import Listing, Report, listing_options, show, watch
 from userproxy.cli.tables import Column
-from userproxy.model.filter import ConnectionFilter, parse_backend, parse_client, parse_service
+from userproxy.model.filter import ConnectionFilter, parse_backend, parse_client
 from userproxy.model.human import human_age, human_bytes
+from userproxy.model.rows import ConnectionRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from userproxy.model.address import Address
-    from userproxy.model.rows import ConnectionRow
     from userproxy.model.service import ServicePortName
 
 COLUMNS: tuple[Column[ConnectionRow], ...] = (
@@ -52,22 +46,6 @@ def _known(row: ConnectionRow, field: str, shown: Callable[[Any], str]) -> str:
     return "" if field in row.unknown else shown(getattr(row, field))
 
 
-class Parsed(click.ParamType[Any]):
-    """An option whose value a function of `userproxy.model.filter` reads."""
-
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - as click declares it
-        """Read the option's text; an error of the parser is a usage error."""
-        try:
-            return self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-SERVICE = Parsed("service", parse_service)
 CLIENT = Parsed("client", parse_client)
 BACKEND = Parsed("backend", parse_backend)
 
@@ -87,46 +65,64 @@ def filter_options(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, wanted=wanted, **options)
 
     decorated: Callable[..., None] = with_filter
-    for decorate in (
-        click.option("--backend", type=BACKEND, metavar="IP[:PORT]", help="Only those to this pod."),
-        click.option("--client", type=CLIENT, metavar="IP|CIDR", help="Only those from these clients."),
-        click.option("--service", type=SERVICE, metavar="NS/NAME[:PORT]", help="Only those of this Service."),
+    for name, kind, metavar, told in (
+        ("--backend", BACKEND, "IP[:PORT]", "Only those to this pod."),
+        ("--client", CLIENT, "IP|CIDR", "Only those from these clients."),
     ):
-        decorated = decorate(decorated)
-    return decorated
+        decorated = click.option(name, type=kind, cls=Option, section=SECTION, metavar=metavar, help=told)(
+            decorated
+        )
+    return service_option(decorated)
 
 
-@click.command()
-@admin_socket_option
-@output_option
+@click.command(
+    cls=Command,
+    examples=(
+        ("userproxy connections --service default/web", "who is connected to a Service"),
+        ("userproxy connections -n shop --state waiting", "who waits for an endpoint"),
+        ("userproxy connections --sort-by bytes_down --reverse --watch", "the biggest first, refreshed"),
+        ("userproxy connections --client 10.0.1.0/24 -o json | jq -r '.[].id'", "IDs, for a script"),
+    ),
+)
+@namespace_option
 @filter_options
-@click.option("--watch", "-w", "watching", is_flag=True, help="Refresh until Ctrl-C.")
+@click.option("--state", cls=Option, section=SECTION, default="", metavar="STATE", help="Only those in it.")
+@listing_options(ConnectionRow)
+@click.option(
+    "--watch", "-w", "watching", is_flag=True, cls=Option, section="Output", help="Refresh until Ctrl-C."
+)
 @click.option(
     "--interval",
+    cls=Option,
+    section="Output",
     type=click.FloatRange(min=0.1),
     default=1.0,
     show_default=True,
     metavar="SECONDS",
     help="Between two refreshes of --watch.",
 )
+@admin_socket_option
 @pass_environment
-def connections(
+def connections(  # noqa: PLR0913 - one for each option
     environment: Environment,
     /,
     *,
     admin_socket: str,
-    output: str,
+    listing: Listing,
+    namespace: str,
+    state: str,
     wanted: ConnectionFilter,
     watching: bool,
     interval: float,
 ) -> None:
     """List the live connections that are proxied."""
+    more = Wanted(namespace, state=state)
 
     def ask() -> Sequence[ConnectionRow]:
         with daemon_at(admin_socket) as daemon:
-            return list(daemon.connections(wanted))
+            return more.of(daemon.connections(wanted), lambda row: row.state)
 
-    report = Report(COLUMNS, output, "no connection matches" if wanted else "no connections")
+    report = Report(COLUMNS, listing, "no connection matches" if wanted or more else "no connections")
     if watching:
         watch(report, ask, environment, interval)
     else:

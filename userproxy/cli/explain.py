@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from userproxy.cli.commands import Command
 from userproxy.cli.daemon import admin_socket_option
 from userproxy.model.address import Address, canonical_ip
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow
@@ -62,7 +63,14 @@ class _IpType(click.ParamType[str]):
             self.fail(str(error), param, ctx)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        ("userproxy explain 10.3.241.152:80", "what becomes of a connection of this node"),
+        ("userproxy explain --from 10.0.1.3 10.3.241.152:80", "of a pod's"),
+        ("userproxy explain --udp --send 10.3.240.10:53", "and of a datagram that is sent"),
+    ),
+)
 @admin_socket_option
 @click.option("--from", "source", type=_IpType(), help="The sender; this node itself by default.")
 @click.option("--udp", is_flag=True, help="A datagram, instead of a TCP connection.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from userproxy.cli.commands import Group
 from userproxy.lab.deployment import DEFAULT_NAME, Lab
 from userproxy.lab.network import LabError, preflight
 from userproxy.lab.processes import Interrupted, interruptible
@@ -36,7 +37,7 @@ MODE_OPTION = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def lab() -> None:
     """The reference deployment in network namespaces: two hosts, their pods, a Service, cluster DNS.
 
@@ -44,7 +45,7 @@ def lab() -> None:
     """
 
 
-@lab.command()
+@lab.command(examples=(("userproxy lab run", "one request, followed hop by hop"),))
 @NAME_OPTION
 @MODE_OPTION
 @click.option("--step", is_flag=True, help="Wait for Enter before each step.")
@@ -93,7 +94,14 @@ def down(name: str) -> None:
         found.down()
 
 
-@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@lab.command(
+    "exec",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    examples=(
+        ("userproxy lab exec client -- curl -s http://server-service", "as a pod"),
+        ("userproxy lab exec host1 -- userproxy connections", "as a host"),
+    ),
+)
 @NAME_OPTION
 @click.argument("member", metavar="NODE")
 @click.argument("command", metavar="CMD...", nargs=-1, required=True, type=click.UNPROCESSED)

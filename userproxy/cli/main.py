@@ -12,8 +12,10 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from userproxy import __version__
+from userproxy.cli.commands import Group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,24 +25,35 @@ INTERRUPTED = 128 + signal.SIGINT
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+SECTIONS = {
+    "The daemon": ("run", "config"),
+    "Look": ("connections", "services", "backends", "status", "explain"),
+    "Act": ("kill", "drain", "cleanup"),
+    "Try": ("lab", "bench"),
+    "Shell": ("completion", "man"),
+}
+"""By heading in `userproxy --help`, the commands."""
+
 COMMANDS = {
     "run": ("userproxy.cli.run:run", "Run the daemon, in the foreground."),
+    "config": ("userproxy.cli.config:config", "Check or show a configuration."),
     "connections": ("userproxy.cli.connections:connections", "List the live connections that are proxied."),
     "services": ("userproxy.cli.inventory:services", "List the Service ports that are served, and where."),
     "backends": ("userproxy.cli.inventory:backends", "List the backends, with their state and why."),
+    "status": ("userproxy.cli.inventory:status", "Show the daemon and what is wrong with it."),
     "explain": ("userproxy.cli.explain:explain", "Tell what becomes of a packet to an address, and why."),
     "kill": ("userproxy.cli.operate:kill", "Reset connections."),
     "drain": ("userproxy.cli.operate:drain", "Give a pod no new connections, or undo that."),
-    "status": ("userproxy.cli.inventory:status", "Show the daemon and what is wrong with it."),
-    "config": ("userproxy.cli.config:config", "Check or show a configuration."),
     "cleanup": ("userproxy.cli.cleanup:cleanup", "Remove every trace from this node's kernel."),
     "lab": ("userproxy.cli.lab:lab", "The reference deployment in network namespaces."),
     "bench": ("userproxy.cli.bench:bench", "Measure every path to a Service, side by side."),
+    "completion": ("userproxy.cli.shell:completion", "Print what a shell needs to complete our commands."),
+    "man": ("userproxy.cli.shell:man", "Print the manual page."),
 }
 """By name: where the command is (`module:attribute`), and its line in `userproxy --help`."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are imported when they are used, and only then."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click declares it
@@ -59,8 +72,20 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - likewise
         """List the commands without importing one."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        for heading, names in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, COMMANDS[name][1]) for name in names])
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Complete a command's name without importing one."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        return [CompletionItem(name, help=COMMANDS[name][1]) for name in names]
 
     def main(  # type: ignore[override]  # click overloads it on a literal standalone_mode
         self,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from userproxy.cli.commands import Command
 from userproxy.cli.connections import BACKEND, filter_options
 from userproxy.cli.daemon import admin_socket_option, daemon_at
 
@@ -14,10 +15,16 @@ if TYPE_CHECKING:
     from userproxy.model.filter import ConnectionFilter
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        ("userproxy kill 18253-4", "end one connection"),
+        ("userproxy kill --service default/web --client 10.0.1.3", "end those of a client to a Service"),
+    ),
+)
 @click.argument("ids", nargs=-1, metavar="ID...")
-@admin_socket_option
 @filter_options
+@admin_socket_option
 def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter) -> None:
     """Reset connections: those with these IDs, or all that match the options.
 
@@ -48,7 +55,13 @@ def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter) -
         raise click.ClickException("; ".join(failures))
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        ("userproxy drain 10.0.1.2:8080", "before a pod is looked into"),
+        ("userproxy drain --undo 10.0.1.2:8080", "when it may serve again"),
+    ),
+)
 @click.argument("backend", type=BACKEND, metavar="IP[:PORT]")
 @click.option("--undo", is_flag=True, help="Bring it back.")
 @admin_socket_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from userproxy.app import run as run_daemon
+from userproxy.cli.commands import Command
 from userproxy.cli.settings import Mistakes, settings_options
 from userproxy.config import ConfigError
 from userproxy.control.daemon import StartError
@@ -21,7 +22,17 @@ if TYPE_CHECKING:
     from userproxy.cli.settings import Chosen
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        ("userproxy run --manifests /etc/userproxy/services", "from files"),
+        ("userproxy run --kubeconfig /etc/userproxy/kubeconfig --node-name host1", "from an API server"),
+        (
+            "userproxy run --config /var/lib/kube-proxy/config.conf --hostname-override host1",
+            "as kube-proxy is started",
+        ),
+    ),
+)
 @settings_options
 def run(*, chosen: Chosen) -> None:
     """Run the daemon, in the foreground.

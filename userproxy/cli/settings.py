@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from userproxy import config
+from userproxy.cli.commands import Option
 from userproxy.config import kube_proxy
 
 _THEIRS = "kube_proxy_"
@@ -111,6 +112,8 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for setting in reversed(config.declared()):
         decorated = click.option(
             f"--{setting.key}",
+            cls=Option,
+            section=setting.group,
             type=_Text(setting),
             metavar=setting.metavar or None,
             envvar=setting.envvar or None,

@@ -5,6 +5,7 @@ rich is imported only when stdout is a terminal: without it a command starts in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -87,15 +88,33 @@ def json_text(rows: Sequence[msgspec.Struct]) -> str:
     return f"[\n{lines}\n]" if lines else "[]"
 
 
-def plain_text(table: Grid) -> str:
+def yaml_text(rows: Sequence[msgspec.Struct]) -> str:
+    """A list of mappings, with the fields in the order of JSON."""
+    return _yaml(list(rows))
+
+
+def mapping_text(row: msgspec.Struct) -> str:
+    """One mapping, likewise."""
+    return _yaml(row)
+
+
+def _yaml(value: object) -> str:
+    import yaml  # noqa: PLC0415 - slow to import
+
+    plain = msgspec.json.decode(msgspec.json.encode(value))  # lists in the place of tuples
+    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=math.inf)
+    return text.rstrip("\n")
+
+
+def plain_text(table: Grid, *, headers: bool = True) -> str:
     """Every column at its full width, no colour, no box: for programs."""
     widths = table.widths()
-    header = tuple(column.header for column in table.columns)
-    return "\n".join(_plain_line(table.columns, widths, cells) for cells in (header, *table.cells))
+    header = [tuple(column.header for column in table.columns)] if headers else []
+    return "\n".join(_plain_line(table.columns, widths, cells) for cells in (*header, *table.cells))
 
 
 def terminal_table(
-    table: Grid, width: int, *, whole: bool = False, limit: int | None = None
+    table: Grid, width: int, *, whole: bool = False, limit: int | None = None, headers: bool = True
 ) -> RenderableType:
     """A table for a terminal of so many columns.
 
@@ -107,13 +126,14 @@ def terminal_table(
         width: of the terminal.
         whole: leave no column out and break nothing: the terminal wraps the lines.
         limit: the number of rows that fit, or None; below it stands how many more there are.
+        headers: whether it begins with the names of the columns.
     """
     from rich.console import Group  # noqa: PLC0415 - rich is slow to import
     from rich.table import Table  # noqa: PLC0415 - likewise
     from rich.text import Text  # noqa: PLC0415 - likewise
 
     shown = dict(enumerate(table.widths())) if whole else _layout(table, width)
-    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", show_header=headers)
     for index, column_width in shown.items():
         column = table.columns[index]
         justify: Literal["left", "right"] = "right" if column.right else "left"

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from userproxy.cli.daemon import Environment
+from userproxy.cli.filters import service_state
 from userproxy.cli.inventory import status_text
+from userproxy.cli.listing import Listing
 from userproxy.cli.main import cli
 from userproxy.model.rows import SourceStatus
-from userproxy.tests.ops.daemon import STATUS, MadeUpView, running
+from userproxy.tests.ops.daemon import SERVICE, STATUS, UP, MadeUpView, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,8 +153,14 @@ def test_status_fails_while_the_daemon_is_out_of_step(tmp_path: Path, output: st
         (False, 75.0, "kubernetes, not synced yet"),
     ],
 )
-def test_status_says_how_far_behind_the_source_is(synced: bool, stale: float, told: str) -> None:
-    source = SourceStatus(kind="kubernetes", synced=synced, stale_seconds=stale)
+@pytest.mark.parametrize(
+    "why", ["", "kubernetes: https://10.0.0.1:6443 cannot be reached: Connection refused"]
+)
+def test_status_says_how_far_behind_the_source_is_and_why(
+    synced: bool, stale: float, told: str, why: str
+) -> None:
+    source = SourceStatus(kind="kubernetes", synced=synced, stale_seconds=stale, problem=why)
+    told += f": {why}" if why else ""
     assert f"source:      {told}\n" in status_text(msgspec.structs.replace(STATUS, source=source))
 
 
@@ -165,6 +174,74 @@ def test_the_json_of_status_is_one_object(admin_socket: Path) -> None:
     row = json.loads(run(admin_socket, "status", "-o", "json").stdout)
     assert list(row) == FIELDS["status"].split()
     assert list(row["source"]) == ["kind", "synced", "stale_seconds", "problem"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["services", "-n", "default"], ["default/server-service:http", "default/empty"]),
+        (["services", "--namespace", "shop"], []),
+        (["services", "--service", "default/empty"], ["default/empty"]),
+        (["services", "--service", "default/server-service:https"], []),
+        (["services", "--state", "degraded"], ["default/server-service:http"]),
+        (["services", "--state", "empty"], ["default/empty"]),
+        (["services", "--state", "up"], []),
+        (["backends", "--state", "down"], ["default/server-service:http"]),
+        (["backends", "--service", "default/server-service", "-n", "shop"], []),
+    ],
+)
+def test_the_options_choose(admin_socket: Path, arguments: list[str], names: list[str]) -> None:
+    result = run(admin_socket, *arguments, "-o", "json")
+    assert [row["service"] for row in json.loads(result.stdout)] == names
+    assert result.stderr == ("" if names else f"no {arguments[0][:-1]} matches\n")
+
+
+@pytest.mark.parametrize(
+    ("up", "all_of_them", "state"), [(2, 2, "up"), (1, 2, "degraded"), (0, 2, "down"), (0, 0, "empty")]
+)
+def test_the_state_of_a_service_is_that_of_its_backends(up: int, all_of_them: int, state: str) -> None:
+    assert service_state(msgspec.structs.replace(SERVICE, backends_up=up, backends=all_of_them)) == state
+
+
+@pytest.mark.parametrize(
+    ("arguments", "backends"),
+    [
+        (["--sort-by", "connections"], ["10.0.2.2:8080", "10.0.1.2:8080"]),
+        (["--sort-by", "connections", "--reverse"], ["10.0.1.2:8080", "10.0.2.2:8080"]),
+        (["--sort-by", "latency-ms"], ["10.0.2.2:8080", "10.0.1.2:8080"]),
+        (["--reverse"], ["10.0.2.2:8080", "10.0.1.2:8080"]),
+    ],
+)
+def test_a_list_is_sorted_by_any_field(admin_socket: Path, arguments: list[str], backends: list[str]) -> None:
+    for output in ("json", "yaml"):
+        rows = yaml.safe_load(run(admin_socket, "backends", *arguments, "-o", output).stdout)
+        assert [row["backend"] for row in rows] == backends
+
+
+def test_a_field_that_is_not_there_is_named_with_those_that_are(admin_socket: Path) -> None:
+    result = run(admin_socket, "backends", "--sort-by", "age")
+    assert result.exit_code == 2
+    assert "'age' is none of service, backend, node, zone, state, reason, since" in result.stderr
+
+
+@pytest.mark.parametrize("width", [None, 200])
+def test_without_headers_a_list_begins_with_its_first_row(admin_socket: Path, width: int | None) -> None:
+    whole = lines(run(admin_socket, "services", width=width))
+    assert lines(run(admin_socket, "services", "--no-headers", width=width)) == whole[1:]
+
+
+@pytest.mark.parametrize("command", ["services", "backends", "status"])
+def test_yaml_is_what_json_is(admin_socket: Path, command: str) -> None:
+    told = {output: run(admin_socket, command, "-o", output).stdout for output in ("json", "yaml")}
+    assert yaml.safe_load(told["yaml"]) == json.loads(told["json"])
+    assert list(yaml.safe_load(told["yaml"])) == list(json.loads(told["json"]))
+
+
+def test_addresses_are_sorted_as_numbers() -> None:
+    rows = [msgspec.structs.replace(UP, backend=f"10.0.0.{last}:80") for last in (10, 9, 100)]
+    listed = Listing(sort_by="backend").sorted(rows)
+    sorted_by = [json.loads(msgspec.json.encode(row))["backend"] for row in listed]
+    assert sorted_by == ["10.0.0.9:80", "10.0.0.10:80", "10.0.0.100:80"]
 
 
 @pytest.mark.parametrize("command", ["services", "backends"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,8 @@ from click.testing import CliRunner
 
 import userproxy.cli
 from userproxy import __version__
-from userproxy.cli.main import COMMANDS, cli
+from userproxy.cli.commands import Command
+from userproxy.cli.main import COMMANDS, SECTIONS, cli
 from userproxy.tests.ops.daemon import MadeUpView, connection, running
 
 START = "from userproxy.cli.main import main; main()"
@@ -30,7 +33,12 @@ finally:
     told = subprocess.run(  # noqa: S603 - our own interpreter and code
         [sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True
     )
-    assert [line.split()[0] for line in told.stdout.split("Commands:\n")[1].splitlines()] == list(COMMANDS)
+    listed = told.stdout.split("The daemon:\n")[1].splitlines()
+    assert [line.split()[0] for line in listed if line.startswith("  ")] == list(COMMANDS)
+
+
+def test_every_command_is_in_a_section() -> None:
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -38,6 +46,35 @@ def test_what_is_mounted_is_there(name: str) -> None:
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
     assert command.help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_may_be_given(name: str) -> None:
+    for command in leaves(cli.get_command(click.Context(cli), name)):
+        for line, purpose in command.examples:
+            assert purpose
+            ours = re.search(r"userproxy .*?(?= \| | >| \|\||$)", line)
+            assert ours
+            assert find(shlex.split(ours[0])[1:]) is command
+
+
+def find(arguments: list[str]) -> click.Command:
+    """The command that is meant, once it has taken the rest of the arguments."""
+    context, rest = cli.make_context("userproxy", list(arguments)), arguments
+    found: click.Command = cli
+    while isinstance(found, click.Group):
+        _, command, rest = found.resolve_command(context, rest)
+        assert command is not None
+        found = command
+    found.make_context(found.name, list(rest), parent=context)
+    return found
+
+
+def leaves(command: click.Command | None) -> list[Command]:
+    if isinstance(command, click.Group):
+        return [leaf for each in command.commands.values() for leaf in leaves(each)]
+    assert isinstance(command, Command)
+    return [command]
 
 
 def test_commands_import_nothing_heavy_but_those_that_do_the_work_themselves() -> None:
@@ -56,6 +93,13 @@ for module in {light}:
     assert loaded.stdout.splitlines() == light
 
 
+def test_the_package_is_the_program_too() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "userproxy", "--version"], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == f"userproxy, version {__version__}\n"
+
+
 def test_version() -> None:
     result = CliRunner().invoke(cli, ["--version"])
     assert (result.exit_code, result.output) == (0, f"userproxy, version {__version__}\n")
@@ -64,9 +108,15 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["conections"], "userproxy: No such command 'conections'."),
+        (["conections"], "userproxy: No such command 'conections': did you mean connections?"),
+        (["lab", "upp"], "userproxy lab: No such command 'upp': did you mean up?"),
+        (["xyz"], "userproxy: No such command 'xyz'."),
+        (
+            ["run", "--modee", "x"],
+            "userproxy run: No such option '--modee'. (Did you mean one of: '--mode', '--no",
+        ),
         (["connections", "--no"], "userproxy connections: No such option '--no'."),
-        (["connections", "-o", "yaml"], "userproxy connections: Invalid value for '-o'"),
+        (["connections", "-o", "xml"], "userproxy connections: Invalid value for '-o'"),
         (["connections", "--interval", "0"], "userproxy connections: Invalid value for '--interval'"),
         (["services", "extra"], "userproxy services: Got unexpected extra argument (extra)"),
     ],
@@ -83,7 +133,7 @@ def test_wrong_usage_is_one_line_and_exits_with_2(arguments: list[str], told: st
 def test_no_command_is_wrong_usage_too() -> None:
     result = CliRunner().invoke(cli, [])
     assert result.exit_code == 2
-    assert "Commands:" in result.stderr
+    assert "The daemon:" in result.stderr
 
 
 def test_the_socket_may_come_from_the_environment(tmp_path: Path) -> None:

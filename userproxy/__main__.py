@@ -1,0 +1,7 @@
+"""`python -m userproxy` is `userproxy`."""
+
+from __future__ import annotations
+
+from userproxy.cli.main import main
+
+main()

@@ -125,7 +125,7 @@ async def _serve(config: Config, lock: NodeLock, check: Callable[[], object]) ->
         missing = kernel.missing_features()
         if missing:
             raise StartError(missing[0])
-        async with followed(await _open_source(config)) as source:
+        async with followed(await open_source(config)) as source:
             heir = Heir(lock, announcer)
             inherited = await heir.come_to_the_node(lambda: source.has_spoken)
             if inherited is None:
@@ -187,7 +187,7 @@ async def _work(
             poller.shut()
 
 
-async def _open_source(config: Config) -> Source:
+async def open_source(config: Config) -> Source:
     """The source that the configuration names.
 
     Raises:

@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 import msgspec
@@ -17,6 +17,8 @@ from userproxy.cli.commands import Option
 
 if TYPE_CHECKING:
     from userproxy.cli.daemon import Environment
+
+Row = TypeVar("Row", bound=msgspec.Struct)
 
 SECTION = "Output"
 
@@ -51,7 +53,7 @@ class Listing(msgspec.Struct, frozen=True):
         """Whether it is not a table."""
         return self.output in _MACHINES
 
-    def sorted(self, rows: Sequence[msgspec.Struct]) -> Sequence[msgspec.Struct]:
+    def sorted(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows in the order that is wanted: numbers by size, in texts too; what is unknown first."""
         if self.sort_by:
             return sorted(rows, key=lambda row: _rank(getattr(row, self.sort_by)), reverse=self.reverse)
@@ -101,6 +103,7 @@ def output_option(*values: str) -> Callable[[Callable[..., Any]], Callable[..., 
         "wide": "every field",
         "json": "every field, raw, one object a row",
         "yaml": "the same as YAML",
+        "nft": "the rules, for nft -f",
     }
     return click.option(
         "-o",
@@ -114,11 +117,14 @@ def output_option(*values: str) -> Callable[[Callable[..., Any]], Callable[..., 
     )
 
 
-def listing_options(row: type[msgspec.Struct]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def listing_options(
+    row: type[msgspec.Struct], *more: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`-o`, `--sort-by`, `--reverse` and `--no-headers`, passed as `listing`.
 
     Args:
         row: the rows' type.
+        more: other values of `-o`.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -152,7 +158,7 @@ def listing_options(row: type[msgspec.Struct]) -> Callable[[Callable[..., Any]],
                 metavar="FIELD",
                 help="In the order of a field, as -o json names it.",
             ),
-            output_option("table", "wide", "json", "yaml"),
+            output_option("table", "wide", *_MACHINES, *more),
         ):
             decorated = option(decorated)
         return decorated

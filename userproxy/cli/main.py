@@ -26,7 +26,7 @@ INTERRUPTED = 128 + signal.SIGINT
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 SECTIONS = {
-    "The daemon": ("run", "config"),
+    "The daemon": ("run", "config", "plan"),
     "Look": ("connections", "services", "backends", "status", "explain"),
     "Act": ("kill", "drain", "cleanup"),
     "Try": ("lab", "bench"),
@@ -37,6 +37,7 @@ SECTIONS = {
 COMMANDS = {
     "run": ("userproxy.cli.run:run", "Run the daemon, in the foreground."),
     "config": ("userproxy.cli.config:config", "Check or show a configuration."),
+    "plan": ("userproxy.cli.plan:plan", "Show what would be served, how, and what not. Touches nothing."),
     "connections": ("userproxy.cli.connections:connections", "List the live connections that are proxied."),
     "services": ("userproxy.cli.inventory:services", "List the Service ports that are served, and where."),
     "backends": ("userproxy.cli.inventory:backends", "List the backends, with their state and why."),

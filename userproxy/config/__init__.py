@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from userproxy.config.load import THIS_NODE, ConfigError, Reading, complete, lacks, load, read
+from userproxy.config.load import THIS_NODE, ConfigError, Reading, complete, lacks, lacks_source, load, read
 from userproxy.config.node import is_own_address, primary_address
 from userproxy.config.settings import Config, LogFormat, LogLevel, Setting, Settings, declared
 from userproxy.config.values import Value
@@ -21,6 +21,7 @@ __all__ = [
     "declared",
     "is_own_address",
     "lacks",
+    "lacks_source",
     "load",
     "primary_address",
     "read",

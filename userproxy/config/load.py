@@ -102,13 +102,7 @@ def read(
 
 def lacks(settings: Settings, chosen: Mapping[str, Value]) -> tuple[Mistake, ...]:
     """What this node lacks for these settings."""
-    found: list[Mistake] = []
-    if not (settings.manifests or settings.kubeconfig or node.has_service_account()):
-        reason = (
-            "nothing to take Services from: name a file or directory with --manifests PATH, or an API server "
-            "with --kubeconfig PATH, or run as a pod with a ServiceAccount"
-        )
-        found.append(Mistake("", "", reason))
+    found = list(lacks_source(settings))
     named = parse_host_ips(settings.host_ip)
     for ip in named:
         if not node.is_own_address(ip):
@@ -120,6 +114,17 @@ def lacks(settings: Settings, chosen: Mapping[str, Value]) -> tuple[Mistake, ...
         )
         found.append(Mistake("", "host-ip", reason))
     return tuple(found)
+
+
+def lacks_source(settings: Settings) -> tuple[Mistake, ...]:
+    """That there is nothing to take Services from, if so."""
+    if settings.manifests or settings.kubeconfig or node.has_service_account():
+        return ()
+    reason = (
+        "nothing to take Services from: name a file or directory with --manifests PATH, or an API server "
+        "with --kubeconfig PATH, or run as a pod with a ServiceAccount"
+    )
+    return (Mistake("", "", reason),)
 
 
 def complete(reading: Reading) -> Config:

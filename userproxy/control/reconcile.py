@@ -74,15 +74,10 @@ class Reconciler:
         self._address = on_node.address
         self._health_ports = on_node.health_ports
         self._view = view
-        self._node = Node(config.node_name)
+        self._config = config
         self._moved = False
         self._left: set[Address] = set()
         self._planner = Planner(on_node.ports.book)
-        self._mode = config.mode
-        self._closed = not config.cluster_ips_from_outside
-        self._udp_idle = config.udp_idle_seconds
-        self._fall_open = config.fall_open
-        self._worker_count = config.worker_count
         self._snapshot: Snapshot | None = None
         self._actual = NodeState()
         self._problems: frozenset[Problem] = frozenset()
@@ -156,17 +151,7 @@ class Reconciler:
         if self._snapshot is None:
             return
         snapshot = self._drained.mark(self._snapshot)
-        node = snapshot.node or self._node
-        context = PlanContext(
-            node=node,
-            network=self._address.network(node),
-            mode=self._mode,
-            ports=self._ports.book.range,
-            closed=self._closed,
-            udp_idle=self._udp_idle,
-            fall_open=self._fall_open,
-            workers=self._worker_count,
-        )
+        context = context_of(self._config, snapshot, self._address)
         behind = self._workers.behind
         attempt = _Attempt()
         while True:
@@ -188,7 +173,7 @@ class Reconciler:
                 await self._apply(steps, wanted)
         self._workers.hearts.begin()
         await self._forget_left()
-        self._health_ports.observe(snapshot, node, context.network.addresses)
+        self._health_ports.observe(snapshot, context.node, context.network.addresses)
         self._report(
             frozenset(
                 {
@@ -312,6 +297,21 @@ class Reconciler:
             attempt.tried.add((name, port))
             self._occupied.add(port)
             self._ports.book.mark_occupied(port)
+
+
+def context_of(config: Config, snapshot: Snapshot, address: HostAddress) -> PlanContext:
+    """What a daemon with this configuration plans a snapshot with, on a node with these addresses."""
+    node = snapshot.node or Node(config.node_name)
+    return PlanContext(
+        node=node,
+        network=address.network(node),
+        mode=config.mode,
+        ports=config.ports,
+        closed=not config.cluster_ips_from_outside,
+        udp_idle=config.udp_idle_seconds,
+        fall_open=config.fall_open,
+        workers=config.worker_count,
+    )
 
 
 class _Attempt:

@@ -1,11 +1,16 @@
-"""The ruleset as nft would list it, for people. Pure."""
+"""The ruleset in the words of nft(8): as it would list it, and as it takes it. Pure."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from userproxy.netfilter.ruleset.language import (
     TABLE,
     Chain,
     Constant,
+    Datatype,
     DnatBy,
     Equals,
     Erase,
@@ -27,8 +32,21 @@ from userproxy.netfilter.ruleset.language import (
     Set,
     Simple,
 )
-from userproxy.netfilter.ruleset.sets import IPV4, IPV6
+from userproxy.netfilter.ruleset.sets import IPV4, IPV6, PROTOCOLS
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+_PROTOCOLS = {6: "tcp", 17: "udp"}
+_NOT_TAKEN = "# left out, as nft 1.0.6 crashes of it: "
+_EXAMPLES = {
+    Datatype.IPV4_ADDR: "ip daddr",
+    Datatype.IPV6_ADDR: "ip6 daddr",
+    Datatype.INET_PROTO: "meta l4proto",
+    Datatype.INET_SERVICE: "th dport",
+    Datatype.MARK: "numgen random mod 2",
+}
+"""By type, something that has it."""
 _BITS = {
     Field.STATE: {0x01: "invalid", 0x02: "established", 0x04: "related", 0x08: "new"},
     Field.STATUS: {0x20: "dnat"},
@@ -39,28 +57,93 @@ _FAMILIES = {Equals(Field.FAMILY, number) for number in _NAMES}
 _IMPLY_FAMILY = {Field.SOURCE, Field.DESTINATION, Field.SOURCE6, Field.DESTINATION6}
 
 
-def render(ruleset: Ruleset) -> str:
-    """All of the table."""
+def listed(ruleset: Ruleset) -> str:
+    """As `nft list table` has it, without elements: to be read."""
     blocks = [_set(each) for each in ruleset.sets] + [_chain(each) for each in ruleset.chains]
+    return _table(blocks)
+
+
+def loadable(ruleset: Ruleset, elements: Mapping[str, Sequence[str]]) -> str:
+    """As `nft -f` takes it: it amounts to the same in the kernel, and reads a little longer.
+
+    Rules that nft cannot take are in it as comments.
+
+    Args:
+        ruleset: the table.
+        elements: by set, each as nft writes it.
+    """
+    sets = [_set(each, elements.get(each.name, ()), takes_numbers=True) for each in ruleset.sets]
+    return _table([*sets, *(_chain(_with_protocols(each), in_full=False) for each in ruleset.chains)])
+
+
+def _table(blocks: Iterable[str]) -> str:
     return f"table inet {TABLE} {{\n" + "\n\n".join(blocks) + "\n}\n"
 
 
-def _set(spec: Set) -> str:
+def _set(spec: Set, elements: Sequence[str] = (), *, takes_numbers: bool = False) -> str:
+    """A set or map.
+
+    Args:
+        spec: what it is.
+        elements: in it.
+        takes_numbers: nft, which lists a plain number as a mark, takes it as one only if it is told so.
+    """
     key = " . ".join(each.value[0] for each in spec.key)
     data = "verdict" if spec.to_chain else " . ".join(each.value[0] for each in spec.data)
     kind = "map" if data else "set"
+    word = "type"
+    if takes_numbers and Datatype.MARK in spec.key[1:]:
+        word = "typeof"
+        key, data = (" . ".join(_EXAMPLES[each] for each in types) for types in (spec.key, spec.data))
     more = "\n\t\tflags interval" if spec.ranges else ""
     if spec.fades:
         more = f"\n\t\tsize {spec.most}\n\t\tflags dynamic,timeout\n\t\ttimeout {spec.fades}s"
-    return f"\t{kind} {spec.name} {{\n\t\ttype {key}{' : ' if data else ''}{data}{more}\n\t}}"
+    if elements:
+        more += "\n\t\telements = {\n" + "".join(f"\t\t\t{each},\n" for each in elements) + "\t\t}"
+    return f"\t{kind} {spec.name} {{\n\t\t{word} {key}{' : ' if data else ''}{data}{more}\n\t}}"
 
 
-def _chain(chain: Chain) -> str:
-    lines = [rule(each) for each in chain.rules]
+def _with_protocols(chain: Chain) -> Chain:
+    """The chain, with two rules for each that asks for the original port.
+
+    nft does not know how long that is unless one protocol is named.
+    """
+    return msgspec.structs.replace(
+        chain, rules=tuple(split for rule in chain.rules for split in _by_protocol(rule))
+    )
+
+
+def _by_protocol(rule: Rule) -> tuple[Rule, ...]:
+    keys = [match.key for match in rule.matches if isinstance(match, In | NotIn | Note)]
+    if isinstance(rule.action, DnatBy | JumpBy):
+        keys.append(rule.action.key)
+    if not any(Field.ORIGINAL_PORT in key for key in keys):
+        return (rule,)
+    any_of_ours = In((Field.PROTOCOL,), PROTOCOLS.name)
+    return tuple(
+        Rule(
+            tuple(
+                Equals(Field.PROTOCOL, number) if match == any_of_ours else match for match in rule.matches
+            ),
+            rule.action,
+        )
+        for number in _PROTOCOLS
+    )
+
+
+def _chain(chain: Chain, *, in_full: bool = True) -> str:
+    lines = [
+        rule(each) if in_full or _can_be_taken(each) else _NOT_TAKEN + rule(each) for each in chain.rules
+    ]
     if chain.hook:
         hook = chain.hook
         lines.insert(0, f"type {hook.type} hook {hook.point} priority {hook.priority}; policy accept;")
     return f"\tchain {chain.name} {{\n" + "".join(f"\t\t{line}\n" for line in lines) + "\t}"
+
+
+def _can_be_taken(rule: Rule) -> bool:
+    """False where nft 1.0.6 crashes: of a rule that puts an address of IPv6 with a port into a map."""
+    return not any(isinstance(match, Note) and Field.DESTINATION6 in match.data for match in rule.matches)
 
 
 def rule(spec: Rule) -> str:
@@ -80,7 +163,7 @@ def _match(match: Match) -> str:
         case Equals(Field.PORT, port):
             return f"udp dport {port}"
         case Equals(field, value):
-            return f"{field.value} {({6: 'tcp', 17: 'udp'})[value]}"
+            return f"{field.value} {_PROTOCOLS[value]}"
         case Masked(field, mask, value):
             return f"{field.value} {value:#010x}/{mask.bit_count()}"
         case HasAny(field, bits):

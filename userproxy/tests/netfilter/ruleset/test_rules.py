@@ -12,7 +12,7 @@ from userproxy.model.service import Protocol
 from userproxy.model.state import Drop, Frontend, NodeState, Refuse, Target, ToListener, ToPods
 from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATE_NEW, STATUS_DNAT, ruleset
 from userproxy.netfilter.ruleset.made import Made, Pick, Pin, Relay, parse
-from userproxy.netfilter.ruleset.text import render
+from userproxy.netfilter.ruleset.text import listed
 from userproxy.netfilter.trace.walk import Packet
 from userproxy.tests.netfilter.ruleset.golden import GOLDEN
 from userproxy.tests.netfilter.ruleset.tracer import Kernel
@@ -44,7 +44,7 @@ def test_the_rules_read_as_nft_lists_them() -> None:
             Relay(1, outside=True),
         }
     )
-    assert render(ruleset(made)) == GOLDEN
+    assert listed(ruleset(made)) == GOLDEN
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -113,7 +113,7 @@ def is_told(lab: Lab, ip: str) -> bool:
 
 def test_a_renumbered_node_is_followed(lab: Lab) -> None:
     before = kernel_state(lab)
-    lab.start_daemon("host1", *FOLLOWING)
+    lab.start_daemon("host1", *FOLLOWING, "--on-stop", "remove")
     ports = {name: host_port(lab, name) for name in (NAME,)}
     with listen(lab, "server1", 7000) as pod:
         frontend = publish(lab, "long", LONG, [Address(SERVER1.ip, 7000)])

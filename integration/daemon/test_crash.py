@@ -25,13 +25,11 @@ def test_the_next_daemon_serves_within_two_seconds_by_the_same_rules(lab: Lab) -
     state = kernel_state(lab)
     crash(lab)
     assert_same(kernel_state(lab), state)
-    assert not answers(lab)
     began = time.monotonic()
-    again = lab.start_daemon("host1", wait=False)
-    wait_until("it answers", lambda: answers(lab), 10.0)
+    again = lab.start_daemon("host1")
     seconds = time.monotonic() - began
     print(f"after SIGKILL and a start: served again within {seconds:.1f} s")
-    lab.wait_for_daemon("host1")
+    assert answers(lab)
     assert_same(kernel_state(lab), state)
     assert "adopted=1" in again.output()
     assert seconds < 5  # under 2 s, where nothing else runs on the machine

@@ -1,4 +1,4 @@
-"""SIGTERM: those who are connected finish, new ones are refused, and the kernel is as it was before."""
+"""SIGTERM where the rules are to go: who is connected finishes, new clients are refused, nothing is left."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
 
 NAME = "drains"
+REMOVE = ("--on-stop", "remove")
 BODY = bytes(range(256)) * 4096 * 50
 
 
@@ -46,7 +47,7 @@ def stopping(lab: Lab) -> bool:
 
 def test_a_live_transfer_finishes_and_no_trace_is_left(lab: Lab) -> None:
     before = kernel_state(lab)
-    daemon = lab.start_daemon("host1")
+    daemon = lab.start_daemon("host1", *REMOVE)
     with connected(lab) as (frontend, client, server):
         sender = threading.Thread(target=send_slowly, args=(server,))
         sender.start()
@@ -68,7 +69,7 @@ def test_a_live_transfer_finishes_and_no_trace_is_left(lab: Lab) -> None:
 
 def test_without_connections_it_ends_at_once(lab: Lab) -> None:
     before = kernel_state(lab)
-    daemon = lab.start_daemon("host1")
+    daemon = lab.start_daemon("host1", *REMOVE)
     began = time.monotonic()
     assert daemon.stop() == 0
     print(f"ended after {time.monotonic() - began:.2f} s")
@@ -79,7 +80,7 @@ def test_without_connections_it_ends_at_once(lab: Lab) -> None:
 
 def test_a_second_signal_hurries(lab: Lab) -> None:
     before = kernel_state(lab)
-    daemon = lab.start_daemon("host1")
+    daemon = lab.start_daemon("host1", *REMOVE)
     with connected(lab) as (_, client, server):
         daemon.send(signal.SIGTERM)
         wait_until("it stops", lambda: stopping(lab), 5.0)
@@ -106,7 +107,7 @@ def test_the_drain_time_is_a_limit(lab: Lab) -> None:
 def test_it_can_be_stopped_before_it_has_anything(lab: Lab) -> None:
     """A directory that is not there yet: the daemon waits for it, and still ends when it is told to."""
     before = kernel_state(lab)
-    daemon = lab.start_daemon("host1", "--manifests", str(lab.directory / "not-yet"), wait=False)
+    daemon = lab.start_daemon("host1", *REMOVE, "--manifests", str(lab.directory / "not-yet"), wait=False)
     wait_until("it has started", lambda: " started " in daemon.output(), 10.0)
     assert lab.exec(
         "client", "curl", "-s", "-m1", f"http://{SERVER_SERVICE.frontend}", check=False

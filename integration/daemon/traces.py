@@ -22,8 +22,8 @@ def kernel_state(lab: Lab) -> dict[str, str]:
         "ip route show table all",
         "sysctl -a --pattern ^net",
     )
-    # The kernel gives interfaces their own IPv6 addresses in its own time.
-    volatile = ("netfilter.nf_conntrack_count", "random", "netdev_rss_key", "fe80:", "ff00:")
+    # The kernel gives interfaces their own IPv6 addresses in its own time. Heartbeats expire.
+    volatile = ("netfilter.nf_conntrack_count", "random", "netdev_rss_key", "fe80:", "ff00:", " expires ")
     # Whether our table has an owner now is told by these.
     owned = ("flags owner", "flags")
     return {

@@ -16,5 +16,5 @@ if TYPE_CHECKING:
 def lab(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is a condition
     """The reference deployment with a daemon on host1, without its web servers' Service."""
     with Lab(f"{lab_name}-rtp", daemons=False) as made:
-        made.start_daemon("host1", "--mode", "redirect-to-pod")
+        made.start_daemon("host1", "--mode", "redirect-to-pod", "--on-stop", "remove")
         yield made

@@ -1,4 +1,4 @@
-"""SIGTERM on the path redirect-to-pod: those who are connected finish, new ones are refused."""
+"""SIGTERM on the path redirect-to-pod, where the rules are to go: who is connected finishes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def served(lab: Lab) -> Iterator[None]:
     """A Service, and a daemon again for whatever comes next."""
     with serving(lab, ["server2"], 7000), service(lab, "stopping", IP, PORTS, ["server2"]):
         yield
-        lab.start_daemon("host1", "--mode", "redirect-to-pod")
+        lab.start_daemon("host1", "--mode", "redirect-to-pod", "--on-stop", "remove")
 
 
 def stop(lab: Lab) -> None:

@@ -27,7 +27,7 @@ def is_cut(transfer: Transfer) -> bool:
 
 
 def test_sigterm_gives_connections_of_earlier_workers_their_time_too(lab: Lab) -> None:
-    daemon = lab.start_daemon("host1", "--drain-seconds", "3")
+    daemon = lab.start_daemon("host1", "--drain-seconds", "3", "--on-stop", "remove")
     patient, hasty = Transfer(lab, FRONTEND), Transfer(lab, FRONTEND)
     for number in (2, 3):
         daemon.send(signal.SIGHUP)

@@ -126,7 +126,7 @@ def test_without_a_daemon_workers_go_on_and_the_next_one_takes_over(lab: Lab) ->
 
 
 def test_while_it_stops_known_clients_are_served_and_new_ones_refused(lab: Lab) -> None:
-    daemon = lab.start_daemon("host1", "--drain-seconds", "20")
+    daemon = lab.start_daemon("host1", "--drain-seconds", "20", "--on-stop", "remove")
     publish(lab, "echo", PODS)
     with serving(lab, PODS):
         with client(lab, "client", CLUSTER_IP) as known:

@@ -132,7 +132,7 @@ async def test_a_stopped_worker_delays_neither_the_start_nor_the_end(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("userproxy.worker.pool._ADOPT_SECONDS", 0.2)
-    monkeypatch.setattr("userproxy.worker.pool._HURRY_SECONDS", 0.2)
+    monkeypatch.setattr("userproxy.worker.draining.HURRY_SECONDS", 0.2)
     first, _ = await site.serving()
     (stopped,) = pids(first)
     first.leave()

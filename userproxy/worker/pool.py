@@ -13,6 +13,7 @@ from userproxy.model import messages
 from userproxy.worker import questions
 from userproxy.worker.channel import MAX_FDS
 from userproxy.worker.counted import Counted
+from userproxy.worker.draining import Draining
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle, answers_of
 from userproxy.worker.hearts import Hearts
 from userproxy.worker.heritage import Heritage, is_read_by, is_udp
@@ -38,9 +39,8 @@ _T = TypeVar("_T")
 # A worker that dies is replaced at once; ones that die all the time are not to keep the node busy.
 _RESPAWN_SECONDS = 0.5
 
-# What an earlier worker may take to say what it holds, and any worker to end when it is urgent.
+# What an earlier worker may take to say what it holds.
 _ADOPT_SECONDS = 3.0
-_HURRY_SECONDS = 5.0
 
 # Service ports in one message; each may bring a listening socket.
 _CHUNK = min(100, MAX_FDS)
@@ -77,6 +77,7 @@ class WorkerPool:
         self._handles: dict[int, WorkerHandle] = {}
         self.hearts = Hearts(self._handles)
         self._retiring: list[WorkerHandle] = []
+        self._draining = Draining()
         self._listeners = Listeners()
         self._heritage = Heritage()
         self._counted = Counted()
@@ -214,26 +215,13 @@ class WorkerPool:
         Returns:
             How many connections were reset when it was over.
         """
-        everybody = self._everybody()
-        for handle in everybody:
-            handle.retiring = True
         self._listeners.close()
         self.hearts.close()
-        order = messages.Drain(seconds=seconds)
-        answers = await answers_of(
-            everybody, lambda handle: handle.ask(order, seconds=seconds + _HURRY_SECONDS)
-        )
-        for handle in everybody:
-            handle.kill()  # it has answered, or never will
-            handle.leave()
-        return sum(part.cut for parts in answers for part in parts if isinstance(part, messages.Drained))
+        return await self._draining.run(self._everybody(), seconds)
 
     def end_drain(self) -> None:
-        """Have the workers give their connections no more time."""
-        for handle in self._everybody():
-            handle.retiring = True
-            handle.tell(messages.Drain(seconds=0))
-            asyncio.get_running_loop().call_later(_HURRY_SECONDS, handle.kill)
+        """Have the workers give their connections no more time, now or as soon as `drain` is called."""
+        self._draining.hurry(self._everybody())
 
     def leave(self) -> None:
         """Leave the workers to themselves: they go on until somebody takes over."""

@@ -71,7 +71,7 @@ class UserproxyPath(ScalablePath):
         self._process = self.site.lab.start_daemon(
             HOST.name,
             *("--mode", self.mode.value, "--port-range", _PORT_RANGE),
-            *("--drain-seconds", "0", "--log-level", "warning"),
+            *("--drain-seconds", "0", "--on-stop", "remove", "--log-level", "warning"),
             wait=False,
         )
         self.site.lab.wait_for_daemon(HOST.name, patience)

@@ -26,7 +26,7 @@ from userproxy.model.service import PoolName
 from userproxy.tests.ops.daemon import connection
 from userproxy.tests.worker.scripted import counted, serve, totals, until
 from userproxy.tests.worker.test_pool import minded
-from userproxy.worker import pool as pool_module
+from userproxy.worker import draining
 
 if TYPE_CHECKING:
     from userproxy.tests.worker.scripted import Site
@@ -167,7 +167,7 @@ async def test_a_drain_ends_every_worker_and_tells_how_many_connections_were_cut
 async def test_a_worker_that_does_not_answer_holds_up_no_drain(
     site: Site, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "_HURRY_SECONDS", 0.0)
+    monkeypatch.setattr(draining, "HURRY_SECONDS", 0.0)
     site.started[0].silent = (Drain,)
     site.started[1].dies_at = (Drain,)
     assert await pool.drain(0) == 0
@@ -185,14 +185,22 @@ async def test_in_a_hurry_workers_are_told_to_give_connections_no_more_time(
 ) -> None:
     for worker in site.started:
         worker.silent = (Drain,)
-    draining = asyncio.ensure_future(pool.drain(3600))
+    under_way = asyncio.ensure_future(pool.drain(3600))
     await until(lambda: all(worker.told(Drain) for worker in site.started))
     pool.end_drain()
     await until(lambda: all(len(worker.told(Drain)) == 2 for worker in site.started))
     assert [order.seconds for order in site.started[0].told(Drain)] == [3600, 0]  # type: ignore[attr-defined]
     for worker in site.started:
         worker.die()
-    assert await draining == 0
+    assert await under_way == 0
+
+
+async def test_who_is_in_a_hurry_before_it_begins_is_in_a_hurry_then(site: Site, pool: WorkerPool) -> None:
+    for worker in site.started:
+        worker.answers[Drain] = [Drained(cut=1)]
+    pool.end_drain()
+    assert await pool.drain(3600) == 2
+    assert [order.seconds for order in site.started[0].told(Drain)] == [0]  # type: ignore[attr-defined]
 
 
 async def test_workers_that_are_left_keep_their_listeners(site: Site, pool: WorkerPool) -> None:

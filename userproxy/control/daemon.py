@@ -341,7 +341,7 @@ class Daemon:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 if await watch.look(self._reconciler.actual):
-                    self._reconciler.note_bypass(watch.problems)
+                    self._reconciler.note_fallen_open(watch.problems)
                     self._loop.notify()
             except Exception as error:  # noqa: BLE001 - told, and tried again
                 log.error("it is not known which workers are alive", error=str(error))  # noqa: TRY400

@@ -85,7 +85,7 @@ class Reconciler:
         self._occupied: set[int] = set()
         self._drained = Drained()
         self._behind = Behind()
-        self._bypass: frozenset[Problem] = frozenset()
+        self._fallen_open: frozenset[Problem] = frozenset()
         self._waiting: list[asyncio.Future[None]] = []
 
     @property
@@ -181,7 +181,7 @@ class Reconciler:
                     *problems,
                     *self._drained.idle(snapshot),
                     *self._bypasses,
-                    *self._bypass,
+                    *self._fallen_open,
                     *self._address.problems,
                     *self._health_ports.problems,
                 }
@@ -214,9 +214,9 @@ class Reconciler:
         self._bypasses = found
         return changed
 
-    def note_bypass(self, problems: frozenset[Problem]) -> None:
+    def note_fallen_open(self, problems: frozenset[Problem]) -> None:
         """Which workers are bypassed, since they are silent; the next `reconcile` tells of it."""
-        self._bypass = problems
+        self._fallen_open = problems
 
     def look_at_address(self, *, changed: bool) -> bool:
         """See whether the node still has the host IPs; `reconcile` then moves to those that it has.

@@ -32,7 +32,7 @@ ENDED_AFTER = 30
 # What a worker has to answer: it is of no use to wait, unless it is ended otherwise.
 ANSWER_SECONDS, LAST_SECONDS = 0.5, 5.0
 
-_REASON = "RelayBypassed"
+_REASON = "FallenOpen"
 
 
 class RelayWatch:

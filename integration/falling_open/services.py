@@ -19,7 +19,7 @@ from userproxy.model.address import Address
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from userproxy.lab.deployment import Lab
     from userproxy.lab.objects import Object
@@ -81,9 +81,9 @@ def _slices(name: str, ports: list[Port], *, ipv6: bool = False) -> Iterable[Obj
         yield objects.endpoint_slice(f"{name}-{number}", name, ports, endpoints)
 
 
-def started(lab: Lab, *options: str) -> None:
+def started(lab: Lab, *options: str, under: Sequence[str] = ()) -> None:
     """A daemon on host1 that serves all of them."""
-    lab.start_daemon("host1", *options)
+    lab.start_daemon("host1", *options, under=under)
     names = {"default/open:tcp", "default/open:udp", "default/shut", "default/sticky"}
     wait_until(
         "they are served", lambda: names <= {row["service"] for row in lab.rows("host1", "services")}, 10

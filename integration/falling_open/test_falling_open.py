@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +28,7 @@ from integration.redirect_to_pod.servers import lives
 from integration.restart.load import workers
 from integration.sockets import connect, udp_from
 from userproxy.lab.processes import wait_until
+from userproxy.ops.client import AdminClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 TIMEOUT = 2.0
 """Of the heartbeat, and what a machine that has other things to do may add."""
 LATE = 1.5
+LEAST, MORE_THAN_THE_LIMIT = 100, 220
+"""Connections: of 400 files a worker may have, with what is in reserve, about 150."""
 
 
 @pytest.fixture(autouse=True)
@@ -125,3 +130,21 @@ def is_relayed_quietly(lab: Lab) -> bool:
     """Whether a new connection is, as the kernel has it: a daemon that stops is asked nothing."""
     listed = lab.exec("host1", "nft", "list", "map", "inet", "userproxy", "relay").stdout
     return "relay-" in listed.replace("map relay", "")
+
+
+def test_a_worker_that_is_full_has_the_next_clients_served_by_the_pods_and_nobody_waits(lab: Lab) -> None:
+    started(lab, under=("prlimit", "--nofile=400:400"))
+    with contextlib.ExitStack() as held:
+        slowest = 0.0
+        for _ in range(MORE_THAN_THE_LIMIT):
+            began = time.monotonic()
+            client = held.enter_context(connect(lab, "client", OPEN, 10.0))
+            client.recv(100)
+            slowest = max(slowest, time.monotonic() - began)
+        with AdminClient(lab.admin_socket("host1")) as admin:
+            relayed = admin.status().connections
+            wait_until("it is told", lambda: any("limit" in each for each in admin.status().problems), 5.0)
+        print(f"{MORE_THAN_THE_LIMIT} clients, {relayed} of them relayed, slowest {slowest * 1000:.0f} ms")
+        assert slowest < 1.0
+        assert LEAST < relayed < MORE_THAN_THE_LIMIT
+    wait_until("it relays", lambda: is_relayed(lab), 10.0)

@@ -75,7 +75,7 @@ class RelayWatch:
     async def _problem(self, index: int, *, all_are: bool) -> Problem:
         looks = self._silent[index]
         is_late = looks >= ENDED_AFTER
-        reason = await self._hearts.pause_of(index, LAST_SECONDS if is_late else ANSWER_SECONDS)
+        reason = await self._hearts.fullness_of(index, LAST_SECONDS if is_late else ANSWER_SECONDS)
         if reason is None and is_late:
             log.error("a worker that hangs is ended", worker=index, seconds=round(looks * LOOK_SECONDS))
             self._hearts.end(index)

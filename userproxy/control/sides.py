@@ -32,8 +32,8 @@ class Hearts(Protocol):
     def begin(self) -> None:
         """Have all workers beat from now on."""
 
-    async def pause_of(self, index: int, seconds: float, /) -> str | None:
-        """Why a worker accepts nobody, as it says itself; None if it does not answer in time."""
+    async def fullness_of(self, index: int, seconds: float, /) -> str | None:
+        """Why a worker has clients go elsewhere, as it says itself; None if it does not answer in time."""
 
     def end(self, index: int, /) -> None:
         """End a worker at once; another one takes its place."""

@@ -163,6 +163,7 @@ class DataPlane:
             connections=len(self.connections.live),
             waiting=len(self._context.waiting),
             paused=self._pressure.reason,
+            full=self._pressure.full,
             counters=self.counters,
         )
 

@@ -58,6 +58,7 @@ class Pressure:
 
     Attributes:
         reason: why accepting waits; empty while it does not.
+        full: why clients had better go elsewhere; empty while they need not.
         on_full: called with whether clients had better go elsewhere, when that changes.
     """
 
@@ -77,7 +78,7 @@ class Pressure:
         self._connections = connections
         self._room = room
         self._refill: asyncio.TimerHandle | None = None
-        self._is_full = False
+        self.full = ""
         self._starved: list[Dialler] = []
         self._retry: asyncio.TimerHandle | None = None
         self._told = -_TELL_SECONDS
@@ -86,24 +87,24 @@ class Pressure:
         """A connection came: was it the last one that there may be?"""
         left = self._room.left()
         if left <= self._room.reserve:
-            self._tell_full(is_full=True)
+            self._tell_full("nearly as many connections as the limit allows")
         if left <= 0:
             self._pause("as many connections as the limit allows")
 
     def fall(self) -> None:
         """Something ended: may others come?"""
-        if not self._is_full or self._retry is not None:
+        if not self.full or self._retry is not None:
             return
         left = self._room.left()
         if self.reason and left > 0:
             self.reason = ""
             self._poller.resume(self._acceptors)
         if left > self._room.reserve and self._refill is None:
-            self._tell_full(is_full=False)
+            self._tell_full("")
 
     def out_of_resources(self, error: OSError) -> None:
         """The system has no more files, or no memory: try again in a moment, with spare files at once."""
-        self._tell_full(is_full=True)
+        self._tell_full(str(error))
         has_more = self._room.spare.release()
         if has_more and self._refill is None:
             self._refill = self._loop.call_later(_REFILL_SECONDS, self._get_spare)
@@ -139,14 +140,13 @@ class Pressure:
         else:
             self._refill = self._loop.call_later(_REFILL_SECONDS, self._get_spare)
 
-    def _tell_full(self, *, is_full: bool) -> None:
-        if is_full is not self._is_full:
-            self._is_full = is_full
-            if self.on_full is not None:
-                self.on_full(is_full)
+    def _tell_full(self, why: str) -> None:
+        was_full, self.full = bool(self.full), why
+        if bool(why) is not was_full and self.on_full is not None:
+            self.on_full(bool(why))
 
     def _pause(self, reason: str) -> None:
-        self._tell_full(is_full=True)
+        self._tell_full(reason)
         if not self.reason:
             self.reason = reason
             self._poller.pause(self._acceptors)

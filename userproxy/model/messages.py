@@ -279,12 +279,14 @@ class Totals(Part, frozen=True, kw_only=True):
         connections: live ones.
         waiting: those among them whose Service has no endpoints yet.
         paused: why accepting waits, or empty.
+        full: why new clients had better go elsewhere, or empty.
         counters: what it has counted since it started.
     """
 
     connections: int
     waiting: int = 0
     paused: str = ""
+    full: str = ""
     counters: Counters = msgspec.field(default_factory=Counters)
 
 

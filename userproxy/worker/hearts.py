@@ -9,7 +9,7 @@ import structlog
 from userproxy.model import messages
 from userproxy.model.heartbeat import LEAVE_PORT
 from userproxy.worker.heart import open_socket, send
-from userproxy.worker.questions import pause_of
+from userproxy.worker.questions import fullness_of
 
 if TYPE_CHECKING:
     import socket
@@ -56,13 +56,13 @@ class Hearts:
         if index in self._sockets:
             send(self._sockets[index], LEAVE_PORT)
 
-    async def pause_of(self, index: int, seconds: float) -> str | None:
-        """Why a worker accepts nobody, as it says itself.
+    async def fullness_of(self, index: int, seconds: float) -> str | None:
+        """Why a worker has clients go elsewhere, as it says itself.
 
-        Empty if it does; None if it does not answer in time.
+        Empty if it does not; None if it does not answer in time.
         """
         handle = self._handles.get(index)
-        return "" if handle is None else await pause_of(handle, seconds)
+        return "" if handle is None else await fullness_of(handle, seconds)
 
     def end(self, index: int) -> None:
         """End a worker at once; another one takes its place."""

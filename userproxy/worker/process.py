@@ -249,7 +249,7 @@ class Worker:
         for fd in fds:
             self._stop_heart(leave=False)
             self._heart = Heart(self._loop, socket.socket(fileno=fd))
-            self._heart.rest(rests=self._plane is None or bool(self._plane.paused))
+            self._heart.rest(rests=self._plane is None or bool(self._plane.totals().full))
             self._heart.begin()
 
     def _rest(self, is_full: bool) -> None:

@@ -50,8 +50,8 @@ async def kill(handles: Iterable[WorkerHandle], ids: Sequence[str] | None, wante
     return count
 
 
-async def pause_of(handle: WorkerHandle, seconds: float) -> str | None:
-    """Why a worker accepts nobody, as it says itself; empty if it does, None if it does not answer in time.
+async def fullness_of(handle: WorkerHandle, seconds: float) -> str | None:
+    """Why a worker has clients go elsewhere, as it says itself; None if it does not answer in time.
 
     That it does not is no reason to give it up, as it is where somebody waits for an order to be applied.
     """
@@ -60,4 +60,4 @@ async def pause_of(handle: WorkerHandle, seconds: float) -> str | None:
             parts = await handle.ask(messages.Count())
     except (WorkerGoneError, OrderFailedError, TimeoutError):
         return None
-    return next((part.paused for part in parts if isinstance(part, messages.Totals)), "")
+    return next((part.full for part in parts if isinstance(part, messages.Totals)), "")

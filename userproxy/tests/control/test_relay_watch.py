@@ -25,7 +25,7 @@ STATE = NodeState(captures={tcp("10.3.0.1:80"): TARGET, DNS: TARGET})
 def watch(side: ControlSide) -> RelayWatch:
     """Two workers that should beat."""
     side.workers.hearts.begin()
-    side.workers.hearts.pauses = {0: "", 1: ""}
+    side.workers.hearts.fullness = {0: "", 1: ""}
     return RelayWatch(side.sides)
 
 
@@ -58,13 +58,13 @@ async def test_a_silent_worker_is_told_with_the_reason_and_udp_follows(
     side: ControlSide, watch: RelayWatch
 ) -> None:
     side.kernel.beating = {0}
-    side.workers.hearts.pauses[1] = "as many connections as the limit allows"
+    side.workers.hearts.fullness[1] = "as many connections as the limit allows"
     assert await looked(watch) == [
         "worker 1: new clients of UDP go straight to the pods: as many connections as the limit allows"
     ]
     assert side.journal == ["forget flows of 1"]
     side.kernel.beating = set()
-    side.workers.hearts.pauses = {0: "", 1: None}
+    side.workers.hearts.fullness = {0: "", 1: None}
     assert await looked(watch) == [
         "worker 0: new connections go straight to the pods: its heartbeat does not reach the kernel",
         "worker 1: new connections go straight to the pods: it does not answer",
@@ -78,7 +78,7 @@ async def test_a_silent_worker_is_told_with_the_reason_and_udp_follows(
 async def test_a_worker_that_hangs_for_long_is_ended_and_one_that_answers_is_not(
     side: ControlSide, watch: RelayWatch
 ) -> None:
-    side.workers.hearts.pauses = {0: "[Errno 24] Too many open files", 1: None}
+    side.workers.hearts.fullness = {0: "[Errno 24] Too many open files", 1: None}
     await looked(watch, times=ENDED_AFTER - 1)
     assert "end worker 1" not in side.journal
     await looked(watch, times=1)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from userproxy.model.messages import Apply, Beat, Count, Outage, Retire
+from userproxy.model.messages import Apply, Beat, Count, Outage, Retire, Totals
 from userproxy.model.service import PoolName, ServicePortName
-from userproxy.tests.worker.scripted import POD1, POD2, serve, totals, until
+from userproxy.tests.worker.scripted import POD1, POD2, serve, until
 from userproxy.worker import heart, hearts
 from userproxy.worker import pool as pool_module
 
@@ -120,17 +120,17 @@ async def test_without_the_privilege_there_is_one_line_and_everybody_works(
     assert WEB in site.started[0].serves
 
 
-async def test_a_worker_says_why_it_accepts_nobody(site: Site) -> None:
+async def test_a_worker_says_why_clients_had_better_go_elsewhere(site: Site) -> None:
     def script(worker: ScriptedWorker) -> None:
-        worker.answers[Count] = [totals(1)]
+        worker.answers[Count] = [Totals(connections=1, full="no files")]
 
     site.script = script
     pool = await site.started_pool()
-    assert await pool.hearts.pause_of(0, 5.0) == ""
+    assert await pool.hearts.fullness_of(0, 5.0) == "no files"
     site.started[0].silent = (Count,)
-    assert await pool.hearts.pause_of(0, 0.01) is None
+    assert await pool.hearts.fullness_of(0, 0.01) is None
     assert not pool._handles[0].is_silent, "it is not given up for that"
-    assert await pool.hearts.pause_of(7, 5.0) == "", "there is none"
+    assert await pool.hearts.fullness_of(7, 5.0) == "", "there is none"
 
 
 async def test_what_any_worker_has_found_down_is_down_until_it_says_otherwise_or_is_gone(site: Site) -> None:

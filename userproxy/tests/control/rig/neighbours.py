@@ -37,27 +37,27 @@ class InMemoryHearts:
 
     Attributes:
         begun: they beat.
-        pauses: by place, why a worker accepts nobody; None for one that does not answer.
+        fullness: by place, why a worker has clients go elsewhere; None for one that does not answer.
     """
 
     def __init__(self, journal: list[str]) -> None:
         self.begun = False
-        self.pauses: dict[int, str | None] = {0: ""}
+        self.fullness: dict[int, str | None] = {0: ""}
         self._journal = journal
 
     @property
     def beating(self) -> frozenset[int]:
         """Of `Hearts`."""
-        return frozenset(self.pauses) if self.begun else frozenset()
+        return frozenset(self.fullness) if self.begun else frozenset()
 
     def begin(self) -> None:
         """Of `Hearts`."""
         self.begun = True
 
-    async def pause_of(self, index: int, seconds: float) -> str | None:
+    async def fullness_of(self, index: int, seconds: float) -> str | None:
         """Of `Hearts`: nobody waits."""
         del seconds
-        return self.pauses[index]
+        return self.fullness[index]
 
     def end(self, index: int) -> None:
         """Of `Hearts`."""

@@ -42,6 +42,7 @@ _REMEDIES = {
     errno.ETIMEDOUT: "the kernel did not answer; is another program holding the nf_tables lock?",
 }
 _CHANGED_BY_OTHERS = (errno.ENOENT, errno.EEXIST)
+_LACKING = (errno.ENOENT, errno.EOPNOTSUPP)
 _SETTLE_ATTEMPTS = 3
 _EXAMPLES: frozenset[Made] = frozenset({Pick(2), Pick(2, sticky=True), Pin(1), Relay(1)})
 
@@ -67,6 +68,7 @@ class Nftables:
             raise _with_remedy("cannot speak to netfilter", error) from error
         self._ownership = Ownership(self._socket)
         self._lock = threading.Lock()
+        self._quick: bool | None = None  # whether the kernel has what `vacancy` needs, once that is known
         self._elements: Elements | None = None  # until the kernel's side is known
         self._made: frozenset[Made] = frozenset()
         self._certain = False  # that the table is as we have made it, unless somebody else has changed it
@@ -201,13 +203,27 @@ class Nftables:
                 return (str(_with_remedy("the nftables ruleset cannot be loaded", error)),)
             return ()
 
+    def _is_quick(self) -> bool:
+        """Whether the kernel has what `ruleset.vacancy` needs; it is asked once, while the table is ours."""
+        if self._quick is None:
+            try:
+                messages = encode.creation(ruleset(_EXAMPLES), self._ownership.flags)
+                self._socket.batch([encode.table(), encode.delete_table(), *messages], commit=False)
+            except RefusedError as error:
+                if error.refusal.errno not in _LACKING:
+                    raise
+                self._quick = False  # or it lacks something else, and then refuses the rest too
+            else:
+                self._quick = True
+        return self._quick
+
     def _ensure(self) -> NodeState:
         as_owned = self._ownership.take()
         now = read_back.generation(self._socket)  # first, so that a change during the reading is not missed
         static = read_back.read_static(self._socket)
         seen = self._read_elements(static)
         elements = self._elements or Elements(state_of(seen) if static else None)
-        intact = read_back.intact_sets(_expected(frozenset()), static, fading=True)
+        intact = read_back.intact_sets(self._expected(), static, fading=True)
         pins = read_back.read_pins(self._socket, PINS.keys() & set(intact))
         valid, stale = sorted_out(pins, elements)
         self._certain = False
@@ -224,19 +240,23 @@ class Nftables:
 
     def _read_elements(self, static: read_back.Static) -> set[Element]:
         """The elements of those sets that are as we make them; none of a set that is missing or changed."""
-        intact = read_back.intact_sets(_expected(frozenset()), static)
+        intact = read_back.intact_sets(self._expected(), static)
         return set(read_back.read_elements(self._socket, intact))
 
     def _differences(self, elements: Elements, static: read_back.Static, seen: set[Element]) -> list[str]:
         if not static:
             return [f"table {TABLE} is missing"]
-        found = read_back.differences(_expected(elements.made() | made_among(static.chains)), static)
+        expected = self._expected(elements.made() | made_among(static.chains))
+        found = read_back.differences(expected, static)
         wanted = {*elements, *constant_elements()}
         found += [f"{name} lacks elements" for name in sorted({each.set for each in wanted - seen})]
         found += [
             f"{name} has elements that are not ours" for name in sorted({each.set for each in seen - wanted})
         ]
         return found
+
+    def _expected(self, made: frozenset[Made] = frozenset()) -> read_back.Static:
+        return _expected(made, quick=self._is_quick())
 
     def _apply(self, change: CaptureChange) -> None:
         elements = self._elements
@@ -270,7 +290,7 @@ class Nftables:
         return [
             encode.table(),
             encode.delete_table(),
-            *encode.creation(ruleset(made), self._ownership.flags),
+            *encode.creation(ruleset(made, quick=self._is_quick()), self._ownership.flags),
             *packing.add_elements(elements),
             *packing.add_pins(pins),
         ]
@@ -286,8 +306,8 @@ class Nftables:
 
 
 @functools.lru_cache(maxsize=4)
-def _expected(made: frozenset[Made]) -> read_back.Static:
-    return read_back.created_by(encode.creation(ruleset(made)))
+def _expected(made: frozenset[Made], *, quick: bool) -> read_back.Static:
+    return read_back.created_by(encode.creation(ruleset(made, quick=quick)))
 
 
 def _chains(made: Iterable[Made]) -> Iterator[Message]:

@@ -6,9 +6,11 @@ the rules of the other family but with one comparison.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from userproxy.model.heartbeat import BEAT_PORT, MARK_BITS, MARKS
+from userproxy.netfilter.ruleset import vacancy
 from userproxy.netfilter.ruleset.language import (
     TCP,
     UDP,
@@ -92,7 +94,7 @@ def _refuse() -> Chain:
     )
 
 
-def _chains_of(family: Family) -> tuple[Chain, ...]:
+def _chains_of(family: Family, *, quick: bool) -> tuple[Chain, ...]:
     """All chains that only packets of this family walk."""
     return (
         _check(family, outside=False),
@@ -102,8 +104,8 @@ def _chains_of(family: Family) -> tuple[Chain, ...]:
         _from_outside(family),
         _invalid(family),
         _arriving(family),
-        _relayed(family, outside=False),
-        _relayed(family, outside=True),
+        _relayed(family, outside=False, quick=quick),
+        _relayed(family, outside=True, quick=quick),
         _capture(family, outside=False),
         _capture(family, outside=True),
         _leaving(family, outside=False),
@@ -170,9 +172,12 @@ def _to_listener(family: Family, *, outside: bool) -> Rule:
     return Rule(family.candidate, DnatBy(family.frontend, listeners.name, family.address))
 
 
-def _relayed(family: Family, *, outside: bool) -> Chain:
-    """To a listener, as workers are alive; who has no listener goes on where this was jumped to."""
-    return Chain(family.side(outside=outside).relayed, (_to_listener(family, outside=outside),))
+def _relayed(family: Family, *, outside: bool, quick: bool) -> Chain:
+    """To a listener, as workers are alive; who has none goes on where this was jumped to."""
+    to_listener = _to_listener(family, outside=outside)
+    served = (*to_listener.matches, NotIn(family.frontend, family.vacant.name))
+    short = (vacancy.short_memory(family),) if quick else ()
+    return Chain(family.side(outside=outside).relayed, (*short, Rule(served, to_listener.action)))
 
 
 def _capture(family: Family, *, outside: bool) -> Chain:
@@ -250,13 +255,13 @@ def _capture_hooks() -> tuple[Chain, ...]:
     )
 
 
-def _guard_hooks() -> tuple[Chain, ...]:
+def _guard_hooks(*, quick: bool) -> tuple[Chain, ...]:
     def rules(family: Family) -> tuple[Rule, ...]:
         return (Rule((*family.candidate, In(family.frontend, family.guarded.name)), Goto(_REFUSE)),)
 
     passing = (
         Rule((HasAny(Field.STATE, STATE_ESTABLISHED | STATE_RELATED),), Simple.ACCEPT),
-        Rule((_TRANSLATED,), Simple.ACCEPT),
+        Rule((_TRANSLATED,), Goto(vacancy.LANDING) if quick else Simple.ACCEPT),
     )
 
     def untranslated(family: Family) -> tuple[Rule, ...]:
@@ -265,6 +270,7 @@ def _guard_hooks() -> tuple[Chain, ...]:
 
     new = Rule((HasAny(Field.STATE, STATE_NEW),), Goto(_UNASKED))
     return (
+        *(vacancy.landings() if quick else ()),
         Chain(_UNASKED, each(untranslated)),
         Chain("guard-input", (*passing, *each(rules)), Hook("filter", "input", FILTER_PRIORITY)),
         Chain("guard-output", (new,), Hook("filter", "output", FILTER_PRIORITY)),
@@ -342,17 +348,27 @@ def _sent_hooks() -> tuple[Chain, ...]:
     )
 
 
-STATIC_CHAINS = (
-    _refuse(),
-    *(chain for family in FAMILIES for chain in _chains_of(family)),
-    *_heart_hooks(),
-    *_deny_hooks(),
-    *_capture_hooks(),
-    *_guard_hooks(),
-    *_sent_hooks(),
-)
+@functools.lru_cache(maxsize=2)
+def _static_chains(*, quick: bool) -> tuple[Chain, ...]:
+    return (
+        _refuse(),
+        *(chain for family in FAMILIES for chain in _chains_of(family, quick=quick)),
+        *_heart_hooks(),
+        *_deny_hooks(),
+        *_capture_hooks(),
+        *_guard_hooks(quick=quick),
+        *_sent_hooks(),
+    )
 
 
-def ruleset(made: frozenset[Made] = frozenset()) -> Ruleset:
-    """The static part of the table, with the chains that were made for what it has."""
-    return Ruleset(SETS, (*STATIC_CHAINS, *(each.chain for each in sorted(made, key=lambda made: made.name))))
+def ruleset(made: frozenset[Made] = frozenset(), *, quick: bool = True) -> Ruleset:
+    """The static part of the table.
+
+    Args:
+        made: the chains that were made for what it has.
+        quick: whether the kernel has what `vacancy` needs. If not, that a listener is gone is seen by the
+            heartbeats alone.
+    """
+    chains = (each.chain for each in sorted(made, key=lambda made: made.name))
+    timeouts = tuple(map(vacancy.timeout, FAMILIES)) if quick else ()
+    return Ruleset(SETS, (*_static_chains(quick=quick), *chains), timeouts)

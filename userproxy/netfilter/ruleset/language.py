@@ -59,6 +59,9 @@ class Field(enum.Enum):
     ORIGINAL_PORT = "ct original proto-dst"
     STATE = "ct state"
     STATUS = "ct status"
+    TRANSPARENT = "socket transparent"
+    """Of the socket that would get the packet, whether it may have others' addresses. Nothing equals it where
+    there is no socket."""
 
 
 class Random(msgspec.Struct, frozen=True):
@@ -136,7 +139,13 @@ class Erase(msgspec.Struct, frozen=True):
     set: str
 
 
-Match = Equals | Masked | HasAny | In | NotIn | Note | Erase
+class Times(msgspec.Struct, frozen=True):
+    """The connection is forgotten as this timeout says, if the kernel has none of it yet. Holds always."""
+
+    timeout: str
+
+
+Match = Equals | Masked | HasAny | In | NotIn | Note | Erase | Times
 
 
 class DnatBy(msgspec.Struct, frozen=True):
@@ -233,8 +242,23 @@ class Set(msgspec.Struct, frozen=True):
     most: int = 0
 
 
+class Timeout(msgspec.Struct, frozen=True):
+    """When conntrack forgets a connection of TCP that was reset; else it is as the system has it.
+
+    Attributes:
+        name: within the table.
+        family: of the connection (NFPROTO_...).
+        closed: after so many seconds.
+    """
+
+    name: str
+    family: int
+    closed: int
+
+
 class Ruleset(msgspec.Struct, frozen=True):
     """The static part of our table."""
 
     sets: tuple[Set, ...]
     chains: tuple[Chain, ...]
+    timeouts: tuple[Timeout, ...] = ()

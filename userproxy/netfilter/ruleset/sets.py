@@ -23,6 +23,7 @@ PIN_SECONDS = 10_800
 """As the API has it by default; each rule says its own."""
 MOST_ALIVE = 1024
 """More than there are workers, those included whose time is over and whom the kernel has yet to forget."""
+MOST_VACANT = 65_536
 MOST_PINS = 65_536
 """Clients with affinity, each with each of its frontends: 8 MB when it is full, and half a second to read."""
 
@@ -99,6 +100,7 @@ class Family(msgspec.Struct, frozen=True):
         cluster_ips: those of our Services.
         guarded: listeners that nobody is to reach but through a Service.
         hairpins: pods, each with itself.
+        vacant: frontends at whose listener nobody listened, a moment ago.
     """
 
     number: int
@@ -116,6 +118,7 @@ class Family(msgspec.Struct, frozen=True):
     cluster_ips: Set
     guarded: Set
     hairpins: Set
+    vacant: Set
 
     @property
     def frontend(self) -> Key:
@@ -151,7 +154,7 @@ class Family(msgspec.Struct, frozen=True):
     def sets(self) -> tuple[Set, ...]:
         """All of them."""
         access = (self.own, self.ranged, self.ranges, self.inside, self.cluster_ips, self.guarded)
-        return (*self.anywhere.sets, *self.outside.sets, *access, self.hairpins)
+        return (*self.anywhere.sets, *self.outside.sets, *access, self.hairpins, self.vacant)
 
     def side(self, *, outside: bool) -> Side:
         """Where its frontends for packets from outside, or from anywhere, are looked up."""
@@ -201,6 +204,7 @@ def _family(number: int, suffix: str, address: Datatype, fields: tuple[Field, Fi
         cluster_ips=Set(f"cluster-ips{suffix}", (address,)),
         guarded=Set(f"guarded{suffix}", frontend),
         hairpins=Set(f"hairpins{suffix}", (address, address)),
+        vacant=Set(f"vacant{suffix}", frontend, fades=TIMEOUT_SECONDS, most=MOST_VACANT),
     )
 
 

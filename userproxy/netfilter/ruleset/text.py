@@ -31,6 +31,8 @@ from userproxy.netfilter.ruleset.language import (
     Ruleset,
     Set,
     Simple,
+    Timeout,
+    Times,
 )
 from userproxy.netfilter.ruleset.sets import IPV4, IPV6, PROTOCOLS
 
@@ -49,9 +51,10 @@ _EXAMPLES = {
 """By type, something that has it."""
 _BITS = {
     Field.STATE: {0x01: "invalid", 0x02: "established", 0x04: "related", 0x08: "new"},
-    Field.STATUS: {0x20: "dnat"},
+    Field.STATUS: {0x08: "confirmed", 0x20: "dnat"},
 }
 _NAMES = {IPV4.number: "ipv4", IPV6.number: "ipv6"}
+_L3_NAMES = {IPV4.number: "ip", IPV6.number: "ip6"}
 _DNATS = {IPV4.address: "dnat ip", IPV6.address: "dnat ip6"}
 _FAMILIES = {Equals(Field.FAMILY, number) for number in _NAMES}
 _IMPLY_FAMILY = {Field.SOURCE, Field.DESTINATION, Field.SOURCE6, Field.DESTINATION6}
@@ -59,8 +62,7 @@ _IMPLY_FAMILY = {Field.SOURCE, Field.DESTINATION, Field.SOURCE6, Field.DESTINATI
 
 def listed(ruleset: Ruleset) -> str:
     """As `nft list table` has it, without elements: to be read."""
-    blocks = [_set(each) for each in ruleset.sets] + [_chain(each) for each in ruleset.chains]
-    return _table(blocks)
+    return _table([*map(_timeout, ruleset.timeouts), *map(_set, ruleset.sets), *map(_chain, ruleset.chains)])
 
 
 def loadable(ruleset: Ruleset, elements: Mapping[str, Sequence[str]]) -> str:
@@ -73,11 +75,17 @@ def loadable(ruleset: Ruleset, elements: Mapping[str, Sequence[str]]) -> str:
         elements: by set, each as nft writes it.
     """
     sets = [_set(each, elements.get(each.name, ()), takes_numbers=True) for each in ruleset.sets]
-    return _table([*sets, *(_chain(_with_protocols(each), in_full=False) for each in ruleset.chains)])
+    chains = [_chain(_with_protocols(each), in_full=False) for each in ruleset.chains]
+    return _table([*map(_timeout, ruleset.timeouts), *sets, *chains])
 
 
 def _table(blocks: Iterable[str]) -> str:
     return f"table inet {TABLE} {{\n" + "\n\n".join(blocks) + "\n}\n"
+
+
+def _timeout(spec: Timeout) -> str:
+    policy = f"protocol tcp;\n\t\tl3proto {_L3_NAMES[spec.family]}\n\t\tpolicy = {{ close : {spec.closed} }}"
+    return f"\tct timeout {spec.name} {{\n\t\t{policy}\n\t}}"
 
 
 def _set(spec: Set, elements: Sequence[str] = (), *, takes_numbers: bool = False) -> str:
@@ -163,7 +171,7 @@ def _match(match: Match) -> str:
         case Equals(Field.PORT, port):
             return f"udp dport {port}"
         case Equals(field, value):
-            return f"{field.value} {_PROTOCOLS[value]}"
+            return f"{field.value} {_PROTOCOLS.get(value, value)}"
         case Masked(field, mask, value):
             return f"{field.value} {value:#010x}/{mask.bit_count()}"
         case HasAny(field, bits):
@@ -173,8 +181,10 @@ def _match(match: Match) -> str:
             return _about_set(match)
 
 
-def _about_set(match: In | NotIn | Note | Erase) -> str:
+def _about_set(match: In | NotIn | Note | Erase | Times) -> str:
     match match:
+        case Times(name):
+            return f'ct timeout set "{name}"'
         case In((Constant(),) as key, name):
             return f"{_key(key)} == @{name}"
         case In(key, name):

@@ -17,6 +17,7 @@ from userproxy.netfilter.nftables import NETLINK_NETFILTER
 from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.language import TABLE, Hook
 from userproxy.netfilter.ruleset.made import made_among
+from userproxy.netfilter.ruleset.vacancy import LANDING
 from userproxy.netfilter.trace.walk import Table
 from userproxy.netfilter.wire import encode, read_back
 from userproxy.netfilter.wire.netlink import (
@@ -96,7 +97,8 @@ class Real:
         try:
             static = read_back.read_static(self._netfilter)
             made = made_among(static.chains)
-            expected = read_back.created_by(encode.creation(ruleset(made)))
+            rules = ruleset(made, quick=LANDING in static.chains)  # not everywhere, if the kernel lacks it
+            expected = read_back.created_by(encode.creation(rules))
             sets = [
                 name
                 for fading in (False, True)
@@ -108,7 +110,7 @@ class Real:
         if not static:
             raise NetfilterError(f"there is no table inet {TABLE} here: no userproxy is at work on this node")
         differences = tuple(read_back.differences(expected, static))
-        return Table(ruleset(made), [*elements, *constant_elements()]), differences
+        return Table(rules, [*elements, *constant_elements()]), differences
 
     def others(self) -> list[Foreign]:
         """The base chains of others, in the order of hooks and priorities."""

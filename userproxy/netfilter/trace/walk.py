@@ -62,6 +62,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
         mark: of the packet.
         state: of its connection, as a bit (`ct state`).
         status: of its connection, as bits (`ct status`).
+        has_socket: whether there is one that would get it, should it end on this host.
     """
 
     source: str = "10.0.1.3"
@@ -73,6 +74,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     mark: int = 0
     state: int = STATE_NEW
     status: int = 0
+    has_socket: bool = True
 
     @property
     def family(self) -> Family:
@@ -177,6 +179,7 @@ class Table:
         match match:
             case Equals(field, value):
                 return {
+                    Field.TRANSPARENT: 0 if packet.has_socket else None,
                     Field.FAMILY: packet.family.number,
                     Field.PROTOCOL: packet.protocol,
                     Field.PORT: packet.destination.port,

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pyroute2.netlink.nfnetlink import nftsocket as nft
 
 from userproxy.netfilter.elements.access import constant_elements
-from userproxy.netfilter.ruleset.language import TABLE, Datatype, length_of
+from userproxy.netfilter.ruleset.language import TABLE, TCP, Datatype, length_of
 from userproxy.netfilter.wire import netlink
-from userproxy.netfilter.wire.expressions import ACCEPT, Attributes, expressions_of
+from userproxy.netfilter.wire.expressions import ACCEPT, CT_TIMEOUT, Attributes, expressions_of
 from userproxy.netfilter.wire.netlink import NFT_SUBSYSTEM, NFTABLES_HEADER, Message, attribute, string
 from userproxy.netfilter.wire.packing import add_elements
 
 if TYPE_CHECKING:
-    from userproxy.netfilter.ruleset.language import Chain, Rule, Ruleset, Set
+    from userproxy.netfilter.ruleset.language import Chain, Rule, Ruleset, Set, Timeout
 
 _FAMILY_INET = 1
 _HOOKS = {"prerouting": 0, "input": 1, "output": 3, "postrouting": 4}
@@ -30,6 +30,9 @@ _SET_TABLE, _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LENGTH = 1, 2, 3, 4, 
 _SET_DATA_TYPE, _SET_DATA_LENGTH, _SET_DESCRIPTION, _SET_ID, _SET_TIMEOUT = 6, 7, 9, 10, 11
 _SET_USERDATA = 13
 _SIZE, _FIELDS = 1, 2
+_OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA = 1, 2, 3, 4  # NFTA_OBJ_...
+_TIMEOUT_FAMILY, _TIMEOUT_PROTOCOL, _TIMEOUT_DATA = 1, 2, 3  # NFTA_CT_TIMEOUT_...
+_TIMEOUT_CLOSE = 8  # CTA_TIMEOUT_TCP_CLOSE
 _INTERVAL, _MAP, _TIMEOUT, _EVALUATED, _CONCATENATION = 0x04, 0x08, 0x10, 0x20, 0x80  # NFT_SET_...
 
 
@@ -90,6 +93,23 @@ def set_(spec: Set, identity: int) -> Message:
     return Message(NFT_SUBSYSTEM | nft.NFT_MSG_NEWSET, netlink.NLM_F_CREATE, body, f"set {spec.name}")
 
 
+def timeout(spec: Timeout) -> Message:
+    """Create a timeout of conntrack."""
+    data = (
+        attribute(_TIMEOUT_FAMILY, struct.pack(">H", spec.family))
+        + attribute(_TIMEOUT_PROTOCOL, bytes([TCP]))
+        + attribute(_TIMEOUT_DATA, attribute(_TIMEOUT_CLOSE, _number(spec.closed)))
+    )
+    attrs = (
+        (_OBJECT_TABLE, string(TABLE)),
+        (_OBJECT_NAME, string(spec.name)),
+        (_OBJECT_TYPE, _number(CT_TIMEOUT)),
+        (_OBJECT_DATA, data),
+    )
+    body = NFTABLES_HEADER + b"".join(attribute(kind, value) for kind, value in attrs)
+    return Message(NFT_SUBSYSTEM | nft.NFT_MSG_NEWOBJ, netlink.NLM_F_CREATE, body, f"timeout {spec.name}")
+
+
 @functools.lru_cache(maxsize=256)
 def chain(spec: Chain) -> Message:
     """Create a chain; no error if it is there."""
@@ -129,9 +149,10 @@ def rule(chain_name: str, spec: Rule) -> Message:
 
 
 def creation(spec: Ruleset, flags: int = 0) -> list[Message]:
-    """Create what is static: the table, its sets, chains and rules, and the elements of the constant set."""
+    """Create what is static: the table, timeouts, sets, chains, rules, the elements of the constant set."""
     return [
         table(flags),
+        *(timeout(each) for each in spec.timeouts),
         *(set_(each, identity) for identity, each in enumerate(spec.sets, start=1)),
         *(chain(each) for each in spec.chains),
         *(rule(each.name, line) for each in spec.chains for line in each.rules),

@@ -31,10 +31,13 @@ from userproxy.netfilter.ruleset.language import (
     Random,
     Rule,
     Simple,
+    Times,
 )
 
 Attributes = list[tuple[str, Any]]
 JUMP, GOTO, ACCEPT, DROP = -3, -4, 1, 0
+CT_TIMEOUT = 7
+"""NFT_OBJECT_CT_TIMEOUT"""
 
 _REGISTER_BASE = 8  # NFT_REG32_00; registers of 4 bytes, 4 of which are one NFT_REG_1
 _VERDICT_REGISTER = 0
@@ -72,6 +75,7 @@ _LOADS: dict[Field, tuple[str, dict[str, int]]] = {
     Field.ORIGINAL_PORT: ("ct", {"NFTA_CT_KEY": 12, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
     Field.STATE: ("ct", {"NFTA_CT_KEY": 0}),
     Field.STATUS: ("ct", {"NFTA_CT_KEY": 2}),
+    Field.TRANSPARENT: ("socket", {"NFTA_SOCKET_KEY": 0}),
 }
 _SLOTS = {
     Field.DEVICE: 4,
@@ -82,7 +86,12 @@ _SLOTS = {
 _BYTES = {Field.PORT: 2, Field.SOURCE_PORT: 2}  # of what `Equals` compares; of all others: 1
 _NUMBER = struct.Struct("=I")
 _NAT_FAMILIES = {Datatype.IPV4_ADDR: 2, Datatype.IPV6_ADDR: 10}  # NFPROTO_...
-_DESTINATION_REGISTER = {"meta": "NFTA_META_DREG", "payload": "NFTA_PAYLOAD_DREG", "ct": "NFTA_CT_DREG"}
+_DESTINATION_REGISTER = {
+    "meta": "NFTA_META_DREG",
+    "payload": "NFTA_PAYLOAD_DREG",
+    "ct": "NFTA_CT_DREG",
+    "socket": "NFTA_SOCKET_DREG",
+}
 
 
 def expressions_of(rule: Rule) -> list[Attributes]:
@@ -188,6 +197,10 @@ def _match(match: Match) -> list[Attributes]:
             return [*_load_key(key), _lookup(set_name, inverted=isinstance(match, NotIn))]
         case Note() | Erase():
             return _note(match)
+        case Times(name):
+            return [
+                _expression("objref", [("NFTA_OBJREF_IMM_TYPE", CT_TIMEOUT), ("NFTA_OBJREF_IMM_NAME", name)])
+            ]
 
 
 _VERDICTS = {Simple.ACCEPT: ACCEPT, Simple.DROP: DROP}

@@ -5,6 +5,18 @@ from __future__ import annotations
 import re
 
 FIRST = """\
+	ct timeout relayed4 {
+		protocol tcp;
+		l3proto ip
+		policy = { close : 1 }
+	}
+
+	ct timeout relayed6 {
+		protocol tcp;
+		l3proto ip6
+		policy = { close : 1 }
+	}
+
 	set protocols {
 		type inet_proto
 	}
@@ -163,6 +175,13 @@ SETS_OF_IPV4 = """\
 	set hairpins4 {
 		type ipv4_addr . ipv4_addr
 	}
+
+	set vacant4 {
+		type ipv4_addr . inet_proto . inet_service
+		size 65536
+		flags dynamic,timeout
+		timeout 2s
+	}
 """
 
 REFUSE = """\
@@ -210,11 +229,13 @@ CHAINS_OF_IPV4 = """\
 	}
 
 	chain relayed4 {
-		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport map @listeners4
+		meta nfproto ipv4 meta l4proto tcp ct timeout set "relayed4"
+		meta l4proto @protocols ip daddr . meta l4proto . th dport != @vacant4 dnat ip to ip daddr . meta l4proto . th dport map @listeners4
 	}
 
 	chain outside-relayed4 {
-		meta l4proto @protocols dnat ip to ip daddr . meta l4proto . th dport map @outside-listeners4
+		meta nfproto ipv4 meta l4proto tcp ct timeout set "relayed4"
+		meta l4proto @protocols ip daddr . meta l4proto . th dport != @vacant4 dnat ip to ip daddr . meta l4proto . th dport map @outside-listeners4
 	}
 
 	chain capture4 {
@@ -319,6 +340,28 @@ LAST = """\
 		meta l4proto @protocols ip6 daddr @cluster-ips6 goto refuse
 	}
 
+	chain lost {
+		ct status confirmed accept
+		drop
+	}
+
+	chain landing4 {
+		socket transparent 0 accept
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @guarded4 ct original ip daddr . meta l4proto . ct original proto-dst @fallback4 update @vacant4 { ct original ip daddr . meta l4proto . ct original proto-dst } goto lost
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @guarded4 ct original ip daddr . meta l4proto . ct original proto-dst @outside-fallback4 update @vacant4 { ct original ip daddr . meta l4proto . ct original proto-dst } goto lost
+	}
+
+	chain landing6 {
+		socket transparent 0 accept
+		meta l4proto @protocols ip6 daddr . meta l4proto . th dport @guarded6 ct original ip6 daddr . meta l4proto . ct original proto-dst @fallback6 update @vacant6 { ct original ip6 daddr . meta l4proto . ct original proto-dst } goto lost
+		meta l4proto @protocols ip6 daddr . meta l4proto . th dport @guarded6 ct original ip6 daddr . meta l4proto . ct original proto-dst @outside-fallback6 update @vacant6 { ct original ip6 daddr . meta l4proto . ct original proto-dst } goto lost
+	}
+
+	chain landing {
+		meta nfproto ipv4 meta l4proto @protocols goto landing4
+		meta nfproto ipv6 meta l4proto @protocols goto landing6
+	}
+
 	chain unasked {
 		meta l4proto udp ip saddr . meta l4proto . th sport @guarded4 drop
 		meta l4proto udp ip6 saddr . meta l4proto . th sport @guarded6 drop
@@ -327,7 +370,7 @@ LAST = """\
 	chain guard-input {
 		type filter hook input priority 0; policy accept;
 		ct state established,related accept
-		ct status dnat accept
+		ct status dnat goto landing
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @guarded4 goto refuse
 		meta l4proto @protocols ip6 daddr . meta l4proto . th dport @guarded6 goto refuse
 	}

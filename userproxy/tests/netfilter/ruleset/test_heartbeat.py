@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from userproxy.model.address import Address
 from userproxy.model.heartbeat import BEAT_PORT, LEAVE_PORT
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend, NodeState, Perimeter, ToListener, ToPods
+from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.made import Relay, parse
+from userproxy.netfilter.ruleset.text import listed
+from userproxy.netfilter.ruleset.vacancy import STATUS_CONFIRMED
 from userproxy.netfilter.trace.walk import Packet, Table
 from userproxy.tests.netfilter.ruleset.tracer import Kernel
 
@@ -71,6 +75,38 @@ def test_a_datagram_with_another_mark_is_none(mark: int) -> None:
     packet = Packet(source="127.0.0.1", destination=Address("127.0.0.1", BEAT_PORT), protocol=UDP, mark=mark)
     assert Table.send(asked, packet, "output")[0] == "accept"
     assert not asked.sets["alive"]
+
+
+@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_a_listener_that_is_gone_loses_one_packet_whatever_hearts_say(protocol: int, outside: bool) -> None:
+    asked = kernel(1, (0,), outside=outside)
+    origin = {"device": "eth0", "source": "192.0.2.7"} if outside else {}
+    packet = replace(Packet(destination=VIP, protocol=protocol), **origin)
+    assert asked.send(packet, "prerouting", "input") == ("accept", asked.send(packet, "prerouting")[1])
+    lost = replace(packet, has_socket=False)
+    assert asked.send(lost, "prerouting", "input")[0] == "drop", "lest conntrack remember where it was sent"
+    own = replace(lost, status=STATUS_CONFIRMED)
+    assert asked.send(own, "input")[0] == "accept", "the kernel refuses what comes from the host itself"
+    assert reached(asked, protocol, **origin) == POD
+    assert reached(asked, {TCP: UDP, UDP: TCP}[protocol], **origin) == LISTENER
+
+
+@pytest.mark.parametrize(("target", "destination"), [(ToListener(LISTENER), LISTENER), (ToPods((POD,)), POD)])
+def test_where_nothing_is_behind_it_is_refused_as_anywhere(
+    target: ToListener | ToPods, destination: Address
+) -> None:
+    asked = kernel(1, (0,), target)
+    for _ in range(2):
+        verdict, packet = asked.send(Packet(destination=VIP, has_socket=False), "prerouting", "input")
+        assert (verdict, packet.destination) == ("accept", destination)
+
+
+def test_a_kernel_that_finds_no_sockets_is_not_asked_for_any() -> None:
+    assert "socket transparent" in listed(ruleset())
+    rules = listed(ruleset(quick=False))
+    assert "socket" not in rules
+    assert "ct status dnat accept" in rules
 
 
 def test_a_listener_without_pods_behind_it_is_asked_whoever_is_alive() -> None:

@@ -65,7 +65,7 @@ class Ownership:
             NetfilterError: another process owns it.
         """
         table = self._ours()
-        if table and table.flags & OWNED == _PERSIST:
+        if table and self.flags and table.flags & OWNED == _PERSIST:
             self._socket.batch([encode.table(OWNED)])
             table = _Table(OWNED, self._socket.port)
         return table is not None and table.flags & OWNED == self.flags

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
+from userproxy.cli import offers
 from userproxy.cli.commands import Option
 from userproxy.model.filter import is_service, parse_service
 from userproxy.model.service import ServicePortName
@@ -84,6 +85,7 @@ def namespace_option(command: Callable[..., Any]) -> Callable[..., Any]:
         section=SECTION,
         default="",
         metavar="NAMESPACE",
+        shell_complete=offers.from_daemon(offers.namespaces),
         help="Only those of this namespace.",
     )(command)
 
@@ -96,6 +98,7 @@ def service_option(command: Callable[..., Any]) -> Callable[..., Any]:
         cls=Option,
         section=SECTION,
         metavar="NS/NAME[:PORT]",
+        shell_complete=offers.from_daemon(offers.services),
         help="Only those of this Service.",
     )(command)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from userproxy.cli import offers
 from userproxy.cli.commands import Command
 from userproxy.cli.connections import BACKEND, filter_options
 from userproxy.cli.daemon import admin_socket_option, daemon_at
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
         ("userproxy kill --service default/web --client 10.0.1.3", "end those of a client to a Service"),
     ),
 )
-@click.argument("ids", nargs=-1, metavar="ID...")
+@click.argument("ids", nargs=-1, metavar="ID...", shell_complete=offers.from_daemon(offers.connections))
 @filter_options
 @admin_socket_option
 def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter) -> None:
@@ -37,7 +38,7 @@ def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter) -
         raise click.UsageError("give either IDs or options, not both")
     with daemon_at(admin_socket) as daemon:
         answer = daemon.kill(tuple(dict.fromkeys(ids)) or None, wanted)
-    click.echo(f"killed {_counted(answer.killed, 'connection')}")
+    click.echo(f"killed {_counted(answer.killed, 'connection')}{_meant(wanted)}")
     failures = []
     if answer.out_of_reach:
         goes = "connection goes" if answer.out_of_reach == 1 else "connections go"
@@ -62,7 +63,12 @@ def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter) -
         ("userproxy drain --undo 10.0.1.2:8080", "when it may serve again"),
     ),
 )
-@click.argument("backend", type=BACKEND, metavar="IP[:PORT]")
+@click.argument(
+    "backend",
+    type=BACKEND,
+    metavar="IP[:PORT]",
+    shell_complete=offers.from_daemon(offers.backends),
+)
 @click.option("--undo", is_flag=True, help="Bring it back.")
 @admin_socket_option
 def drain(*, backend: Address, undo: bool, admin_socket: str) -> None:
@@ -81,6 +87,13 @@ def drain(*, backend: Address, undo: bool, admin_socket: str) -> None:
         going_on = _counted(answer.connections, "connection")
         remedy = f"userproxy kill --backend {_shown(backend)}"
         click.echo(f"{going_on} may go on; to end those that are relayed: {remedy}")
+
+
+def _meant(wanted: ConnectionFilter) -> str:
+    """Which ones were meant, if not by their IDs."""
+    words = {"service": "of", "client": "from", "backend": "to"}
+    told = (f"{words[name]} {text}" for name, text in wanted.texts().items())
+    return "".join(f" {each}" for each in told)
 
 
 def _shown(backend: Address) -> str:

@@ -12,6 +12,8 @@ IpNetwork = IPv4Network | IPv6Network
 DEFAULT_PORT_RANGE = "10400-18399"
 PRIMARY = "primary"
 """In the place of networks: the node's primary addresses."""
+_WORDS = {"all": ("0.0.0.0/0", "::/0"), "localhost": ("127.0.0.0/8", "::1/128")}
+"""kube-proxy's other words for networks of a node's addresses."""
 
 
 def parse_port_range(text: str) -> range:
@@ -57,6 +59,24 @@ def parse_networks(text: str) -> tuple[IpNetwork, ...]:
         except ValueError:
             raise ValueError(f"{part!r} is not a network such as 10.0.0.0/14") from None
     return tuple(found)
+
+
+def parse_node_ports(text: str) -> tuple[IpNetwork, ...]:
+    """Read `primary`, `all`, `localhost`, or networks; none: the node's primary addresses.
+
+    Node ports answer at the loopback addresses in any case, so `localhost` adds nothing to others.
+
+    Raises:
+        ValueError: it is none of these, or `primary` and others.
+    """
+    parts = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
+    if not parts:
+        raise ValueError("is empty: `primary`, `all`, `localhost`, or networks such as 10.100.0.0/24")
+    if parts.keys() <= {PRIMARY, "localhost"} and PRIMARY in parts:
+        return ()
+    if PRIMARY in parts:
+        raise ValueError(f"{text!r}: name either `primary` or networks, not both")
+    return parse_networks(",".join(",".join(_WORDS.get(part, (part,))) for part in parts))
 
 
 def parse_bind_address(text: str) -> Address:

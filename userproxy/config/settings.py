@@ -21,6 +21,7 @@ from userproxy.config.parse import (
     parse_bind_address,
     parse_host_ips,
     parse_networks,
+    parse_node_ports,
     parse_port_range,
 )
 from userproxy.model.address import Address, IpFamily
@@ -110,8 +111,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     nodeport_addresses: Annotated[
         str,
         _help(
-            "The node's addresses at which node ports answer: `primary`, or networks.",
-            metavar="primary|CIDR,...",
+            "The node's addresses at which node ports answer: `primary`, `all`, `localhost`, or networks.",
+            metavar="primary|all|CIDR,...",
         ),
     ] = PRIMARY
     cluster_cidr: Annotated[
@@ -256,7 +257,7 @@ class Config(Settings, frozen=True, kw_only=True):
     @property
     def node_port_networks(self) -> tuple[IpNetwork, ...]:
         """The networks in which the node's addresses answer node ports; none: its host IPs alone."""
-        return () if self.nodeport_addresses == PRIMARY else parse_networks(self.nodeport_addresses)
+        return parse_node_ports(self.nodeport_addresses)
 
     @property
     def pod_networks(self) -> tuple[IpNetwork, ...]:

@@ -7,15 +7,15 @@ import enum
 import math
 import reprlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
 from userproxy.config.parse import (
-    PRIMARY,
     parse_bind_address,
     parse_host_ips,
     parse_networks,
+    parse_node_ports,
     parse_port_range,
 )
 from userproxy.model.heartbeat import MOST_WORKERS
@@ -83,6 +83,8 @@ def converted(setting: Setting, chosen: Value) -> Any:  # noqa: ANN401 - as many
         ValueError: it makes no sense; the message is the reason.
     """
     value = chosen.value
+    if value == "" and setting.kinds == (Path,) and type(None) in get_args(setting.type):
+        return None  # `--kubeconfig=` names none, as with kube-proxy
     if setting.many and isinstance(value, list) and all(isinstance(each, str) for each in value):
         value = ",".join(value)
     if isinstance(value, str) and str not in setting.kinds and Path not in setting.kinds:
@@ -152,16 +154,9 @@ def _check_bind_address(address: str) -> None:
         parse_bind_address(address)
 
 
-def _check_nodeport_addresses(text: str) -> None:
-    if not text.strip():
-        raise ValueError("is empty: `primary`, or networks such as 10.100.0.0/24")
-    if text != PRIMARY:
-        parse_networks(text)
-
-
 _CHECKS: dict[str, Callable[[Any], object]] = {
     "host_ip": parse_host_ips,
-    "nodeport_addresses": _check_nodeport_addresses,
+    "nodeport_addresses": parse_node_ports,
     "cluster_cidr": parse_networks,
     "port_range": parse_port_range,
     "drain_seconds": _check_drain,

@@ -10,7 +10,6 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
-from userproxy.config.parse import PRIMARY
 from userproxy.config.values import quoted
 from userproxy.model.service import Path
 
@@ -93,17 +92,10 @@ def mode(value: object) -> object | None:
 
 
 def node_ports(value: object) -> object | None:
-    """Networks, or one of the words that kube-proxy has for some."""
-    parts = _text(value).split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list) or not all(isinstance(each, str) for each in parts):
+    """A list, in the file."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ValueError(f"{quoted(value)} is not a list of texts")
-    named = dict.fromkeys(each.strip() for each in parts if each.strip())
-    wanted = [each for each in named if each != "localhost"]  # where they answer anyway
-    if "all" in wanted:
-        return "0.0.0.0/0,::/0"
-    if PRIMARY in wanted and len(wanted) > 1:
-        raise ValueError(f"{quoted(value)}: name either `primary` or networks, not both")
-    return ",".join(wanted) or ("127.0.0.0/8,::1/128" if named else None)
+    return ",".join(value) or None
 
 
 def log_format(value: object) -> object | None:

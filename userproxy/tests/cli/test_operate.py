@@ -45,7 +45,8 @@ def test_kill_by_id_says_how_many(shell: Shell) -> None:
 
 def test_kill_by_what_connections_have(shell: Shell) -> None:
     done = shell.run("kill", "--service", "default/web", "--client", "10.0.1.0/24", "--backend", "10.0.1.2")
-    assert (done.exit_code, done.stdout) == (0, "killed 3 connections\n")
+    assert done.exit_code == 0
+    assert done.stdout == "killed 3 connections of default/web from 10.0.1.0/24 to 10.0.1.2\n"
     wanted = ConnectionFilter(
         service=ServicePortName("default", "web"), client="10.0.1.0/24", backend=Address("10.0.1.2", 0)
     )
@@ -61,7 +62,7 @@ def test_an_id_that_is_not_there_is_told(shell: Shell) -> None:
 def test_what_netfilter_carries_is_told_with_the_reason(shell: Shell) -> None:
     shell.operator.beyond = 2
     done = shell.run("kill", "--service", "default/web")
-    assert (done.exit_code, done.stdout) == (1, "killed 3 connections\n")
+    assert (done.exit_code, done.stdout) == (1, "killed 3 connections of default/web\n")
     assert done.stderr == (
         "userproxy: 2 connections go straight to pods by netfilter (path redirect-to-pod), "
         "which only their own ends can end: stop the client or the pod\n"

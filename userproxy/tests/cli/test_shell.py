@@ -5,19 +5,25 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
 from userproxy.cli.main import COMMANDS, cli
 from userproxy.config import declared
+from userproxy.tests.ops.daemon import MadeUpView, connection, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 START = [sys.executable, "-c", "from userproxy.cli.main import main; main()"]
 
 
-def completed(words: str) -> list[str]:
+def completed(words: str, admin_socket: Path | str = "/nowhere") -> list[str]:
     """What bash would be offered in the place of the last word."""
     environment = {
+        "USERPROXY_ADMIN_SOCKET": str(admin_socket),
         "_USERPROXY_COMPLETE": "bash_complete",
         "COMP_WORDS": words,
         "COMP_CWORD": str(words.count(" ")),
@@ -27,7 +33,7 @@ def completed(words: str) -> list[str]:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert told.stderr == ""
-    return [line.partition(",")[2] for line in told.stdout.splitlines()]
+    return [line.partition(",")[2] for line in told.stdout.splitlines() if line]
 
 
 @pytest.mark.parametrize(
@@ -44,6 +50,21 @@ def completed(words: str) -> list[str]:
 )
 def test_what_may_stand_there_is_offered(words: str, offered: list[str]) -> None:
     assert completed(words) == offered
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("userproxy connections --service default/", ["default/server-service", "default/empty"]),
+        ("userproxy services -n d", ["default"]),
+        ("userproxy drain 10.0.", ["10.0.1.2", "10.0.2.2"]),
+        ("userproxy kill ", ["1", "2"]),
+    ],
+)
+def test_what_the_daemon_has_is_offered(tmp_path: Path, words: str, offered: list[str]) -> None:
+    with running(tmp_path / "s", MadeUpView([connection(1), connection(2)])):
+        assert completed(words, tmp_path / "s") == offered
+    assert completed(words, tmp_path / "s") == [], "there is no daemon any more"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -64,6 +64,8 @@ def test_auto_is_a_worker_for_each_processor(auto: str) -> None:
         ({"healthz_bind_address": "everywhere"}, "healthz-bind-address: 'everywhere' is not IP:PORT"),
         ({"healthz_bind_address": ":many"}, "healthz-bind-address: ':many' is not IP:PORT"),
         ({"mode": "redirect"}, "mode"),
+        ({"nodeport_addresses": " "}, "nodeport-addresses: is empty: `primary`, `all`"),
+        ({"nodeport_addresses": "primary,all"}, "name either `primary` or networks, not both"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_setting(flags: dict[str, Any], words: str) -> None:
@@ -119,6 +121,25 @@ def test_what_has_addresses_in_it_takes_both_families() -> None:
     assert config.host_ip_follows == ()
     assert [str(network) for network in config.pod_networks] == ["fd00::/48", "10.0.0.0/14"]
     assert load(ENOUGH, None).host_ip_follows == (IpFamily.IPV6,), "nobody has named one of these"
+
+
+@pytest.mark.parametrize(
+    ("text", "networks"),
+    [
+        ("primary", []),
+        ("localhost, primary", []),
+        ("localhost", ["127.0.0.0/8", "::1/128"]),
+        ("all", ["0.0.0.0/0", "::/0"]),
+        ("10.0.0.0/8,localhost", ["10.0.0.0/8", "127.0.0.0/8", "::1/128"]),
+    ],
+)
+def test_node_ports_answer_where_kube_proxy_s_words_say(text: str, networks: list[str]) -> None:
+    config = load({**ENOUGH, "nodeport_addresses": text}, None)
+    assert [str(network) for network in config.node_port_networks] == networks
+
+
+def test_an_empty_path_is_none() -> None:
+    assert load({**ENOUGH, "kubeconfig": ""}, None).kubeconfig is None
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:

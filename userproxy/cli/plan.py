@@ -12,25 +12,18 @@ import msgspec
 
 from userproxy.app import open_source
 from userproxy.cli.commands import Command, Option
-from userproxy.cli.daemon import Environment, pass_environment
+from userproxy.cli.daemon import Environment, daemon_at, pass_environment
+from userproxy.cli.difference import differences
 from userproxy.cli.filters import Wanted, wanted_options
 from userproxy.cli.listing import SECTION, Listing, Report, listing_options, show
 from userproxy.cli.settings import Mistakes, settings_options
 from userproxy.cli.tables import Column, mapping_text, printable
 from userproxy.config import ConfigError, complete, lacks_source
 from userproxy.control.daemon import StartError
-from userproxy.control.forecast import (
-    DROPPED,
-    HELD,
-    LEFT_OUT,
-    REFUSED,
-    SERVED,
-    Forecast,
-    PlannedRow,
-    forecast,
-)
+from userproxy.control.forecast import Forecast, forecast
 from userproxy.control.host_address import Surroundings
 from userproxy.logs import silenced
+from userproxy.model.planned import DROPPED, HELD, LEFT_OUT, REFUSED, SERVED, PlannedRow
 from userproxy.model.snapshot import Problem
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.elements.text import table_of
@@ -77,9 +70,18 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
         ("userproxy plan --config /var/lib/kube-proxy/config.conf", "before kube-proxy is replaced"),
         ("userproxy plan --manifests services.yaml --strict", "in CI: fails if a Service is not served"),
         ("userproxy plan --manifests services.yaml -o nft", "the rules that it comes to"),
+        ("userproxy plan --config new.yaml --diff", "what SIGHUP would change after an edit"),
     ),
 )
 @click.option("--strict", is_flag=True, cls=Option, section=SECTION, help="Fail if anything is not served.")
+@click.option(
+    "--diff",
+    "compared",
+    is_flag=True,
+    cls=Option,
+    section=SECTION,
+    help="Only what would be different from what the daemon at --admin-socket serves.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -92,7 +94,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
 @listing_options(PlannedRow, "nft")
 @settings_options
 @pass_environment
-def plan(
+def plan(  # noqa: PLR0913 - one for each option
     environment: Environment,
     /,
     *,
@@ -100,6 +102,7 @@ def plan(
     listing: Listing,
     wanted: Wanted,
     strict: bool,
+    compared: bool,
     timeout: float,
 ) -> None:
     """Show what a daemon with these settings would serve, how, and what not and why. Nothing is touched.
@@ -115,7 +118,9 @@ def plan(
     with silenced():
         told = forecast(config, _snapshot(config, timeout), _surroundings)
     rows = wanted.of(told.services, _outcome_of)
-    if listing.output == "nft":
+    if compared:
+        _compare(config, rows, wanted)
+    elif listing.output == "nft":
         click.echo(table_of(told.state), nl=False)
     elif listing.for_machines:
         click.echo(_whole(told, listing, rows))
@@ -131,6 +136,18 @@ def plan(
             f"not everything would be served: {_counted(len(failures), 'Service port')}, "
             f"{_counted(len(told.problems), 'problem')}"
         )
+
+
+def _compare(config: Config, rows: Sequence[PlannedRow], wanted: Wanted) -> None:
+    """Print what would be different."""
+    of_service = msgspec.structs.replace(wanted, state="")
+    with daemon_at(str(config.admin_socket)) as daemon:
+        running = of_service.of(daemon.services(), lambda _row: "")
+    lines = list(differences(running, rows))
+    for line in lines:
+        click.echo(printable(line))
+    if not lines:
+        click.echo("nothing would be different", err=True)
 
 
 def summary(told: Forecast) -> list[str]:

@@ -10,6 +10,7 @@ from userproxy.control.host_address import HostAddress
 from userproxy.control.port_file import HostPorts, PortFile
 from userproxy.control.reconcile import context_of
 from userproxy.model.address import IpFamily
+from userproxy.model.planned import DROPPED, HELD, LEFT_OUT, REFUSED, SERVED, PlannedRow
 from userproxy.model.service import Path, PoolName
 from userproxy.model.snapshot import Problem
 from userproxy.model.state import Drop, NodeState, Refuse, ToPods
@@ -27,38 +28,6 @@ if TYPE_CHECKING:
     from userproxy.model.snapshot import Snapshot
     from userproxy.model.state import Target
     from userproxy.planner.context import PlanContext
-
-SERVED, HELD, REFUSED, DROPPED, LEFT_OUT = "served", "held", "refused", "dropped", "left-out"
-
-
-class PlannedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What one Service port comes to, or those entries of it that share a policy and a family.
-
-    Attributes:
-        service: `ns/name:port`.
-        path: `redirect-to-host` or `redirect-to-pod`.
-        policy: `Cluster`, or `Local`: only backends on this node are picked.
-        family: `IPv4` or `IPv6`.
-        outcome: `served`; `held`: clients wait for an endpoint; `refused` or `dropped`, at once; `left-out`:
-            nothing becomes of its packets here.
-        reason: why it is not served; empty if it is.
-        entries: how it is reached, each its kind and its address: `cluster-ip 10.3.241.152:80`.
-        listener: our host port as `ip:port`; None where netfilter sends packets straight to pods.
-        backends: the pods that would be picked.
-        endpoints: how many pods there are, ready or not.
-    """
-
-    service: str
-    protocol: str
-    path: str
-    policy: str
-    family: str
-    outcome: str
-    reason: str
-    entries: tuple[str, ...]
-    listener: str | None
-    backends: tuple[str, ...]
-    endpoints: int
 
 
 class Forecast(msgspec.Struct, frozen=True):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
 from userproxy.cli.main import cli
+from userproxy.model.rows import ServiceRow
+from userproxy.tests.ops.daemon import MadeUpView, running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +96,41 @@ def test_the_rules_are_told_in_the_words_of_nft(manifests: Path, mode: str) -> N
     way = "listeners4" if mode == "redirect-to-host" else "sizes4"
     data = {"listeners4": "192.0.2.77 . 10400", "sizes4": "jump pick-2"}[way]
     assert f"\t\t\t10.3.241.152 . tcp . 80 : {data},\n" in told.partition(f"map {way} {{")[2]
+
+
+def test_the_difference_to_a_running_daemon_is_told(manifests: Path) -> None:
+    same = ServiceRow(
+        service="default/web:http",
+        protocol="TCP",
+        path="redirect-to-host",
+        frontends=("10.3.241.152:80",),
+        listener="192.0.2.77:10400",
+        backends_up=2,
+        backends=2,
+        connections=0,
+        problems=(),
+    )
+    gone = msgspec.structs.replace(same, service="default/old", listener=None, frontends=("10.3.0.9:1",))
+    view = MadeUpView()
+    view.service_rows = [same, gone]
+    socket = manifests.parent / "s"
+    with running(socket, view):
+        told = plan(manifests, "--diff", "--admin-socket", str(socket))
+        assert (told.exit_code, told.stderr) == (0, "")
+        assert told.stdout.splitlines() == [
+            "- default/old Cluster IPv4: path redirect-to-host, listener none, at 10.3.0.9:1",
+            (
+                "+ shop/empty Cluster IPv4: path redirect-to-host, listener 192.0.2.77:10401, "
+                "at 10.3.241.153:53"
+            ),
+        ]
+        only = ("--service", "default/web", "--diff", "--admin-socket", str(socket))
+        assert plan(manifests, *only).stderr == "nothing would be different\n"
+        changed = plan(manifests, *only, "--mode", "redirect-to-pod").stdout
+        assert changed == (
+            "~ default/web:http Cluster IPv4: path redirect-to-host -> redirect-to-pod; "
+            "listener 192.0.2.77:10400 -> none\n"
+        )
 
 
 def test_strict_fails_while_anything_is_not_served(manifests: Path) -> None:

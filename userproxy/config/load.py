@@ -73,13 +73,13 @@ def read(
 ) -> Reading:
     """Read what is wanted, as `load` does, and leave the node that it is for out of it."""
     mistakes: list[Mistake] = []
-    warnings: list[str] = []
+    idle: list[str] = []
     chosen: dict[str, Value] = {}
     if file:
-        chosen |= _of_file(file, mistakes, warnings)
+        chosen |= _of_file(file, mistakes, idle)
     theirs = kube_proxy.of_flags(kube_proxy_flags or {})
     mistakes += theirs.mistakes
-    warnings += theirs.warning()
+    idle += theirs.idle
     ours = {name: _given(name, value) for name, value in flags.items() if value is not None}
     for name in theirs.values.keys() & ours.keys():
         both = f"{theirs.values[name].origin} and {ours[name].origin}"
@@ -97,7 +97,7 @@ def read(
     if settings.manifests and settings.kubeconfig:
         both = f"{_told(chosen['manifests'])} and {_told(chosen['kubeconfig'])}"
         mistakes.append(Mistake(both, "", "Services come from one of the two, leave the other out"))
-    return Reading(settings, chosen, _in_order(mistakes), tuple(warnings))
+    return Reading(settings, chosen, _in_order(mistakes), kube_proxy.warning(idle))
 
 
 def lacks(settings: Settings, chosen: Mapping[str, Value]) -> tuple[Mistake, ...]:
@@ -166,7 +166,7 @@ def _told(value: Value) -> str:
     return f"{value.origin} {value.key}".strip()
 
 
-def _of_file(file: Path, mistakes: list[Mistake], warnings: list[str]) -> dict[str, Value]:
+def _of_file(file: Path, mistakes: list[Mistake], idle: list[str]) -> dict[str, Value]:
     """What a file chooses, ours or kube-proxy's."""
     try:
         found = document.read(file)
@@ -178,7 +178,7 @@ def _of_file(file: Path, mistakes: list[Mistake], warnings: list[str]) -> dict[s
         return _of_ours(found, mistakes)
     theirs = kube_proxy.of_document(found)
     mistakes += theirs.mistakes
-    warnings += theirs.warning()
+    idle += theirs.idle
     return theirs.values
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.kubernetes.source.site import Site, reference, seconds_until
+from integration.kubernetes.source.site import HOST, Site, reference, seconds_until
 from userproxy.lab.topology import REFERENCE
 
 if TYPE_CHECKING:
@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TROUBLE = "the API server does not tell"
+KUBE_PROXY = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: kube-proxy, namespace: kube-system}}
+data:
+  config.conf: |-
+    apiVersion: kubeproxy.config.k8s.io/v1alpha1
+    kind: KubeProxyConfiguration
+    bindAddress: 0.0.0.0
+    clientConnection: {{kubeconfig: {kubeconfig}, qps: 0}}
+    clusterCIDR: 10.0.0.0/14
+    conntrack: {{maxPerCore: 0, min: null, udpTimeout: 10s}}
+    logging: {{format: json, verbosity: 0}}
+    mode: nftables
+    nodePortAddresses: null
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -182,3 +198,29 @@ def test_a_node_of_another_name_serves_but_is_not_eligible(site: Site) -> None:
     seconds_until(lambda: site.answering() == {"server1", "server2"})
     status, body = site.page("/healthz")
     assert (status, '"nodeEligible":false' in body) == (503, True)
+
+
+def test_kube_proxy_s_configuration_and_flags_start_it_and_plan_tells_what_it_then_serves(
+    site: Site, tmp_path: Path
+) -> None:
+    site.cluster.apply(*reference())
+    file = tmp_path / "kube-proxy.yaml"
+    file.write_text(KUBE_PROXY.format(kubeconfig=site.kubeconfig))
+    state = ("--admin-socket", str(site.lab.admin_socket(HOST)), "--state-dir", str(site.lab.state(HOST)))
+    flags = (f"--config={file}", f"--hostname-override={HOST}", "--v=2", "--masquerade-all", *state)
+    planned = json.loads(site.lab.exec(HOST, "userproxy", "plan", *flags, "-o", "json").stdout)
+    assert {row["service"]: row["outcome"] for row in planned["services"]} == {
+        "default/kubernetes:https": "served",
+        "default/server-service": "served",
+    }
+    assert not site.log(), "nobody runs"
+    site.lab.start(f"{HOST}-daemon", HOST, "userproxy", "run", *flags)
+    seconds_until(site.is_synced)
+    seconds_until(lambda: site.answering() == {"server1", "server2"})
+    (warning,) = [each["event"] for each in site.log() if "without effect" in each["event"]]
+    print(warning)
+    assert warning.endswith("without effect here: conntrack.udpTimeout, --masquerade-all")
+    told = json.loads(site.page("/configz", 10249)[1])["userproxy.dev"]
+    assert (told["node-name"], told["mode"], told["cluster-cidr"]) == (HOST, "redirect-to-pod", "10.0.0.0/14")
+    compared = site.lab.exec(HOST, "userproxy", "plan", *flags, "--diff")
+    assert (compared.stdout, "nothing would be different" in compared.stderr) == ("", True)

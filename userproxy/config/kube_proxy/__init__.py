@@ -8,6 +8,6 @@ anyway.
 from __future__ import annotations
 
 from userproxy.config.kube_proxy.fields import DANGEROUS, FIELDS, OF_BOTH, Field
-from userproxy.config.kube_proxy.translate import is_ours, of_document, of_flags
+from userproxy.config.kube_proxy.translate import is_ours, of_document, of_flags, warning
 
-__all__ = ["DANGEROUS", "FIELDS", "OF_BOTH", "Field", "is_ours", "of_document", "of_flags"]
+__all__ = ["DANGEROUS", "FIELDS", "OF_BOTH", "Field", "is_ours", "of_document", "of_flags", "warning"]

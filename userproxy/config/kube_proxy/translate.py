@@ -10,7 +10,7 @@ from userproxy.config.kube_proxy.fields import DANGEROUS, FIELDS, Field
 from userproxy.config.values import Mistake, Value, nearest, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from userproxy.config.document import Document, Keys
 
@@ -56,11 +56,10 @@ class Translation(msgspec.Struct):
         elif field.setting == "udp_idle_seconds":
             self.idle.append(name)
 
-    def warning(self) -> tuple[str, ...]:
-        """One line that names what means nothing here; none if there is nothing."""
-        if not self.idle:
-            return ()
-        return (f"set for kube-proxy, and without effect here: {', '.join(self.idle)}",)
+
+def warning(idle: Sequence[str]) -> tuple[str, ...]:
+    """One line that names what means nothing here; none if there is nothing."""
+    return (f"set for kube-proxy, and without effect here: {', '.join(idle)}",) if idle else ()
 
 
 def is_ours(content: Mapping[str, Any]) -> bool:

@@ -92,7 +92,7 @@ def sections(command: click.Command, ctx: click.Context) -> dict[str, list[tuple
     """The options of a command, by heading, each with its help."""
     found: dict[str, list[tuple[str, str]]] = {}
     for option in command.get_params(ctx):
-        if record := option.get_help_record(ctx):
+        if isinstance(option, click.Option) and (record := option.get_help_record(ctx)):
             found.setdefault(getattr(option, "section", _OTHERS), []).append(record)
     if others := found.pop(_OTHERS, None):
         found[_OTHERS] = others

@@ -90,7 +90,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     metavar="SECONDS",
     help="For the API server to tell everything.",
 )
-@wanted_options(_OUTCOMES, "Only those that this becomes of.")
+@wanted_options(_OUTCOMES, "Only those with this outcome.")
 @listing_options(PlannedRow, "nft")
 @settings_options
 @pass_environment

@@ -48,6 +48,15 @@ def test_what_is_mounted_is_there(name: str) -> None:
     assert command.help
 
 
+def test_help_is_in_sections_of_options_and_ends_with_examples() -> None:
+    told = CliRunner().invoke(cli, ["drain", "--help"], terminal_width=100).output
+    assert told.split("Options:\n")[1].splitlines()[0].startswith("  --undo ")
+    assert told.endswith("  # when it may serve again\n  userproxy drain --undo 10.0.1.2:8080\n")
+    told = CliRunner().invoke(cli, ["services", "--help"], terminal_width=100).output
+    headings = [line for line in told.splitlines() if line and not line.startswith(" ")]
+    assert headings[1:] == ["Filters:", "Output:", "Options:", "Examples:"]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_example_may_be_given(name: str) -> None:
     for command in leaves(cli.get_command(click.Context(cli), name)):

@@ -8,14 +8,17 @@ import msgspec
 import pytest
 
 from userproxy.control.forecast import Forecast, forecast
-from userproxy.control.host_address import Surroundings
+from userproxy.control.host_address import HostAddress, Surroundings
 from userproxy.control.port_file import PortFile
+from userproxy.control.reconcile import context_of
 from userproxy.model.address import Address
 from userproxy.model.endpoint import Endpoint
+from userproxy.model.network import NodeNetwork
 from userproxy.model.service import Entry, EntryKind, Protocol, ServicePort, TrafficPolicy
 from userproxy.model.service import Path as TrafficPath
 from userproxy.model.settings import NoEndpoints, Settings
-from userproxy.model.snapshot import Problem, Snapshot
+from userproxy.model.snapshot import Node, Problem, Snapshot
+from userproxy.planner.context import PlanContext
 from userproxy.tests.control.rig.node import (
     CART,
     POD1,
@@ -59,6 +62,29 @@ async def test_a_daemon_then_does_what_was_told(tmp_path: Path, sockets: Sockets
     for part in ("serves", "captures", "guards", "cluster_ips", "ranges", "pods", "perimeter", "workers"):
         assert getattr(found, part) == getattr(done, part)
     assert len(found.captures) == 21
+
+
+def test_what_is_configured_is_planned_with(tmp_path: Path) -> None:
+    chosen: dict[str, object] = {
+        "mode": TrafficPath.REDIRECT_TO_POD,
+        "cluster_ips_from_outside": True,
+        "udp_idle_seconds": 7.0,
+        "fall_open": False,
+        "workers": 3,
+        "cluster_cidr": "10.0.0.0/14",
+    }
+    settings = config("20000-20009", state_dir=tmp_path, **chosen)
+    made = context_of(settings, snapshot(), HostAddress(settings, surroundings=lambda: AROUND))
+    assert made == PlanContext(
+        node=Node("host1"),
+        network=NodeNetwork(("10.100.0.2",), ("10.100.0.2",), ("eth0",), ("10.0.0.0/14",)),
+        mode=TrafficPath.REDIRECT_TO_POD,
+        ports=range(20000, 20010),
+        closed=False,
+        udp_idle=7.0,
+        fall_open=False,
+        workers=3,
+    )
 
 
 def test_each_pool_is_told_with_its_entries_and_pods(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from userproxy.control.node_lock import NodeLockError
 from userproxy.netfilter import NetfilterError
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command, examples=(("userproxy cleanup", "after a crash, or before userproxy is uninstalled"),)
+)
 @pass_environment
 def cleanup(environment: Environment, /) -> None:
     """End the workers that a daemon has left behind, and remove every trace from this node's kernel.

@@ -61,7 +61,7 @@ def run(name: str, mode: str, step: bool, kill_a_pod: bool) -> None:
         raise click.ClickException("not everything that was shown is so: see the lines marked with a cross")
 
 
-@lab.command()
+@lab.command(examples=(("userproxy lab up", "two hosts with their pods, to play with"),))
 @NAME_OPTION
 @MODE_OPTION
 @click.option("--no-daemons", is_flag=True, help="Only the pods and the network; start userproxy yourself.")
@@ -83,7 +83,7 @@ def up(name: str, mode: str, no_daemons: bool) -> None:
     )
 
 
-@lab.command()
+@lab.command(examples=(("userproxy lab down", "nothing is left of it"),))
 @NAME_OPTION
 def down(name: str) -> None:
     """Take the lab down, also one that crashed or was half made. Does nothing if there is none."""

@@ -60,6 +60,7 @@ def test_help_is_in_sections_of_options_and_ends_with_examples() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_example_may_be_given(name: str) -> None:
     for command in leaves(cli.get_command(click.Context(cli), name)):
+        assert command.examples
         for line, purpose in command.examples:
             assert purpose
             ours = re.search(r"userproxy .*?(?= \| | >| \|\||$)", line)

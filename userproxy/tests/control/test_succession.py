@@ -144,14 +144,12 @@ async def test_the_heir_gets_what_was_counted_and_the_listeners_with_those_who_w
 
 
 async def test_it_asks_only_once_it_knows_that_it_could_serve(node: Node) -> None:
-    is_ready = False
+    looks = iter((False, False, True))
     heir = node.heir()
-    coming = asyncio.ensure_future(heir.come_to_the_node(lambda: is_ready))
-    await asyncio.sleep(0)
-    assert node.asked_by == []
-    is_ready = True
+    coming = asyncio.ensure_future(heir.come_to_the_node(lambda: next(looks)))
     giving = asyncio.ensure_future(node.hand_over(node.left()))
     left = await coming
+    assert list(looks) == []
     assert left is not None
     handover.adopt(left, {})
     heir.confirm()
@@ -221,9 +219,14 @@ async def test_who_was_told_to_stop_meanwhile_is_told_again_when_it_has_started_
     assert node.told == [signal.SIGTERM]
 
 
-async def test_a_visitor_that_says_nothing_keeps_nobody_out(node: Node) -> None:
+@pytest.mark.parametrize("stays", [True, False])
+async def test_a_visitor_that_says_nothing_keeps_nobody_out(node: Node, stays: bool) -> None:
     silent = wire.connect(node.name)
     assert silent is not None
+    await until(lambda: node.incumbent._heir)
+    if not stays:
+        silent.close()
+        await until(lambda: not node.incumbent._heir)
     heir = node.heir()
     giving = asyncio.ensure_future(node.hand_over(node.left()))
     left = await heir.come_to_the_node(ready)

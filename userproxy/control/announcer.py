@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 log = structlog.get_logger("userproxy")
@@ -67,10 +67,11 @@ class Announcer:
         self._send("STOPPING=1")
         self._withdraw()
 
-    async def beat(self) -> None:
-        """Say that the loop goes round, twice in the time that systemd gives, until cancelled."""
+    async def beat(self, is_alive: Callable[[], bool]) -> None:
+        """Say that all is well, while it is, twice in the time that systemd gives; until cancelled."""
         while self._period:
-            self._send("WATCHDOG=1")
+            if is_alive():
+                self._send("WATCHDOG=1")
             await asyncio.sleep(self._period / 2)
 
     def _send(self, state: str) -> None:

@@ -204,7 +204,7 @@ class Daemon:
         """What goes on until the daemon stops."""
         names = (self._config.node_name, socket.gethostname())
         pages = Pages(self._health, self._view, self._metrics, self._config, names)
-        yield self._announcer.beat()
+        yield self._announcer.beat(lambda: self._health().alive)
         yield self._source.run(self._publish)
         yield self._loop.run()
         yield self._repair()

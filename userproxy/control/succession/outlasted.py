@@ -79,7 +79,7 @@ class Outlasted:
 
     def _send(self, number: signal.Signals) -> None:
         for file in self._files:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):  # it has ended, or is not ours to end
                 signal.pidfd_send_signal(file, number)
 
     def _on_end(self, file: int) -> None:

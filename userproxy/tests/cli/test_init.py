@@ -67,7 +67,7 @@ def test_a_program_that_is_killed_is_started_anew_at_once(
 ) -> None:
     process = start("mkdir once && kill -KILL $$; exit 7")
     assert process.wait() == 7
-    assert line(process.stderr) == "userproxy: SIGKILL has killed the daemon; it is started anew"
+    assert line(process.stderr) == "userproxy: the daemon was killed by SIGKILL; it is started anew"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
@@ -96,8 +96,44 @@ def test_one_that_dies_again_and_again_has_to_wait_and_waiting_can_be_ended(
     start: Callable[[str], subprocess.Popen[str]],
 ) -> None:
     process = start("kill -SEGV $$")
-    assert line(process.stderr).endswith("SIGSEGV has killed the daemon; it is started anew")
-    assert line(process.stderr).endswith("SIGSEGV has killed the daemon; it is started anew in 1 s")
+    assert line(process.stderr).endswith("the daemon was killed by SIGSEGV; it is started anew")
+    assert line(process.stderr).endswith("the daemon was killed by SIGSEGV; it is started anew in 1 s")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+
+
+READY = (
+    f"{sys.executable} -S -c \"import os,socket; a=os.environ['NOTIFY_SOCKET'];"
+    "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', a.replace('@', chr(0)))\""
+)
+
+
+def test_one_that_fails_after_it_has_served_is_started_anew(
+    start: Callable[[str], subprocess.Popen[str]],
+) -> None:
+    process = start(f"mkdir once && {{ {READY}; exit 1; }}; exit 0")
+    assert process.wait() == 0
+    assert line(process.stderr) == "userproxy: the daemon has failed with exit code 1; it is started anew"
+
+
+def test_one_that_has_served_and_is_silent_is_killed_and_started_anew(
+    start: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = "import userproxy.cli.init as init; init.WATCHDOG_SECONDS = init._LOOK_SECONDS = 0.1; "
+    monkeypatch.setattr("userproxy.tests.cli.test_init.ABOVE", impatient + ABOVE)
+    process = start(f"mkdir once && {{ {READY}; {UNTIL_TOLD}; }}; exit 0")
+    assert process.wait() == 0
+    assert line(process.stderr) == "userproxy: the daemon was silent for 0.1 s: it is killed"
+    assert line(process.stderr) == "userproxy: the daemon was killed by SIGKILL; it is started anew"
+
+
+def test_one_that_has_yet_to_serve_may_be_silent(
+    start: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = "import userproxy.cli.init as init; init.WATCHDOG_SECONDS = init._LOOK_SECONDS = 0.0; "
+    monkeypatch.setattr("userproxy.tests.cli.test_init.ABOVE", impatient + ABOVE)
+    process = start(UNTIL_TOLD)
+    assert line(process.stdout) == "up"
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 128 + signal.SIGTERM
 

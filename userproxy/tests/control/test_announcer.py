@@ -53,7 +53,9 @@ def test_nobody_is_told_where_nobody_listens(tmp_path: Path) -> None:
 async def test_the_watchdog_hears_of_us_twice_in_its_time(systemd: tuple[socket.socket, str]) -> None:
     sock, name = systemd
     loop = asyncio.get_running_loop()
-    beating = asyncio.ensure_future(Announcer({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "20000"}).beat())
+    beating = asyncio.ensure_future(
+        Announcer({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "20000"}).beat(lambda: True)
+    )
     for _ in range(3):
         assert await loop.sock_recv(sock, 100) == b"WATCHDOG=1"
     beating.cancel()
@@ -66,15 +68,28 @@ async def test_the_watchdog_hears_of_us_twice_in_its_time(systemd: tuple[socket.
 async def test_there_is_nothing_to_say_to_a_watchdog_that_does_not_mean_us(
     environment: dict[str, str],
 ) -> None:
-    await Announcer(environment).beat()
+    await Announcer(environment).beat(lambda: True)
 
 
 async def test_one_that_names_us_means_us() -> None:
     meant = Announcer({"WATCHDOG_USEC": "20000", "WATCHDOG_PID": str(os.getpid())})
-    beating = asyncio.ensure_future(meant.beat())
+    beating = asyncio.ensure_future(meant.beat(lambda: True))
     await asyncio.sleep(0)
     assert not beating.done()
     beating.cancel()
+
+
+async def test_one_that_hangs_is_silent(systemd: tuple[socket.socket, str]) -> None:
+    sock, name = systemd
+    loop = asyncio.get_running_loop()
+    health = iter((False, True, False, False))
+    announcer = Announcer({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "2"})
+    beating = asyncio.ensure_future(announcer.beat(lambda: next(health)))
+    assert await loop.sock_recv(sock, 100) == b"WATCHDOG=1"
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await beating
+    with pytest.raises(BlockingIOError):
+        sock.recv(100)
 
 
 def test_a_probe_finds_the_file_while_the_daemon_serves(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from integration.restart.family import child_of
 from integration.restart.load import PATIENCE_SECONDS, Load, Transfer, workers
 from integration.restart.test_observers import HEALTHZ, Observer
 from integration.restart.test_swept import sweeping
@@ -26,10 +27,6 @@ CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 def start(lab: Lab, ready: Path, name: str = "") -> Process:
     options = ("--take-over", "true", "--ready-file", str(ready), "--workers", "2", "--drain-seconds", "4")
     return lab.start_daemon("host1", *options, under=CONTAINER, wait=not name, name=name)
-
-
-def child_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
 def memory(pid: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import socket
@@ -54,6 +55,9 @@ _REPAIR_SECONDS = 2.0
 
 # Seconds between two looks at which Services netfilter sends to pods.
 _USE_SECONDS = 2.0
+
+# How long whoever waits for the daemon to start waits for its source.
+_SOURCE_SECONDS = 20.0
 
 # Signals to the program. They wait while it starts anew: by themselves they would end it.
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
@@ -120,6 +124,7 @@ class Daemon:
         self._handing_over = False
         self._told_to_stop = False
         self._settled = False
+        self._in_effect = asyncio.Event()
         self._loop = ReconcileLoop(self._reconcile, self._on_failure)
 
     async def run(self, check: Callable[[], object]) -> bool:
@@ -149,7 +154,6 @@ class Daemon:
         await self._start()
         self._tenure.confirm()
         self._tenure.incumbent.open()
-        self._announcer.started()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in self._everything()]
             await self._stopping.wait()
@@ -204,6 +208,7 @@ class Daemon:
         """What goes on until the daemon stops."""
         names = (self._config.node_name, socket.gethostname())
         pages = Pages(self._health, self._view, self._metrics, self._config, names)
+        yield self._announce()
         yield self._announcer.beat(lambda: self._health().alive)
         yield self._source.run(self._publish)
         yield self._loop.run()
@@ -225,6 +230,13 @@ class Daemon:
         left = Left(counted, sockets, self._workers.pids, self._told_to_stop)
         self._workers.leave()
         return left
+
+    async def _announce(self) -> None:
+        """Say that we are ready: what the source says is in effect, or it is silent and what was is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SOURCE_SECONDS):
+                await self._in_effect.wait()
+        self._announcer.started()
 
     async def _answer_probes(self, pages: Pages) -> None:
         """Answer probes until cancelled; not before what is wanted already is in effect: they can wait."""
@@ -303,6 +315,7 @@ class Daemon:
         self._view.report("")
         if self._reconciler.snapshot is not None:
             self._announcer.serving()
+            self._in_effect.set()
         if not self._settled:
             # What lives now lives long: the garbage collector need not look at it again.
             self._settled = True

@@ -293,3 +293,26 @@ async def test_the_daemon_before_it_is_needed_until_workers_and_rules_are_there(
     program.side.kernel.errors.clear()
     async with program.running():
         await until(lambda: program.is_confirmed)
+
+
+async def test_it_is_ready_once_what_the_source_says_is_in_effect(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[list[str]] = []
+    monkeypatch.setattr(program.daemon._announcer, "started", lambda: said.append([*program.journal]))
+    async with program.running():
+        await until(lambda: program.is_confirmed)
+        assert said == []
+        program.source.say(snapshot(service()))
+        await until(lambda: said)
+    assert "capture 1" in said[0]
+
+
+async def test_a_source_that_is_silent_does_not_keep_whoever_waits_for_the_daemon(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[bool] = []
+    monkeypatch.setattr("userproxy.control.daemon._SOURCE_SECONDS", 0.0)
+    monkeypatch.setattr(program.daemon._announcer, "started", lambda: said.append(True))
+    async with program.running():
+        await until(lambda: said)

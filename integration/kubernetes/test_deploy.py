@@ -66,6 +66,26 @@ def test_the_container_has_few_privileges(cluster: Cluster) -> None:
     assert not pod.get("hostPID")
 
 
+def test_the_next_pod_starts_beside_the_one_that_runs_and_no_probe_ends_workers(cluster: Cluster) -> None:
+    spec = dry_run(cluster, "DaemonSet")["spec"]
+    assert spec["updateStrategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+    }
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    assert "ports" not in container, "with hostNetwork they would be host ports, which two pods cannot have"
+    assert "livenessProbe" not in container
+    assert "startupProbe" not in container
+    (ready,) = (each for each in container["args"] if each.startswith("--ready-file="))
+    assert container["readinessProbe"]["exec"]["command"] == ["test", "-e", ready.partition("=")[2]]
+    assert "--take-over=true" in container["args"]
+    (drain,) = (each for each in container["args"] if each.startswith("--drain-seconds="))
+    assert pod["terminationGracePeriodSeconds"] > float(drain.partition("=")[2]) + 10
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux"}
+    assert container["resources"]["limits"] == {"memory": "1Gi"}
+
+
 def dry_run(cluster: Cluster, kind: str) -> dict[str, Any]:
     """What the API server would make of the only object of a kind."""
     said = cluster.kubectl("apply", "--kustomize", str(DEPLOY), "--dry-run=server", "--output=json")

@@ -17,7 +17,20 @@ from integration.kubernetes.processes import ClusterError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FINDER = Path(__file__).parents[2] / "scripts" / "kubernetes-binaries"
+HERE = Path(__file__).parent
+FINDER = HERE.parents[1] / "scripts" / "kubernetes-binaries"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Scenarios on the shared cluster come last: others are not to have it beside them."""
+    here = [number for number, item in enumerate(items) if HERE in item.path.parents]
+    ordered = sorted((items[number] for number in here), key=lambda item: "rig" in _fixtures_of(item))
+    for number, item in zip(here, ordered, strict=True):
+        items[number] = item
+
+
+def _fixtures_of(item: pytest.Item) -> list[str]:
+    return item.fixturenames if isinstance(item, pytest.Function) else []
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +53,8 @@ def binaries() -> Path:
     return Path(found.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rig(binaries: Path) -> Iterator[Rig]:
-    """A cluster whose nodes have no service proxy yet, shared by the scenarios of a file."""
+    """A cluster, shared by all scenarios that want one: each says which service proxy its nodes have."""
     with Rig(binaries) as running:
         yield running

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from integration.kubernetes.processes import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
 _PACKAGES = ("bash", "bind9-dnsutils", "ca-certificates", "curl", "iproute2", "netcat-openbsd", "wget")
 _PROGRAMS = ("agnhost", "coredns", "pause", "regression-issue-74839")
@@ -137,7 +137,7 @@ def _program(binaries: Path, name: str, scratch: Path, to: Path) -> None:
     tree = scratch / program
     tree.mkdir()
     shutil.copy(binaries / program, tree)
-    _archive(tree, name, [f"/{program}"], to / f"{program}.tar")
+    archive(tree, name, [f"/{program}"], to / f"{program}.tar")
 
 
 def _agnhost(binaries: Path, name: str, scratch: Path, to: Path) -> None:
@@ -147,7 +147,7 @@ def _agnhost(binaries: Path, name: str, scratch: Path, to: Path) -> None:
         shutil.copy(binaries / program, tree)
     (tree / "agnhost-2").symlink_to("agnhost")
     (tree / "uploads").mkdir()
-    _archive(tree, name, ["/agnhost", "pause"], to / "agnhost.tar")
+    archive(tree, name, ["/agnhost", "pause"], to / "agnhost.tar")
 
 
 def _debian(tree: Path) -> None:
@@ -182,7 +182,9 @@ def _mirror() -> list[str]:
     return [uri for suite, uri in lines if suite == _suite()][:1]
 
 
-def _archive(tree: Path, name: str, command: list[str], to: Path) -> None:
+def archive(
+    tree: Path, name: str, command: list[str], to: Path, environment: Sequence[str] = _ENVIRONMENT
+) -> None:
     """Writes a tree as an image of one layer; `command` is the entrypoint and its default arguments."""
     layer = to.with_suffix(".layer")
     subprocess.run(["tar", "-C", str(tree), "--numeric-owner", "-cf", str(layer), "."], check=True)
@@ -196,7 +198,7 @@ def _archive(tree: Path, name: str, command: list[str], to: Path) -> None:
             "Entrypoint": command[:1],
             "Cmd": command[1:],
             "WorkingDir": "/",
-            "Env": _ENVIRONMENT,
+            "Env": list(environment),
         },
     }
     manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]

@@ -107,13 +107,30 @@ class Rig:
         Raises:
             ClusterError: that one does not stop, or this one does not serve.
         """
-        self.fail_if_ended()
-        for each in self._proxies:
-            each.stop()
+        self.clear()
         for each in self._proxies:
             each.start(proxy)
         for each in self._proxies:
             each.wait()
+
+    def clear(self) -> None:
+        """Take the service proxy from every node.
+
+        Raises:
+            ClusterError: one does not stop.
+        """
+        self.fail_if_ended()
+        for each in self._proxies:
+            each.stop()
+
+    def load(self, image: images.Image) -> None:
+        """Give every node another image.
+
+        Raises:
+            ClusterError: containerd refused it.
+        """
+        with ThreadPoolExecutor(len(self.nodes)) as threads:
+            list(threads.map(lambda node: node.load([image]), self.nodes))
 
     def fail_if_ended(self) -> None:
         """Raises ClusterError with the end of its log if a part of the cluster has ended by itself."""

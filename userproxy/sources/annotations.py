@@ -332,7 +332,7 @@ _CHOSEN = (
 )
 
 ANNOTATIONS = (PATH, *_CHOSEN)
-"""All annotations, in the order of README's table."""
+"""All annotations, in the order of the table in docs/services.md."""
 
 
 def read_path(annotations: Mapping[str, object], about: str, problems: list[Problem]) -> Path | None:

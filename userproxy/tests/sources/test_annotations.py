@@ -171,14 +171,14 @@ def test_no_text_whatever_keeps_a_service_from_being_served(annotations: dict[st
 
 # --- one declaration of each annotation
 
-README = FilePath(__file__).parents[3] / "README.md"
+PAGE = FilePath(__file__).parents[3] / "docs" / "services.md"
 
 
 OF_THE_DAEMON = {"fall-open": "--fall-open", "udp-idle": "--udp-idle-seconds"}
 
 
 def shown(annotation: Annotation) -> str:
-    """A default as README has it."""
+    """A default as the page has it."""
     match default := annotation.default:
         case None:
             flag = OF_THE_DAEMON.get(annotation.name)
@@ -192,8 +192,8 @@ def shown(annotation: Annotation) -> str:
     return f"`{default}`"
 
 
-def test_the_table_of_the_readme_is_what_is_declared() -> None:
-    lines = README.read_text().splitlines()
+def test_the_table_of_the_page_is_what_is_declared() -> None:
+    lines = PAGE.read_text().splitlines()
     start = lines.index("| `userproxy.dev/...` | values | default | what it does |") + 2
     path, *others = ANNOTATIONS
     assert lines[start : start + len(ANNOTATIONS) + 1] == [

@@ -10,6 +10,9 @@ from _socket import socket
 
 from userproxy.model.address import Address
 
+# How a connection fails of which nothing is heard any more: keepalive, or data sent again and again (tcp(7)).
+NOBODY_THERE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
+
 # What a call for a new socket says when this process, or the system, can have no more of them for now.
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 

@@ -10,12 +10,19 @@ import structlog
 
 from userproxy.dataplane.tcp.dial import Dial
 from userproxy.dataplane.tcp.greeting import is_announced
-from userproxy.dataplane.tcp.lifecycle import Command, Event, Flow, Reason, State
+from userproxy.dataplane.tcp.lifecycle import Command, Event, Flow, State
 from userproxy.dataplane.tcp.relay import Leg
 from userproxy.model.address import Address
+from userproxy.model.endings import Reason
 from userproxy.model.settings import ProxyProtocol
 from userproxy.net import proxy_protocol
-from userproxy.net.sockets import deliver_on_close, keep_alive, original_destination, reset_on_close
+from userproxy.net.sockets import (
+    NOBODY_THERE,
+    deliver_on_close,
+    keep_alive,
+    original_destination,
+    reset_on_close,
+)
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -219,9 +226,12 @@ class Connection:
         """A leg's report: its peer sends no more."""
         self._run(Event.CLIENT_FIN if leg is self.client_leg else Event.BACKEND_FIN)
 
-    def failed(self, leg: Leg) -> None:
-        """A leg's report: its socket failed."""
-        self._run(Event.CLIENT_RESET if leg is self.client_leg else Event.BACKEND_RESET)
+    def failed(self, leg: Leg, error: int) -> None:
+        """A leg's report: its socket failed, with this errno."""
+        if leg is self.client_leg:
+            self._run(Event.CLIENT_LOST if error in NOBODY_THERE else Event.CLIENT_RESET)
+        else:
+            self._run(Event.BACKEND_LOST if error in NOBODY_THERE else Event.BACKEND_RESET)
 
     def rests(self, leg: Leg, *, again: bool) -> None:
         """A leg's report: it is said to be ready, moves nothing, and has left the poller for a moment."""
@@ -244,7 +254,7 @@ class Connection:
     def abort(self) -> None:
         """Give it up: something failed that never should."""
         self._context.pipes.discard()  # its bytes may still be in what the next connection would use
-        self._run(Event.KILLED)
+        self._run(Event.FAILED)
 
     def look_at_half_closed(self) -> None:
         """Give it up if the open direction carries nothing any more."""

@@ -128,7 +128,9 @@ class Dial:
         seconds = shared.budget.next_attempt(now - self._since)
         backend = service.pick(owner.peer[0], self._tried) if seconds > 0 else None
         if backend is None:
-            return Event.NO_ENDPOINTS if service.holds else Event.BACKENDS_EXHAUSTED
+            if service.holds:
+                return Event.NO_ENDPOINTS
+            return Event.BACKENDS_EXHAUSTED if self._tried else Event.NO_BACKEND
         if self._tried:
             service.retry(self._tried[-1])
         self.backend = backend

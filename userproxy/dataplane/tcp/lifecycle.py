@@ -14,6 +14,8 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+from userproxy.model.endings import Reason
+
 
 class State(enum.StrEnum):
     """Where a connection is in its life. The values are what `userproxy connections` prints."""
@@ -37,7 +39,9 @@ class Event(enum.StrEnum):
     DIAL_FAILED = "dial-failed"
     """One backend refused, was unreachable or did not answer in time, and there is time for another one."""
     BACKENDS_EXHAUSTED = "backends-exhausted"
-    """No distinct backend is left to try, or the time for dialling is spent."""
+    """Some were tried, and no distinct one is left, or the time for dialling is spent."""
+    NO_BACKEND = "no-backend"
+    """There is none to try."""
     GREETING_DUE = "greeting-due"
     """It comes from a balancer that has to say first who the client is."""
     GREETED = "greeted"
@@ -58,8 +62,10 @@ class Event(enum.StrEnum):
     waits: it finished sending, as everybody does who gives up."""
     BACKEND_FIN = "backend-fin"
     CLIENT_RESET = "client-reset"
-    """The client's socket failed: a reset, or a keepalive that nobody answered."""
     BACKEND_RESET = "backend-reset"
+    CLIENT_LOST = "client-lost"
+    """The client's socket failed otherwise: nobody answers there any more."""
+    BACKEND_LOST = "backend-lost"
     LINGER_EXPIRED = "linger-expired"
     """A half-closed connection carried no byte for the linger time."""
     AGED = "aged"
@@ -67,6 +73,8 @@ class Event(enum.StrEnum):
     BACKEND_REMOVED = "backend-removed"
     """Its pod is gone, and so is the time that its Service gives connections then."""
     KILLED = "killed"
+    FAILED = "failed"
+    """Something of ours failed that never should."""
     SHUTDOWN = "shutdown"
     """The daemon stops, and the time for draining is over."""
 
@@ -95,34 +103,6 @@ class Command(enum.StrEnum):
     """Reset both legs: neither peer may take what it has for the whole."""
 
 
-class Reason(enum.StrEnum):
-    """Why a connection ended, as the log prints it."""
-
-    CLIENT_FIN = "client-fin"
-    """Complete; the client finished first."""
-    BACKEND_FIN = "backend-fin"
-    """Complete; the backend finished first."""
-    CLIENT_RESET = "client-reset"
-    BACKEND_RESET = "backend-reset"
-    NO_BACKEND = "no-backend"
-    """No backend could be reached, or there is none."""
-    NOT_GREETED = "not-greeted"
-    """The balancer in front did not say who the client is."""
-    TOO_MANY = "too-many"
-    """The client that a balancer named has too many connections."""
-    HOLD_FULL = "hold-full"
-    """There was no place to wait for one."""
-    HOLD_EXPIRED = "hold-expired"
-    """None came while it waited."""
-    CLIENT_GONE = "client-gone"
-    """The client gave up while it waited for a backend."""
-    LINGER = "linger"
-    AGED = "aged"
-    BACKEND_REMOVED = "backend-removed"
-    KILLED = "killed"
-    SHUTDOWN = "shutdown"
-
-
 class Transition(NamedTuple):
     """The answer to one event."""
 
@@ -138,9 +118,12 @@ def _ends(reason: Reason, command: Command = Command.RESET) -> Transition:
 _CUT_SHORT = {
     Event.CLIENT_RESET: _ends(Reason.CLIENT_RESET),
     Event.BACKEND_RESET: _ends(Reason.BACKEND_RESET),
+    Event.CLIENT_LOST: _ends(Reason.CLIENT_LOST),
+    Event.BACKEND_LOST: _ends(Reason.BACKEND_LOST),
     Event.AGED: _ends(Reason.AGED),
     Event.BACKEND_REMOVED: _ends(Reason.BACKEND_REMOVED),
     Event.KILLED: _ends(Reason.KILLED),
+    Event.FAILED: _ends(Reason.FAILED),
     Event.SHUTDOWN: _ends(Reason.SHUTDOWN),
 }
 
@@ -149,7 +132,8 @@ TRANSITIONS: dict[State, dict[Event, Transition]] = {
         **_CUT_SHORT,
         Event.CONNECTED: Transition(State.ESTABLISHED, (Command.RELAY,)),
         Event.DIAL_FAILED: Transition(State.CONNECTING, (Command.DIAL,)),
-        Event.BACKENDS_EXHAUSTED: _ends(Reason.NO_BACKEND),
+        Event.BACKENDS_EXHAUSTED: _ends(Reason.DIAL_FAILED),
+        Event.NO_BACKEND: _ends(Reason.NO_BACKEND),
         Event.NO_ENDPOINTS: Transition(State.WAITING, (Command.WAIT,)),
         Event.GREETING_DUE: Transition(State.GREETING, (Command.GREET,)),
     },
@@ -162,7 +146,7 @@ TRANSITIONS: dict[State, dict[Event, Transition]] = {
     State.WAITING: {
         **_CUT_SHORT,
         Event.ENDPOINTS_CAME: Transition(State.CONNECTING, (Command.DIAL_ANEW,)),
-        Event.BACKENDS_EXHAUSTED: _ends(Reason.NO_BACKEND),
+        Event.NO_BACKEND: _ends(Reason.NO_BACKEND),
         Event.HOLD_FULL: _ends(Reason.HOLD_FULL),
         Event.HOLD_EXPIRED: _ends(Reason.HOLD_EXPIRED),
         Event.CLIENT_FIN: _ends(Reason.CLIENT_GONE),

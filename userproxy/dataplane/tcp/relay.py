@@ -19,6 +19,7 @@ That a socket is ready and yet nothing moves must not make a handler spin:
 from __future__ import annotations
 
 import contextlib
+import socket as net
 from typing import TYPE_CHECKING, Protocol
 
 from userproxy.dataplane.tcp.pipes import SPLICE, SPLICE_MORE, Copy, Urgent
@@ -50,8 +51,8 @@ class Ends(Protocol):
         """The leg's peer has shut its sending side, and all it sent has been handed on."""
         ...
 
-    def failed(self, leg: Leg) -> None:
-        """The leg's socket failed: a reset, or a keepalive that nobody answered."""
+    def failed(self, leg: Leg, error: int) -> None:
+        """The leg's socket failed, with this errno: a reset, or a keepalive that nobody answered."""
         ...
 
     def rests(self, leg: Leg, *, again: bool) -> None:
@@ -180,7 +181,7 @@ class Leg:
             else:
                 self._move(SPLICE)
         elif mask & ERROR:
-            self._ends.failed(self)
+            self._ends.failed(self, self.sock.getsockopt(net.SOL_SOCKET, net.SO_ERROR))
         elif mask & HANGUP:
             self._on_hangup()
         elif mask & _INCOMING:
@@ -205,8 +206,8 @@ class Leg:
         except BlockingIOError:
             self._move_by(Urgent() if at_urgent_mark(self.fd) else Copy())
             return -1
-        except OSError:
-            self._stop(carrier)
+        except OSError as error:
+            self._stop(carrier, error)
             return -1
         self.received += count
         self.last_received = self._poller.now  # an end counts too: what is left has its time from here
@@ -229,8 +230,8 @@ class Leg:
         except BlockingIOError:
             self._in_vain(self)
             return
-        except OSError:
-            self._stop(carrier)
+        except OSError as error:
+            self._stop(carrier, error)
             return
         self.received += count
         self.last_received = self._poller.now
@@ -253,16 +254,16 @@ class Leg:
                     self._end()
                 return
 
-    def _stop(self, carrier: Carrier) -> None:
+    def _stop(self, carrier: Carrier, error: OSError) -> None:
         """One of the sockets failed: the other one, if the carrier has bytes for it."""
         if carrier.held:
             if carrier is self._pipes.at_hand:
                 self._pipes.discard()
             self.received += carrier.held
             self.last_received = self._poller.now
-            self.other.broke()
+            self.other.broke(error)
         else:
-            self._ends.failed(self)
+            self._ends.failed(self, error.errno or 0)
 
     def flush(self) -> None:
         """Hand on what is held, now that the other side has room."""
@@ -274,8 +275,8 @@ class Leg:
         except BlockingIOError:
             self._in_vain(other)
             return
-        except OSError:
-            other.broke()
+        except OSError as error:
+            other.broke(error)
             return
         # An open direction is idle only when nothing leaves on it either: a slow reader is not a dead one.
         self.last_received = self._poller.now
@@ -283,14 +284,14 @@ class Leg:
             other.want(other.interest & ~WRITE)
             self.want(self.interest | _INCOMING)
 
-    def broke(self) -> None:
+    def broke(self, error: OSError) -> None:
         """Sending here failed. What its peer had sent before goes on first: an early reply tells why."""
         if self.interest & READ:
             with contextlib.suppress(OSError):
                 for _ in range(_LAST_ROUNDS):
                     if not self._move_what_is_left():
                         break
-        self._ends.failed(self)
+        self._ends.failed(self, error.errno or 0)
 
     def _move_what_is_left(self) -> bool:
         carrier: Carrier = Urgent() if at_urgent_mark(self.fd) else self._pipes.take()

@@ -141,7 +141,7 @@ class WaitingRoom:
     def settle(self, service: LiveService) -> None:
         """A Service port has changed: let those go on, or end, who need not wait any more."""
         if not service.holds:
-            event = Event.ENDPOINTS_CAME if service.backends else Event.BACKENDS_EXHAUSTED
+            event = Event.ENDPOINTS_CAME if service.backends else Event.NO_BACKEND
             self._let_go(service, event)
 
     def empty(self) -> int:

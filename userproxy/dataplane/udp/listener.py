@@ -13,8 +13,8 @@ import socket as net
 from _socket import socket
 from typing import TYPE_CHECKING
 
-from userproxy.dataplane.udp.lifecycle import Reason
 from userproxy.dataplane.udp.session import Session
+from userproxy.model.endings import Reason
 from userproxy.net.poller import READ
 
 if TYPE_CHECKING:

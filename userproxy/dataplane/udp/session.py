@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 
-from userproxy.dataplane.udp.lifecycle import Reason, State
+from userproxy.dataplane.udp.lifecycle import State
 from userproxy.dataplane.udp.unanswered import Room, Unanswered
 from userproxy.model.address import Address
+from userproxy.model.endings import Reason
 from userproxy.model.messages import SessionState
 from userproxy.net.poller import READ
 from userproxy.net.sockets import OUT_OF_RESOURCES
@@ -215,7 +216,7 @@ class Session:
 
     def abort(self) -> None:
         """Give it up: something failed that never should."""
-        self.finish(Reason.KILLED)
+        self.finish(Reason.FAILED)
 
     def end(self, event: Event) -> None:
         """End it from outside, for a reason of this name."""

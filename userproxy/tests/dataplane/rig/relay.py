@@ -59,7 +59,7 @@ class Relay(Polling):
         self.ends.append(f"{self._name(leg)} finished")
         leg.other.sock.shutdown(net.SHUT_WR)
 
-    def failed(self, leg: Leg) -> None:
+    def failed(self, leg: Leg, error: int) -> None:  # noqa: ARG002 - of `Ends`
         """Of `Ends`."""
         if not self.over:
             self.ends.append(f"{self._name(leg)} failed")

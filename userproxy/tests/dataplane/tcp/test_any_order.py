@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.dataplane.tcp.lifecycle import Command, Event, Flow, Reason, State
+from userproxy.dataplane.tcp.lifecycle import Command, Event, Flow, State
+from userproxy.model.endings import Reason
 from userproxy.model.settings import Balance, NoEndpoints, Settings
 from userproxy.tests.dataplane.rig.proxy import Proxy
 from userproxy.tests.sockets import Sockets, open_fds

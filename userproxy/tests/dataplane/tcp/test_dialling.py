@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from userproxy.dataplane.tcp.lifecycle import Event, Reason, State
+from userproxy.dataplane.tcp.lifecycle import Event, State
 from userproxy.model.address import Address
+from userproxy.model.endings import Reason
 from userproxy.net import sockets
 from userproxy.tests.dataplane.rig.proxy import Narrow, NarrowAndSlow, Slow, is_reset, segments_sent
 
@@ -75,7 +76,7 @@ def test_when_all_refuse_each_was_tried_once_and_the_client_is_reset(
     assert sorted(dialled) == sorted(
         (str(live.address), errno.ECONNREFUSED) for live in proxy.service.backends
     )
-    assert connection.reason is Reason.NO_BACKEND
+    assert connection.reason is Reason.DIAL_FAILED
     assert is_reset(proxy, client)
     assert proxy.nothing_is_left()
 
@@ -181,7 +182,7 @@ def test_five_seconds_are_all_there_is_for_dialling(proxy: Proxy) -> None:
         assert connection.state is State.CONNECTING, f"after {seconds - 1} s"
         proxy.clock.now += 1.0
         proxy.timers.tick()
-    assert connection.reason is Reason.NO_BACKEND
+    assert connection.reason is Reason.DIAL_FAILED
     assert is_reset(proxy, client)
 
 
@@ -254,7 +255,7 @@ def test_a_socket_that_the_system_forbids_is_one_more_failed_dial(
     proxy.serve(proxy.listening())
     monkeypatch.setattr(sockets, "socket", no_socket)
     connection, client = proxy.accept()
-    assert connection.reason is Reason.NO_BACKEND
+    assert connection.reason is Reason.DIAL_FAILED
     assert is_reset(proxy, client)
 
 
@@ -268,7 +269,7 @@ def test_a_dial_that_goes_wrong_resets_its_client_and_keeps_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(proxy.poller, "register", no_room)
         connection, client = proxy.accept()
-    assert connection.reason is Reason.KILLED
+    assert connection.reason is Reason.FAILED
     assert is_reset(proxy, client)
     assert proxy.nothing_is_left()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import select
 import socket as net
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from userproxy.dataplane.tcp.connection import Connection
-from userproxy.dataplane.tcp.lifecycle import Event, Reason, State
+from userproxy.dataplane.tcp.lifecycle import Event, State
 from userproxy.dataplane.tcp.pipes import Pipe
+from userproxy.model.endings import Reason
 from userproxy.tests.dataplane.rig.polling import PATIENCE
 from userproxy.tests.dataplane.rig.proxy import is_reset, reset
 
@@ -141,3 +143,24 @@ def test_a_connection_that_is_over_is_freed_without_the_collector(proxy: Proxy) 
         assert not [one for one in gc.get_objects() if type(one) is Connection]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("error", "of_client", "of_backend"),
+    [
+        (errno.ECONNRESET, Reason.CLIENT_RESET, Reason.BACKEND_RESET),
+        (errno.EPIPE, Reason.CLIENT_RESET, Reason.BACKEND_RESET),
+        (errno.ETIMEDOUT, Reason.CLIENT_LOST, Reason.BACKEND_LOST),
+        (errno.EHOSTUNREACH, Reason.CLIENT_LOST, Reason.BACKEND_LOST),
+    ],
+)
+def test_a_peer_that_says_no_and_one_that_says_nothing_any_more_are_told_apart(
+    proxy: Proxy, error: int, of_client: Reason, of_backend: Reason
+) -> None:
+    first, _, _ = proxy.established()
+    second, _, _ = proxy.established()
+    assert first.client_leg is not None
+    assert second.backend_leg is not None
+    first.failed(first.client_leg, error)
+    second.failed(second.backend_leg, error)
+    assert (first.reason, second.reason) == (of_client, of_backend)

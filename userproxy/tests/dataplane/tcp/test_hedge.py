@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from userproxy.dataplane.tcp.lifecycle import Event, Reason, State
+from userproxy.dataplane.tcp.lifecycle import Event, State
 from userproxy.model.address import Address
+from userproxy.model.endings import Reason
 from userproxy.model.settings import Settings
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def test_when_the_first_fails_the_second_goes_on_with_the_time_it_has_left(proxy
     assert goes_to(connection, other)
     assert proxy.service.counters.failed_dials == {"timeout": 1}
     wait(proxy, PATIENCE)
-    assert connection.reason is Reason.NO_BACKEND
+    assert connection.reason is Reason.DIAL_FAILED
     assert proxy.service.counters.failed_dials == {"timeout": 2}
     assert proxy.nothing_is_left()
 
@@ -108,7 +109,7 @@ def test_when_the_second_fails_the_first_goes_on_alone(proxy: Proxy) -> None:
     assert counts(proxy) == [1, 0]
     assert goes_to(connection, slow)
     wait(proxy, 1.0)
-    assert connection.reason is Reason.NO_BACKEND
+    assert connection.reason is Reason.DIAL_FAILED
     assert proxy.nothing_is_left()
 
 

@@ -10,9 +10,9 @@ from userproxy.dataplane.tcp.lifecycle import (
     DialBudget,
     Event,
     Flow,
-    Reason,
     State,
 )
+from userproxy.model.endings import Reason
 
 Conversation = list[tuple[Event, State, tuple[Command, ...]]]
 
@@ -40,10 +40,21 @@ RESET: tuple[Command, ...] = (Command.RESET,)
 CUT_SHORT = {
     Event.CLIENT_RESET: Reason.CLIENT_RESET,
     Event.BACKEND_RESET: Reason.BACKEND_RESET,
+    Event.CLIENT_LOST: Reason.CLIENT_LOST,
+    Event.BACKEND_LOST: Reason.BACKEND_LOST,
     Event.AGED: Reason.AGED,
     Event.BACKEND_REMOVED: Reason.BACKEND_REMOVED,
     Event.KILLED: Reason.KILLED,
+    Event.FAILED: Reason.FAILED,
     Event.SHUTDOWN: Reason.SHUTDOWN,
+}
+
+OF_SESSIONS = {
+    Reason.IDLE,
+    Reason.ANSWERED,
+    Reason.EVICTED,
+    Reason.LISTENER_CLOSED,
+    Reason.HANDED_OVER,
 }
 
 
@@ -80,7 +91,7 @@ ENDINGS: dict[str, tuple[Conversation, Reason]] = {
             (Event.DIAL_FAILED, State.CONNECTING, (Command.DIAL,)),
             (Event.BACKENDS_EXHAUSTED, State.CLOSED, RESET),
         ],
-        Reason.NO_BACKEND,
+        Reason.DIAL_FAILED,
     ),
     "the client waits for an endpoint, and is served": (
         [
@@ -121,8 +132,9 @@ ENDINGS: dict[str, tuple[Conversation, Reason]] = {
         [*GREETING, (Event.TOO_MANY, State.CLOSED, RESET)],
         Reason.TOO_MANY,
     ),
+    "there is no backend to dial": ([(Event.NO_BACKEND, State.CLOSED, RESET)], Reason.NO_BACKEND),
     "the Service is deleted while the client waits": (
-        [*WAITING, (Event.BACKENDS_EXHAUSTED, State.CLOSED, RESET)],
+        [*WAITING, (Event.NO_BACKEND, State.CLOSED, RESET)],
         Reason.NO_BACKEND,
     ),
     "the client has finished, and the backend says nothing more": (
@@ -187,7 +199,7 @@ def test_a_reason_is_given_exactly_when_closing_and_each_reason_can_be() -> None
     for answer in answers:
         assert (answer.reason is not None) == (answer.state is State.CLOSED)
         assert (answer.commands in (CLOSE, RESET)) == (answer.state is State.CLOSED)
-    assert {answer.reason for answer in answers} - {None} == set(Reason)
+    assert {answer.reason for answer in answers} - {None} == set(Reason) - OF_SESSIONS
 
 
 def test_only_a_connection_that_both_sides_finished_is_closed_in_order() -> None:

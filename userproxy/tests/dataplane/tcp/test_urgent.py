@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.dataplane.tcp.lifecycle import Reason, State
+from userproxy.dataplane.tcp.lifecycle import State
+from userproxy.model.endings import Reason
 from userproxy.model.settings import Settings
 from userproxy.net.sockets import RESET_ON_CLOSE, at_urgent_mark, take_urgent_inline
 from userproxy.tests.dataplane.rig.polling import PATIENCE

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from userproxy.dataplane.tcp.lifecycle import Event, Reason, State
+from userproxy.dataplane.tcp.lifecycle import Event, State
+from userproxy.model.endings import Reason
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.settings import NoEndpoints, Settings
 from userproxy.tests.dataplane.rig.proxy import is_reset, reset
@@ -147,7 +148,7 @@ def test_all_endpoints_may_go_while_one_is_dialled(held: Proxy) -> None:
 def test_backends_that_are_there_and_down_are_dialled_and_nobody_waits(held: Proxy) -> None:
     held.serve(held.bound())
     connection, _ = held.accept()
-    assert connection.reason is Reason.NO_BACKEND
+    assert connection.reason is Reason.DIAL_FAILED
 
 
 def test_it_is_said_when_the_first_comes_and_from_time_to_time_while_any_wait(held: Proxy) -> None:

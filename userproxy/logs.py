@@ -7,18 +7,25 @@ import io
 import logging
 import os
 import select
+import stat
 import sys
 from typing import TYPE_CHECKING, TextIO, cast
 
 import structlog
 
+from userproxy.model.levels import LEVELS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor
 
 # What a pipe that is writable takes without waiting: PIPE_BUF, pipe(7).
 _CHUNK = 4096
+
+
+# What each line has, in this order, before whatever else it tells.
+_FIRST = ("timestamp", "level", "event")
 
 
 class Log(io.TextIOBase):
@@ -28,7 +35,7 @@ class Log(io.TextIOBase):
     """
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self._fd = _own_end(fd)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
@@ -41,6 +48,22 @@ class Log(io.TextIOBase):
                     break
                 os.write(self._fd, data[start : start + _CHUNK])
         return len(text)
+
+
+class _Logger(structlog.make_filtering_bound_logger(logging.INFO)):  # type: ignore[misc]  # made at run time
+    """The class of all loggers, for the level to be changed of those that are in use."""
+
+
+def level() -> str:
+    """The severity from which on there are lines."""
+    return next(
+        name for name in LEVELS if _Logger.__bases__ == (structlog.make_filtering_bound_logger(name),)
+    )
+
+
+def set_level(level: str) -> None:
+    """Log from this severity on: one of `LEVELS`."""
+    _Logger.__bases__ = (structlog.make_filtering_bound_logger(level),)
 
 
 def configure_logging(style: str, level: str) -> None:
@@ -58,15 +81,20 @@ def configure_logging(style: str, level: str) -> None:
     ]
     renderers: list[Processor]
     if style == "json":
-        renderers = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        renderers = [
+            structlog.processors.dict_tracebacks,
+            _in_order,
+            structlog.processors.JSONRenderer(),
+        ]
     else:
         colors = sys.stderr.isatty()
         renderers = [
             structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
         ]
+    set_level(level)
     structlog.configure(
         processors=[*shared, *renderers],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=_Logger,
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
@@ -90,6 +118,23 @@ def silenced() -> Iterator[None]:
     finally:
         structlog.configure(**before)
         logging.disable(logging.NOTSET)
+
+
+def _in_order(_logger: object, _method: str, event_dict: EventDict) -> EventDict:
+    """What every line has comes first."""
+    first = {key: event_dict.pop(key) for key in _FIRST if key in event_dict}
+    return {**first, **event_dict}
+
+
+def _own_end(fd: int) -> int:
+    """Of a pipe, an end of our own that never waits: O_NONBLOCK on the one given would be others' too.
+
+    That there is room is not enough to know: whoever else writes to it may take that in the meantime.
+    """
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        with contextlib.suppress(OSError):  # not ours to open, or no /proc
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return fd
 
 
 def _stderr() -> TextIO:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from userproxy.dataplane.tcp.lifecycle import Event, Reason, State
+from userproxy.dataplane.tcp.lifecycle import Event, State
 from userproxy.dataplane.tcp.listener import listen
 from userproxy.model.address import Address
+from userproxy.model.endings import Reason
 from userproxy.model.settings import NoEndpoints, Settings
 from userproxy.net import sockets as dialling
 from userproxy.net.sockets import dialling_socket

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from userproxy.dataplane.tcp.greeting import is_announced
-from userproxy.dataplane.tcp.lifecycle import Event, Reason, State
+from userproxy.dataplane.tcp.lifecycle import Event, State
 from userproxy.model.address import Address
+from userproxy.model.endings import Reason
 from userproxy.model.settings import ProxyProtocol, Settings
 from userproxy.net.proxy_protocol import decode, encode, for_own_check
 from userproxy.tests.dataplane.rig.proxy import Narrow, NarrowAndSlow, Slow, is_reset, reset

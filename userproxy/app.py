@@ -136,7 +136,7 @@ async def _serve(config: Config, lock: NodeLock, check: Callable[[], object]) ->
         if left is None:
             return renew
         lock.release()
-        return await incumbent.hand_over(left, config.drain_seconds)
+        return await incumbent.hand_over(left, config.drain_seconds, is_kept=config.take_over)
 
 
 async def _work(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("userproxy")
 
+_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+
 _LOOK_SECONDS = 0.1
 
 # An incumbent gives its workers this long to say what they have counted, and then some.
@@ -72,7 +74,7 @@ class Heir:
         self._loop.add_signal_handler(signal.SIGHUP, self._renew)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.stop)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGTERM, signal.SIGINT))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         return await self._take(is_ready)
 
     async def _take(self, is_ready: Callable[[], bool]) -> Handover | None:
@@ -127,6 +129,9 @@ class Heir:
             handover.adopt(left, {})
             self._hang_up()
             return None
+        if left is not None:
+            # The node is ours from now on: a signal is for the daemon that begins, and waits for it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         return left
 
     def _on_message(self, message: bytes, fds: list[int]) -> None:

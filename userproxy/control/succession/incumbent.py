@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("userproxy")
 
+# Whoever replaces a daemon by another one has told it to stop by then.
+_IDLE_SECONDS = 300.0
+
 
 class Incumbent:
     """Listens from `open` to `close`.
@@ -60,7 +63,7 @@ class Incumbent:
             self._heir.close()
             self._heir = None
 
-    async def hand_over(self, left: Left, drain_seconds: float) -> bool:
+    async def hand_over(self, left: Left, drain_seconds: float, *, is_kept: bool) -> bool:
         """Give everything to the heir that has asked, and stay until the workers in this container end.
 
         The kernel's rules, the admin socket and the node's lock have been given up.
@@ -68,6 +71,8 @@ class Incumbent:
         Args:
             left: what it gets.
             drain_seconds: how long connections may go on after SIGTERM.
+            is_kept: this process is started again when it ends, and would take the node back. So it stays
+                until it is told to stop; not for ever, since the heir may not do what it was to do.
 
         Returns:
             Whether this daemon is to start anew: the heir is gone before it had taken over.
@@ -88,7 +93,7 @@ class Incumbent:
             return True
         for sock in left.listeners.values():
             sock.close()
-        await outlasted.wait(drain_seconds)
+        await outlasted.wait(drain_seconds, _IDLE_SECONDS if is_kept else 0.0)
         return False
 
     async def _give(self, left: Handover, listeners: Mapping[str, socket.socket]) -> bool:

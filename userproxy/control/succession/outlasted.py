@@ -56,12 +56,20 @@ class Outlasted:
         self._files.clear()
         return self._told.is_set()
 
-    async def wait(self, drain_seconds: float) -> None:
+    async def wait(self, drain_seconds: float, idle_seconds: float = 0.0) -> None:
         """Return when all have ended.
 
         Args:
             drain_seconds: how long connections may go on after `end`; then they are reset.
+            idle_seconds: how long to stay after that, unless told to end.
         """
+        await self._all_ended(drain_seconds)
+        if not self._told.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(idle_seconds):
+                    await self._told.wait()
+
+    async def _all_ended(self, drain_seconds: float) -> None:
         log.info("this node is another daemon's now: staying for connections", workers=len(self._files))
         await _first(self._over, self._told)
         if not self._over.is_set():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from userproxy.tests.sockets import Sockets
 
+SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 COUNTED = Handover(past=Counters(connections_opened=100), workers={7: Counters(connections_opened=20)})
 
 
@@ -73,19 +74,19 @@ class Node:
         """What the daemon leaves."""
         return Left(COUNTED, {"metrics-bind-address": self.listener}, pids, told_to_stop)
 
-    async def hand_over(self, left: Left) -> bool:
+    async def hand_over(self, left: Left, *, is_kept: bool = False) -> bool:
         """The daemon has been asked, and gives everything up; whether it is to start anew."""
         await until(lambda: self.asked_by)
         self.lock.release()
         try:
-            return await self.incumbent.hand_over(left, drain_seconds=30)
+            return await self.incumbent.hand_over(left, drain_seconds=30, is_kept=is_kept)
         finally:
             loop = asyncio.get_running_loop()
             if signal.SIGTERM in signal.sigpending():
                 self.told.append(signal.sigwait([signal.SIGTERM]))
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for number in SIGNALS:
                 loop.remove_signal_handler(number)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def shut(self) -> None:
         """The end."""
@@ -186,6 +187,48 @@ async def test_an_heir_that_a_signal_ends_while_it_waits_has_changed_nothing(
     signal.raise_signal(number)
     assert await coming is None
     assert heir.is_to_renew is (number == signal.SIGHUP)
+
+
+async def test_a_signal_that_comes_when_the_node_is_ours_is_for_the_daemon_that_begins(node: Node) -> None:
+    heir = node.heir()
+    giving = asyncio.ensure_future(node.hand_over(node.left()))
+    left = await heir.come_to_the_node(ready)
+    assert left is not None
+    handover.adopt(left, {})
+    signal.raise_signal(signal.SIGHUP)
+    assert signal.SIGHUP in signal.sigpending()
+    assert signal.sigwait([signal.SIGHUP]) == signal.SIGHUP
+    assert not heir.is_to_renew
+    heir.confirm()
+    assert await giving is False
+
+
+async def test_one_that_would_be_started_again_stays_until_it_is_told_to_stop(node: Node) -> None:
+    heir = node.heir()
+    giving = asyncio.ensure_future(node.hand_over(node.left(), is_kept=True))
+    left = await heir.come_to_the_node(ready)
+    assert left is not None
+    handover.adopt(left, {})
+    heir.confirm()
+    with capture_logs() as lines:
+        await until(lambda: lines)  # it has nothing to stay for
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not giving.done()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.raise_signal(signal.SIGTERM)
+    assert await giving is False
+
+
+async def test_but_not_for_ever(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("userproxy.control.succession.incumbent._IDLE_SECONDS", 0.0)
+    heir = node.heir()
+    giving = asyncio.ensure_future(node.hand_over(node.left(), is_kept=True))
+    left = await heir.come_to_the_node(ready)
+    assert left is not None
+    handover.adopt(left, {})
+    heir.confirm()
+    assert await giving is False
 
 
 async def test_an_heir_that_dies_before_it_has_taken_over_is_no_heir_and_the_daemon_starts_anew(

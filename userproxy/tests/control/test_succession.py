@@ -212,7 +212,7 @@ async def test_one_that_would_be_started_again_stays_until_it_is_told_to_stop(no
     heir.confirm()
     with capture_logs() as lines:
         await until(lambda: lines)  # it has nothing to stay for
-    for _ in range(3):
+    for _ in range(100):
         await asyncio.sleep(0)
     assert not giving.done()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -17,7 +17,7 @@ from userproxy.model.human import human_age, human_bytes
 from userproxy.model.rows import ConnectionRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from userproxy.model.address import Address
     from userproxy.model.service import ServicePortName
@@ -75,32 +75,50 @@ def filter_options(command: Callable[..., None]) -> Callable[..., None]:
     return service_option(decorated)
 
 
+def state_option(command: Callable[..., None]) -> Callable[..., None]:
+    """`--state`, passed as `state`."""
+    return click.option(
+        "--state", cls=Option, section=SECTION, default="", metavar="STATE", help="Only those in it."
+    )(command)
+
+
+def interval_option(command: Callable[..., None]) -> Callable[..., None]:
+    """`--interval`, passed as `interval`."""
+    return click.option(
+        "--interval",
+        cls=Option,
+        section="Output",
+        type=click.FloatRange(min=0.1),
+        default=1.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Between two looks at the daemon while watching.",
+    )(command)
+
+
 @click.command(
     cls=Command,
     examples=(
         ("userproxy connections --service default/web", "who is connected to a Service"),
         ("userproxy connections -n shop --state waiting", "who waits for an endpoint"),
-        ("userproxy connections --sort-by bytes_down --reverse --watch", "the biggest first, refreshed"),
+        ("userproxy connections --watch", "the busiest first, again and again: `userproxy top`"),
         ("userproxy connections --client 10.0.1.0/24 -o json | jq -r '.[].id'", "IDs, for a script"),
     ),
 )
 @namespace_option
 @filter_options
-@click.option("--state", cls=Option, section=SECTION, default="", metavar="STATE", help="Only those in it.")
+@state_option
 @listing_options(ConnectionRow)
 @click.option(
-    "--watch", "-w", "watching", is_flag=True, cls=Option, section="Output", help="Refresh until Ctrl-C."
-)
-@click.option(
-    "--interval",
+    "--watch",
+    "-w",
+    "watching",
+    is_flag=True,
     cls=Option,
     section="Output",
-    type=click.FloatRange(min=0.1),
-    default=1.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Between two refreshes of --watch.",
+    help="Until Ctrl-C. On a terminal it is `userproxy top`; -o json is JSON lines then.",
 )
+@interval_option
 @admin_socket_option
 @pass_environment
 def connections(  # noqa: PLR0913 - one for each option
@@ -118,12 +136,19 @@ def connections(  # noqa: PLR0913 - one for each option
     """List the live connections that are proxied."""
     more = Wanted(namespace, state=state)
 
+    def choose(rows: Iterable[ConnectionRow]) -> Sequence[ConnectionRow]:
+        return more.of(rows, lambda row: row.state)
+
     def ask() -> Sequence[ConnectionRow]:
         with daemon_at(admin_socket) as daemon:
-            return more.of(daemon.connections(wanted), lambda row: row.state)
+            return choose(daemon.connections(wanted))
 
     report = Report(COLUMNS, listing, "no connection matches" if wanted or more else "no connections")
-    if watching:
+    if watching and not listing.for_machines and environment.terminal_width() is not None:
+        from userproxy.cli.top.command import as_watched, run  # noqa: PLC0415 - which imports this
+
+        run(admin_socket, (wanted, choose), as_watched(listing), interval)
+    elif watching:
         watch(report, ask, environment, interval)
     else:
         show(report, ask(), environment)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -22,8 +21,6 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 
 SECTION = "Output"
 
-_MARGIN = 4
-"""Lines of a terminal that are no rows: the header, the notes and the cursor's."""
 _NUMBERS = re.compile(r"([0-9]+)")
 _MACHINES = ("json", "yaml")
 
@@ -194,46 +191,26 @@ def watch(
     environment: Environment,
     interval: float,
 ) -> NoReturn:
-    """Show what ask returns, every interval seconds, until Ctrl-C or until ask fails.
+    """Print what ask returns, every interval seconds, until Ctrl-C or until ask fails.
 
-    A terminal shows one table in place. Elsewhere one snapshot follows the other, tables with a blank line
-    between them.
+    One snapshot follows the other: tables with a blank line between them; as JSON they are JSON lines, each
+    row with the time at which it was seen.
     """
-    for_machines = report.listing.for_machines
-    if environment.terminal_width() is not None and not for_machines:
-        _watch_terminal(report, ask, environment, interval)
+    listing = report.listing
     first = True
     while True:
         rows = ask()
-        if not first and not for_machines:
-            click.echo()
+        if listing.output == "json":
+            seen_at = environment.now().isoformat(timespec="milliseconds")
+            for row in listing.sorted(rows):
+                click.echo(msgspec.json.encode({"seen_at": seen_at} | msgspec.structs.asdict(row)))
+        else:
+            if not first and not listing.for_machines:
+                click.echo()
+            show(report, rows, environment)
         first = False
-        show(report, rows, environment)
         sys.stdout.flush()
         environment.sleep(interval)
-
-
-def _watch_terminal(
-    report: Report,
-    ask: Callable[[], Sequence[msgspec.Struct]],
-    environment: Environment,
-    interval: float,
-) -> NoReturn:
-    from rich.console import Console  # noqa: PLC0415 - rich is slow to import
-    from rich.live import Live  # noqa: PLC0415 - likewise
-
-    listing = report.listing
-    console = Console(file=sys.stdout, highlight=False, force_terminal=True)
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            grid = tables.grid(report.columns, listing.sorted(ask()), wide=listing.wide)
-            width, height = shutil.get_terminal_size()
-            limit = max(1, height - _MARGIN)
-            table = tables.terminal_table(
-                grid, width, whole=listing.wide, limit=limit, headers=listing.headers
-            )
-            live.update(table, refresh=True)
-            environment.sleep(interval)
 
 
 def _rank(value: Any) -> tuple[bool, Any]:  # noqa: ANN401 - of any field

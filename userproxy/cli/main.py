@@ -27,7 +27,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 SECTIONS = {
     "The daemon": ("run", "config", "plan"),
-    "Look": ("connections", "services", "backends", "status", "explain"),
+    "Look": ("connections", "top", "services", "backends", "status", "explain"),
     "Act": ("kill", "drain", "cleanup"),
     "Try": ("lab", "bench"),
     "Shell": ("completion", "man"),
@@ -39,6 +39,7 @@ COMMANDS = {
     "config": ("userproxy.cli.config:config", "Check or show a configuration."),
     "plan": ("userproxy.cli.plan:plan", "Show what would be served, how, and what not. Touches nothing."),
     "connections": ("userproxy.cli.connections:connections", "List the live connections that are proxied."),
+    "top": ("userproxy.cli.top.command:top", "Watch the live connections, the busiest first."),
     "services": ("userproxy.cli.inventory:services", "List the Service ports that are served, and where."),
     "backends": ("userproxy.cli.inventory:backends", "List the backends, with their state and why."),
     "status": ("userproxy.cli.inventory:status", "Show the daemon and what is wrong with it."),

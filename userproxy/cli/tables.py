@@ -24,7 +24,7 @@ ALWAYS = 99
 EMPTY = "-"
 """In place of an empty cell, so that awk counts the same fields in every line."""
 
-_STYLES = {
+STYLES = {
     "established": "green",
     "up": "green",
     "connecting": "yellow",
@@ -32,6 +32,7 @@ _STYLES = {
     "backend-finished": "yellow",
     "half-closed": "yellow",
     "closing": "yellow",
+    "waiting": "yellow",
     "draining": "yellow",
     "terminating": "yellow",
     "down": "red",
@@ -113,9 +114,7 @@ def plain_text(table: Grid, *, headers: bool = True) -> str:
     return "\n".join(_plain_line(table.columns, widths, cells) for cells in (*header, *table.cells))
 
 
-def terminal_table(
-    table: Grid, width: int, *, whole: bool = False, limit: int | None = None, headers: bool = True
-) -> RenderableType:
+def terminal_table(table: Grid, width: int, *, whole: bool = False, headers: bool = True) -> RenderableType:
     """A table for a terminal of so many columns.
 
     What does not fit is left out column by column and named below the table; if even the last few are too
@@ -125,7 +124,6 @@ def terminal_table(
         table: what to show.
         width: of the terminal.
         whole: leave no column out and break nothing: the terminal wraps the lines.
-        limit: the number of rows that fit, or None; below it stands how many more there are.
         headers: whether it begins with the names of the columns.
     """
     from rich.console import Group  # noqa: PLC0415 - rich is slow to import
@@ -138,14 +136,14 @@ def terminal_table(
         column = table.columns[index]
         justify: Literal["left", "right"] = "right" if column.right else "left"
         drawn.add_column(column.header, justify=justify, width=column_width, overflow="fold")
-    for cells in table.cells[:limit]:
+    for cells in table.cells:
         drawn.add_row(
             *(
                 Text(broken(cells[index], table.columns[index].breaks, column_width), _style(cells[index]))
                 for index, column_width in shown.items()
             )
         )
-    notes = _notes(table, shown, limit)
+    notes = _notes(table, shown)
     return Group(drawn, *(Text(note, style="dim") for note in notes)) if notes else drawn
 
 
@@ -218,11 +216,9 @@ def _pieces(text: str, breaks: str) -> list[str]:
 
 
 def _style(text: str) -> str:
-    return _STYLES.get(text, "")
+    return STYLES.get(text, "")
 
 
-def _notes(table: Grid, shown: Container[int], limit: int | None) -> list[str]:
+def _notes(table: Grid, shown: Container[int]) -> list[str]:
     hidden = [column.header for index, column in enumerate(table.columns) if index not in shown]
-    notes = [f"not shown at this width: {', '.join(hidden)} (-o wide shows all)"] if hidden else []
-    more = 0 if limit is None else len(table.cells) - limit
-    return [f"and {more} more", *notes] if more > 0 else notes
+    return [f"not shown at this width: {', '.join(hidden)} (-o wide shows all)"] if hidden else []

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 import pytest
 from click.testing import CliRunner, Result
 
 from userproxy.cli.daemon import Environment
 from userproxy.cli.main import cli
+from userproxy.cli.top import command
+from userproxy.cli.top.arrange import SortBy, Wanted
+from userproxy.cli.top.remote import Remote
 from userproxy.tests.ops.daemon import MadeUpView, connection, running
 
 if TYPE_CHECKING:
@@ -56,10 +59,15 @@ def run(admin_socket: Path, *arguments: str, width: int | None = None, wait: int
         if next(waits, None) is None:
             raise KeyboardInterrupt
 
+    seconds = iter(range(60))
+
+    def now() -> dt.datetime:
+        return dt.datetime(2026, 11, 23, 6, 5, next(seconds), tzinfo=dt.UTC)
+
     return CliRunner().invoke(
         cli,
         ["connections", "--admin-socket", str(admin_socket), *arguments],
-        obj=Environment(terminal_width=lambda: width, sleep=sleep),
+        obj=Environment(terminal_width=lambda: width, sleep=sleep, now=now),
     )
 
 
@@ -193,9 +201,12 @@ def test_watch_prints_one_snapshot_after_the_other_until_ctrl_c(admin_socket: Pa
     assert result.stderr.strip() == ""
 
 
-def test_watch_prints_one_array_after_the_other(admin_socket: Path) -> None:
-    once = run(admin_socket, "-o", "json").stdout
-    assert run(admin_socket, "-o", "json", "--watch", wait=1).stdout == once + once
+def test_watch_prints_json_lines_with_the_time_at_which_each_was_seen(admin_socket: Path) -> None:
+    lines = run(admin_socket, "-o", "json", "--watch", wait=1).stdout.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [list(row) for row in rows] == [["seen_at", *FIELDS]] * 6
+    assert [row["id"] for row in rows] == ["1", "2", "3"] * 2
+    assert len({row["seen_at"] for row in rows}) == 2
 
 
 def test_watch_ends_with_the_daemon(tmp_path: Path) -> None:
@@ -215,8 +226,38 @@ def test_watch_ends_with_the_daemon(tmp_path: Path) -> None:
     assert result.stderr.startswith(f"userproxy: no daemon at {tmp_path}/t")
 
 
-def test_watch_redraws_in_place_on_a_terminal(admin_socket: Path) -> None:
-    result = run(admin_socket, "--watch", width=80, wait=1)
-    assert result.exit_code == 130
-    assert click.unstyle(result.stdout).count("10.0.2.9:40122") == 2
-    assert result.stdout.endswith("\x1b[?25h\x1b[?1049l")  # back to the screen as it was
+@pytest.mark.parametrize(
+    ("options", "ids", "wanted"),
+    [
+        ((), ["1", "2", "3"], Wanted()),
+        (("--service", "kube-system/dns"), ["3"], Wanted()),
+        (("-n", "default", "--sort-by", "age_seconds"), ["1", "2"], Wanted(sort_by=SortBy.AGE, reverse=True)),
+        (
+            ("--state", "connecting", "--sort-by", "bytes_down", "--reverse"),
+            ["3"],
+            Wanted(sort_by=SortBy.BYTES),
+        ),
+        (("--sort-by", "idle_seconds"), ["1", "2", "3"], Wanted(sort_by=SortBy.IDLE)),
+    ],
+)
+def test_watch_on_a_terminal_is_top(
+    admin_socket: Path,
+    options: tuple[str, ...],
+    ids: list[str],
+    wanted: Wanted,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched: list[object] = []
+
+    def watch(path: str, chosen: command.Chosen, shown: Wanted, interval: float) -> None:
+        rows = Remote(path, *chosen).look().rows
+        watched.extend([[row.id for row in rows], shown, interval])
+
+    monkeypatch.setattr(command, "run", watch)
+    assert run(admin_socket, *options, "--watch", "--interval", "2", width=80).exit_code == 0
+    assert watched == [ids, wanted, 2.0]
+
+
+def test_watch_on_a_terminal_says_by_what_it_cannot_sort(admin_socket: Path) -> None:
+    result = run(admin_socket, "--watch", "--sort-by", "client", width=80)
+    assert (result.exit_code, "sorts by age_seconds" in result.stderr) == (2, True)

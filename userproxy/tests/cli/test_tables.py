@@ -97,13 +97,3 @@ def test_no_table_is_wider_than_its_terminal_nor_cuts_an_address(width: int) -> 
     assert "…" not in characters
     for address in (client, backend):
         assert all(characters.count(char) >= address.count(char) for char in set(address))
-
-
-def test_more_rows_than_the_terminal_has_lines() -> None:
-    console = Console(width=200)
-    rows = [connection(number) for number in range(10)]
-    with console.capture() as capture:
-        console.print(terminal_table(grid(COLUMNS, rows), 200, limit=3))
-    shown = capture.get().splitlines()
-    assert len(shown) == 5
-    assert shown[-1].strip() == "and 7 more"

@@ -1,0 +1,1 @@
+"""`userproxy top`: live connections as a person watches them, by what they do a second."""

@@ -1,0 +1,1 @@
+"""`userproxy top`."""

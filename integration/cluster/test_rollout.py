@@ -62,17 +62,10 @@ def deployed(rig: Rig, binaries: Path, tmp_path: Path) -> Iterator[Deployed]:
 @pytest.mark.timeout(600)
 def test_an_image_update_and_a_killed_daemon_and_no_client_notices(rig: Rig, deployed: Deployed) -> None:
     with contextlib.ExitStack() as stack:
+        clients = [inside(rig, f"pod/client-{node.address.name}") for node in rig.nodes]
         loads = [
-            stack.enter_context(
-                Load(
-                    inside(rig, f"pod/client-{node.address.name}"),
-                    FRONTEND,
-                    rate=RATE,
-                    held=HELD,
-                    transfers=1,
-                )
-            )
-            for node in rig.nodes
+            stack.enter_context(Load(client, FRONTEND, rate=RATE, held=HELD, transfers=1))
+            for client in clients
         ]
         for load in loads:
             load.settle(held=HELD + 1, connections=RATE)
@@ -84,11 +77,14 @@ def test_an_image_update_and_a_killed_daemon_and_no_client_notices(rig: Rig, dep
             load.go_on(RATE)
         assert set(deployed.pods().values()) == {NAMES[1]}
         killed = [deployed.daemon_on(node) for node in rig.nodes]
+        assert 0 not in killed
         for daemon in killed:
             os.kill(daemon, signal.SIGKILL)
-        wait_until(
-            "others are there", lambda: not set(killed) & set(map(deployed.daemon_on, rig.nodes)), 30.0
-        )
+
+        def are_replaced() -> bool:
+            return not {0, *killed} & {deployed.daemon_on(node) for node in rig.nodes}
+
+        wait_until("others are there", are_replaced, 30.0)
         for load in loads:
             load.go_on(3 * RATE)
         reports = [load.finish() for load in loads]

@@ -26,6 +26,11 @@ _USERPROXY = str(Path(sys.executable).with_name("userproxy"))
 _OBJECT, _NAMESPACE = "daemonset/userproxy", "--namespace=kube-system"
 _SELECTOR = "--selector=app.kubernetes.io/name=userproxy"
 _ROLLOUT_SECONDS = 150.0
+_LONGER = {
+    "--drain-seconds=30": "--drain-seconds=170",
+    "terminationGracePeriodSeconds: 60": "terminationGracePeriodSeconds: 190",
+}
+"""What an update of three nodes takes at most."""
 _SHOWN = ("Dockerfile", "userproxy.service")
 
 
@@ -91,17 +96,17 @@ class Deployed:
 
     @staticmethod
     def daemon_on(node: Node) -> int:
-        """The process of the daemon on a node, below the first process of its container."""
+        """The latest daemon on a node, below the first process of its container; 0 if there is none."""
         netns = Path(node.space.netns).stat().st_ino
-        parents: dict[int, int] = {}
+        found: dict[int, tuple[int, int]] = {}  # parent, and when it was started
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 ours = b"--take-over=true" in (entry / "cmdline").read_bytes().split(b"\0")
                 if ours and (entry / "ns/net").stat().st_ino == netns:
-                    status = (entry / "stat").read_text()
-                    parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
-        (daemon,) = (pid for pid, parent in parents.items() if parent in parents)
-        return daemon
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                    found[int(entry.name)] = int(fields[1]), int(fields[19])
+        daemons = {started: pid for pid, (parent, started) in found.items() if parent in found}
+        return daemons[max(daemons)] if daemons else 0
 
     def _is_rolled_out(self) -> bool:
         found = json.loads(self._rig.api.kubectl("get", _OBJECT, _NAMESPACE, "--output=json"))
@@ -113,8 +118,14 @@ class Deployed:
         return status.get("observedGeneration") == found["metadata"]["generation"] and counts == [nodes] * 3
 
     def _overlay(self) -> Path:
-        """What a user would change: the address of the API server."""
-        shutil.copytree(_DEPLOY, self._directory / "base", ignore=shutil.ignore_patterns(*_SHOWN))
+        """What a user would change: the address of the API server, and how long connections may go on."""
+        base = self._directory / "base"
+        shutil.copytree(_DEPLOY, base, ignore=shutil.ignore_patterns(*_SHOWN))
+        text = (base / "daemonset.yaml").read_text()
+        for theirs, ours in _LONGER.items():
+            assert text.count(theirs) == 1
+            text = text.replace(theirs, ours)
+        (base / "daemonset.yaml").write_text(text)
         overlay = self._directory / "overlay"
         overlay.mkdir()
         server = urlsplit(self._rig.api.url)

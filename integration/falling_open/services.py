@@ -43,7 +43,7 @@ ASKED = {
 AS_NODE = frozenset({HOST1.ip, HOST1.ip6, HOST1.bridge_ip, HOST1.bridge_ip6})
 """Whom pods see: the node, be it the relay or a masqueraded client."""
 
-SHORT = 1.0
+SHORT = 3.0
 """Who gets no answer for so long gets none."""
 
 

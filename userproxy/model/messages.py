@@ -178,11 +178,13 @@ class Hello(Part, frozen=True, kw_only=True):
         pid: of the worker.
         holds: how many Service ports it serves; they follow, in `Holds`.
         name: what the ids of its connections begin with; 0 for its pid.
+        beats: it says to the kernel that it accepts clients, all that are captured.
     """
 
     pid: int
     holds: int
     name: int = 0
+    beats: bool = False
 
 
 class Holds(Part, frozen=True, kw_only=True):

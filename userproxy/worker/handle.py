@@ -73,6 +73,8 @@ class WorkerHandle:
         held: what it was serving when it was found, with the listening sockets.
         yielded: the sessions that it has given up, with their sockets.
         counters: what it had counted when it last said so.
+        holds: how many Service ports it was serving when it was found.
+        beats: it said to the kernel then that it accepts clients, and all of its sockets have come along.
         retiring: whether it has been told to go.
         patience: seconds that it has for an answer.
     """
@@ -80,7 +82,8 @@ class WorkerHandle:
     def __init__(self, sock: socket.socket, pid: int, tell: Callbacks) -> None:
         loop = asyncio.get_running_loop()
         self.pid = self.name = pid
-        self.retiring = False
+        self.retiring = self.beats = False
+        self.holds = 0
         self.held: list[tuple[Serve, int]] = []
         self.yielded: list[tuple[messages.SessionState, int]] = []
         self.counters = Counters()
@@ -199,7 +202,8 @@ class WorkerHandle:
 
     def _on_part(self, part: messages.Parts, fds: list[int]) -> None:
         match part:
-            case messages.Hello(pid=pid, holds=holds, name=name):
+            case messages.Hello(pid=pid, holds=holds, name=name, beats=beats):
+                self.beats, self.holds = beats, holds
                 self.pid, self.name, self._expected = self.pid or pid, name or pid, holds
             case messages.Holds() | messages.Sessions():
                 self._take_sockets(part, fds)
@@ -221,6 +225,7 @@ class WorkerHandle:
         match part:
             case messages.Holds(serves=serves) if not self._given_up:
                 self._expected -= len(serves) - len(fds)
+                self.beats &= len(serves) == len(fds)
                 self.held += zip(serves, fds, strict=False)
             case messages.Sessions(serial=serial, sessions=sessions) if serial in self._waiting:
                 self.yielded += zip(sessions, fds, strict=False)

@@ -32,6 +32,11 @@ class Heart:
         self._rests = False
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def beats(self) -> bool:
+        """Whether it does, or will again."""
+        return self._timer is not None
+
     def begin(self) -> None:
         """Beat from now on."""
         self._timer = self._loop.call_later(BEAT_SECONDS, self.begin)

@@ -13,7 +13,7 @@ from userproxy.worker.questions import fullness_of
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from userproxy.worker.handle import WorkerHandle
 
@@ -44,6 +44,12 @@ class Hearts:
             self._begun = True
             for index in self._handles:
                 self.give(index)
+
+    def take_over(self, earlier: Collection[WorkerHandle]) -> None:
+        """Have all workers beat in the place of earlier ones that did: they serve the same."""
+        serving = [handle for handle in earlier if handle.holds]
+        if serving and all(handle.beats for handle in serving):
+            self.begin()
 
     def give(self, index: int) -> None:
         """Have a worker beat that has taken its place, as the others do."""

@@ -130,6 +130,7 @@ class WorkerPool:
         await self._hire_all()
         await self._give_datagrams(range(self._count))
         adopted = [handle for handle in self._retiring if not handle.retiring]
+        self.hearts.take_over(adopted)
         for handle in adopted:
             handle.retiring = True
         await asyncio.gather(*(self._order(handle, messages.Retire()) for handle in adopted))

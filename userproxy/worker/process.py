@@ -106,7 +106,8 @@ class Worker:
         plane = self._plane
         serves = plane.serves if plane else []
         name = plane.connections.name if plane else 0
-        self._say(messages.Hello(pid=os.getpid(), holds=len(serves), name=name))
+        beats = self._heart is not None and self._heart.beats
+        self._say(messages.Hello(pid=os.getpid(), holds=len(serves), name=name, beats=beats))
         for start in range(0, len(serves), CHUNK):
             part = tuple(serves[start : start + CHUNK])
             fds = [plane.listeners[serve.name].fileno() for serve in part] if plane else []

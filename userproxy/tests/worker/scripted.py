@@ -57,6 +57,7 @@ class ScriptedWorker:
         files: by Service port, the inode of its listening socket.
         fds: how many descriptors came with each order.
         is_mute: it does not even say hello.
+        beats: it says that it beats.
         silent: it says nothing to these kinds of orders.
         dies_at: it ends when it gets such an order.
         fails: by kind of order, what it fails with.
@@ -73,6 +74,7 @@ class ScriptedWorker:
         self.files: dict[PoolName, int] = {}
         self.fds: list[int] = []
         self.is_mute = False
+        self.beats = False
         self.silent: tuple[type[Order], ...] = ()
         self.dies_at: tuple[type[Order], ...] = ()
         self.fails: dict[type[Order], str] = {}
@@ -88,7 +90,7 @@ class ScriptedWorker:
         self._channel = Channel(sock, asyncio.get_running_loop(), self._on_message, self._on_closed)
         if self.is_mute:
             return
-        self.say(messages.Hello(pid=self.pid, holds=len(self._holds)))
+        self.say(messages.Hello(pid=self.pid, holds=len(self._holds), beats=self.beats))
         held = list(self._holds.items())
         for start in range(0, len(held), most):
             part = held[start : start + most]

@@ -91,10 +91,11 @@ async def test_it_is_ready_when_it_has_said_all_that_it_holds(line: Line) -> Non
 
 async def test_files_that_did_not_arrive_are_not_waited_for(line: Line) -> None:
     line.worker.attend(line.theirs)
-    line.worker.say(messages.Hello(pid=PID, holds=2))
+    line.worker.say(messages.Hello(pid=PID, holds=2, beats=True))
     reading, writing = os.pipe()
     line.worker.say(messages.Holds(serves=(serve("one"), serve("two"))), reading)
     await line.handle.ready()
+    assert not line.handle.beats, "who takes over from it does not serve all of that"
     (held,) = line.handle.held
     assert held[0] == serve("one")
     for fd in (reading, writing, held[1]):

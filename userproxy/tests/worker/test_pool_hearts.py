@@ -106,6 +106,21 @@ async def test_who_takes_over_does_not_speak_for_those_before_it(site: Site, sil
     assert farewells(silenced) == 0, "they have stopped, and the heart of the new one has the same mark"
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "begun"), [(True, True, True), (True, False, False), (False, False, False)]
+)
+async def test_workers_beat_in_the_place_of_those_that_did_before_these_stop(
+    site: Site, first: bool, second: bool, begun: bool
+) -> None:
+    for beats_before in (first, second):
+        site.left_behind(serve()).beats = beats_before
+    site.left_behind()  # it has stopped long ago, and some connection lasts
+    pool = await site.started_pool()
+    await until(lambda: all(worker.told(Retire) for worker in site.earlier))
+    assert bool(pool.hearts.beating) is begun
+    assert beats(site.started[0]) == begun
+
+
 async def test_without_the_privilege_there_is_one_line_and_everybody_works(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

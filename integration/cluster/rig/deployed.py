@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from integration.cluster.rig import own_image
@@ -41,6 +41,7 @@ class Deployed:
         """`directory`: for what is written; it is there."""
         self._rig = rig
         self._directory = directory
+        self._image = "userproxy:dev"  # as scripts/deploy has it
 
     def __enter__(self) -> Self:
         self._rig.load(own_image.make(self._directory / "image"))
@@ -72,18 +73,8 @@ class Deployed:
 
     def update(self) -> None:
         """Have the pods replaced by those of another version; returns when the API server knows."""
-        self._rig.api.kubectl("set", "image", _OBJECT, _NAMESPACE, f"userproxy={own_image.NAMES[1]}")
-
-    def pods(self) -> dict[str, str]:
-        """The pods that are not about to end, and the image of each."""
-        found = json.loads(self._rig.api.kubectl("get", "pods", _NAMESPACE, "--output=json", _SELECTOR))[
-            "items"
-        ]
-        return {
-            pod["metadata"]["name"]: pod["spec"]["containers"][0]["image"]
-            for pod in found
-            if "deletionTimestamp" not in pod["metadata"]
-        }
+        self._image = own_image.NAMES[1]
+        self._rig.api.kubectl("set", "image", _OBJECT, _NAMESPACE, f"userproxy={self._image}")
 
     def restarts(self) -> int:
         """How often the kubelets have started containers of theirs again."""
@@ -109,13 +100,21 @@ class Deployed:
         return daemons[max(daemons)] if daemons else 0
 
     def _is_rolled_out(self) -> bool:
-        found = json.loads(self._rig.api.kubectl("get", _OBJECT, _NAMESPACE, "--output=json"))
-        status, nodes = found["status"], len(self._rig.nodes)
-        counts = [
-            status.get(name)
-            for name in ("desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable")
-        ]
-        return status.get("observedGeneration") == found["metadata"]["generation"] and counts == [nodes] * 3
+        """Not by the DaemonSet's status, which is that of the oldest pod of a node until this has ended."""
+        pods = [pod for pod in self._found() if "deletionTimestamp" not in pod["metadata"]]
+        ready = {
+            pod["spec"]["nodeName"]
+            for pod in pods
+            for condition in pod.get("status", {}).get("conditions", ())
+            if (condition["type"], condition["status"]) == ("Ready", "True")
+        }
+        images = {pod["spec"]["containers"][0]["image"] for pod in pods}
+        return images == {self._image} and len(ready) == len(pods) == len(self._rig.nodes)
+
+    def _found(self) -> list[dict[str, Any]]:
+        output = self._rig.api.kubectl("get", "pods", _NAMESPACE, "--output=json", _SELECTOR)
+        found: list[dict[str, Any]] = json.loads(output)["items"]
+        return found
 
     def _overlay(self) -> Path:
         """What a user would change: the address of the API server, and how long connections may go on."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from textual import events
 
 from userproxy.cli.top.app import Top
 from userproxy.cli.top.arrange import Wanted
@@ -198,6 +199,13 @@ async def test_a_filter_works_while_it_is_typed_and_its_letters_are_no_keys() ->
         assert len(lines(await desk.press(*["backspace"] * 5, *"10.0.9.9"))) == 2
         assert "2 with '10.0.9.9'" in await desk.press("enter")
         assert len(lines(await desk.press("escape"))) == 3
+
+
+async def test_what_is_typed_ahead_of_the_screen_is_of_the_filter() -> None:
+    async with watching(*THREE) as desk:
+        for key, character in (("slash", "/"), ("k", "k"), ("q", "q")):
+            desk.app.post_message(events.Key(key, character))
+        assert "0 with 'kq'" in await desk.screen()
 
 
 async def test_groups_and_what_is_in_one() -> None:

@@ -141,7 +141,7 @@ def connections(  # noqa: PLR0913 - one for each option
 
     def ask() -> Sequence[ConnectionRow]:
         with daemon_at(admin_socket) as daemon:
-            return choose(daemon.connections(wanted))
+            return choose(daemon.connections(wanted, [state] if state else ()))
 
     report = Report(COLUMNS, listing, "no connection matches" if wanted or more else "no connections")
     if watching and not listing.for_machines and environment.terminal_width() is not None:

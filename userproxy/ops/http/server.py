@@ -144,6 +144,11 @@ async def _close_after(request: web.Request, handler: Handler) -> web.StreamResp
         refusal.headers.update(_HEADERS)
         refusal.force_close()
         raise
+    except ConnectionError:
+        raise
+    except Exception:
+        log.exception("a page could not be made", path=request.path)
+        response = web.Response(status=500, text="the daemon failed to answer: its log says why\n")
     response.headers.update(_HEADERS)
     response.force_close()
     return response

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import html
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 from textual import events
+from textual.binding import Binding
 
 from userproxy.cli.top.app import Top
-from userproxy.cli.top.arrange import Wanted
+from userproxy.cli.top.arrange import GroupBy, SortBy, Wanted
+from userproxy.cli.top.columns import Layout
 from userproxy.cli.top.remote import Look
 from userproxy.ops.admin.messages import Drained, Killed
 from userproxy.ops.client import AdminError
@@ -324,3 +329,18 @@ async def test_another_size_shows_more() -> None:
     async with watching(*THREE) as desk:
         await desk._pilot.resize_terminal(160, 40)
         assert (await desk.screen()).splitlines()[3].split()[0] == "ID"
+
+
+def test_the_picture_in_the_readme_is_of_this_program() -> None:
+    root = Path(__file__).parents[4]
+    assert "(docs/top.svg)" in (root / "README.md").read_text()
+    drawn = (root / "docs" / "top.svg").read_text()
+    texts = " ".join(html.unescape(text) for text in re.findall(r">([^<>]+)</text>", drawn)).replace(
+        "\xa0", " "
+    )
+    for header in Layout.of(GroupBy.NOTHING, 111).headers("", SortBy.RATE, reverse=False):
+        assert header.strip() in texts
+    for binding in Top.BINDINGS:
+        if isinstance(binding, Binding) and binding.show:
+            assert f"{binding.key_display or binding.key} {binding.description}" in " ".join(texts.split())
+    assert "http" not in "".join(re.findall(r"""(?:href|url)[=(]["']?(.*?)["')]""", drawn))

@@ -235,6 +235,17 @@ async def test_who_asks_by_a_name_that_is_not_ours_gets_no_page_but_metrics(
                 assert response.status == expected
 
 
+async def test_a_bug_behind_a_page_is_logged_and_costs_only_that_answer() -> None:
+    daemon = Daemon()
+    with structlog.testing.capture_logs() as logs, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(daemon.view, "figures", None)
+        async with served(daemon.pages.metrics()) as url:
+            assert await get(f"{url}/metrics") == (500, "the daemon failed to answer: its log says why\n")
+            assert (await get(f"{url}/statusz"))[0] == 200
+    assert [(line["event"], line["path"]) for line in logs] == [("a page could not be made", "/metrics")]
+    assert logs[0]["exc_info"]
+
+
 async def test_a_crowd_of_onlookers_has_the_page_made_once() -> None:
     daemon = Daemon()
     async with served(daemon.pages.metrics()) as url:

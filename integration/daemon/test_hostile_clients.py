@@ -136,7 +136,7 @@ def test_a_thousand_sockets(lab: Lab, door: str) -> None:
     with inside(lab, "host1"), contextlib.ExitStack() as crowd:
         for number in range(1000):
             crowd.enter_context(to(lab, door)())
-            if number % 250 == 249:
+            if number % 500 == 499:
                 at_work(lab)
                 most = max(most, open_files(pid))
         print(f"{door}: {most} open files while 1000 sockets wait, {before} before")

@@ -59,7 +59,7 @@ class Top(App[None]):
     TITLE = "userproxy top"
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    #totals, #states, #notice, #detail { height: 1; }
+    #totals, #states, #notice, #detail { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     #detail { color: $text-muted; }
     #filter { height: 1; border: none; padding: 0; display: none; }
     ConnectionTable { height: 1fr; scrollbar-size-vertical: 1; overflow-x: hidden; overflow-y: scroll; }
@@ -156,7 +156,7 @@ class Top(App[None]):
 
     def _show_detail(self) -> None:
         line = self._table.line
-        text = Text(_detail(line, self._wanted) if line else "", no_wrap=True, overflow="ellipsis")
+        text = Text(_detail(line, self._wanted) if line else "")
         self.query_one("#detail", Static).update(text, layout=False)
 
     def _totals_text(self) -> Text:
@@ -170,10 +170,10 @@ class Top(App[None]):
             f"↑ {human_bytes(int(totals.up))}/s",
             f"↓ {human_bytes(int(totals.down))}/s",
         ]
-        return Text("  ".join(parts), style="bold", no_wrap=True, overflow="ellipsis")
+        return Text("  ".join(parts), style="bold")
 
     def _states_text(self) -> Text:
-        text = Text(no_wrap=True, overflow="ellipsis")
+        text = Text()
         counts = self._totals.states
         for state in sorted(counts, key=lambda one: (-counts[one], one)):
             text.append(f"{counts[state]:,} {printable(state)}", STYLES.get(state, ""))
@@ -183,7 +183,7 @@ class Top(App[None]):
     def _notice_text(self, shown: int) -> Text:
         if self._lost:
             waiting = f"waiting for the daemon: {self._lost}"
-            return Text(waiting, style="bold red", no_wrap=True, overflow="ellipsis")
+            return Text(waiting, style="bold red")
         wanted = self._wanted
         parts = [f"by {wanted.sort_by.value}{', reversed' if wanted.reverse else ''}"]
         if wanted.group_by is not GroupBy.NOTHING:
@@ -192,7 +192,7 @@ class Top(App[None]):
             parts.append(f"{shown:,} with {wanted.filter!r}")
         if self._paused:
             parts.append("paused")
-        text = Text(no_wrap=True, overflow="ellipsis")
+        text = Text()
         if self._said:
             text.append(f"{self._said}  ", "bold yellow")
         text.append("  ".join(parts), "dim")

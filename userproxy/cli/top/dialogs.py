@@ -14,19 +14,20 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
 KEYS = """\
-  r b a i     sort by rate, bytes, age, idle; once more: the other way round
-  g           group by Service, backend, client, or not at all
-  /           filter by words; Enter keeps it, Esc removes it
-  Enter       what is in a group
-  arrows      choose a line; the cursor stays with it
-  k           kill: reset the connection, or all of the group that are shown
-  d, u        drain a backend: no new connections; undo that
-  p           pause
-  q           quit
+r b a i   sort by rate, bytes, age, idle; once more: the other way
+g         group by Service, backend, client, or not at all
+/         filter by words; Enter keeps it, Esc removes it
+Enter     what is in a group
+arrows    choose a line; the cursor stays with it
+k         kill: reset the connection, or all in the group
+d, u      drain a backend: no new connections; undo that
+p         pause
+q         quit
 
-Rates are of the bytes since the last look. On the path redirect to pod the kernel
-carries the bytes: it counts them only with nf_conntrack_acct, and nobody but its two
-ends can end such a connection."""
+Rates are of the bytes since the last look. On the path redirect to
+pod the kernel carries these, and counts them only while
+net.netfilter.nf_conntrack_acct is 1; nobody but its two ends can
+end such a connection."""
 
 
 class Question(ModalScreen[bool]):

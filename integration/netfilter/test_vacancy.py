@@ -14,7 +14,6 @@ from userproxy.model.actions import CaptureChange
 from userproxy.model.heartbeat import BEAT_PORT, LEAVE_PORT
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend, ToListener, ToPods
-from userproxy.netfilter.ruleset.vacancy import CLOSED_SECONDS
 from userproxy.worker.heart import open_socket, send
 
 if TYPE_CHECKING:
@@ -110,6 +109,5 @@ def test_a_client_that_was_reset_comes_again_from_the_same_port(
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
         send(heart, LEAVE_PORT)
-        time.sleep(CLOSED_SECONDS + 0.5)
         with connect() as again:
             assert again.recv(100).startswith(b"server1 ")

@@ -176,8 +176,8 @@ def _relayed(family: Family, *, outside: bool, quick: bool) -> Chain:
     """To a listener, as workers are alive; who has none goes on where this was jumped to."""
     to_listener = _to_listener(family, outside=outside)
     served = (*to_listener.matches, NotIn(family.frontend, family.vacant.name))
-    short = (vacancy.short_memory(family),) if quick else ()
-    return Chain(family.side(outside=outside).relayed, (*short, Rule(served, to_listener.action)))
+    timed = (vacancy.no_memory(family),) if quick else ()
+    return Chain(family.side(outside=outside).relayed, (*timed, Rule(served, to_listener.action)))
 
 
 def _capture(family: Family, *, outside: bool) -> Chain:

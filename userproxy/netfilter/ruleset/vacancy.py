@@ -1,8 +1,8 @@
 """What is done about a listener where nobody listens any more: all processes have been killed, say.
 
 Heartbeats are believed for a while. Here the first packet that finds no socket is noted, so that the next
-ones go to the pods; and a connection that was reset is soon forgotten, or conntrack would lead a client that
-comes again from the same port to where its old connection went.
+ones go to the pods; and a connection that was reset is forgotten at once, or conntrack would lead a client
+that comes again from the same port to where its old connection went.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ LANDING = "landing"
 STATUS_CONFIRMED = 0x08
 """IPS_CONFIRMED: conntrack has an entry for it already (linux/netfilter/nf_conntrack_common.h)."""
 
-CLOSED_SECONDS = 1
-"""For which conntrack remembers where a connection was sent that has been reset; else it is 10."""
+CLOSED_SECONDS = 0
+"""For which conntrack remembers where a connection was sent that has been reset; by default it is 10."""
 
 
 _LOST = "lost"
@@ -56,7 +56,7 @@ def landings() -> tuple[Chain, ...]:
     return (lost, *map(_landing, FAMILIES), Chain(LANDING, each(landing)))
 
 
-def short_memory(family: Family) -> Rule:
+def no_memory(family: Family) -> Rule:
     """For a new connection that is sent to a listener."""
     tcp = (Equals(Field.FAMILY, family.number), Equals(Field.PROTOCOL, TCP))
     return Rule((*tcp, Times(timeout(family).name)), Simple.CONTINUE)

@@ -8,13 +8,13 @@ FIRST = """\
 	ct timeout relayed4 {
 		protocol tcp;
 		l3proto ip
-		policy = { close : 1 }
+		policy = { close : 0 }
 	}
 
 	ct timeout relayed6 {
 		protocol tcp;
 		l3proto ip6
-		policy = { close : 1 }
+		policy = { close : 0 }
 	}
 
 	set protocols {

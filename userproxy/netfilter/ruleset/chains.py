@@ -297,7 +297,7 @@ def _sent(family: Family) -> Chain:
             _pin(family, family.anywhere),
             Rule((*family.candidate, itself), Simple.MASQUERADE),
             Rule((*family.candidate, uplink, masquerade), Simple.MASQUERADE_AT_RANDOM),
-            Rule((*family.candidate, fallback, to_pod), Simple.MASQUERADE_AT_RANDOM),
+            Rule((*family.candidate, fallback, to_pod), Simple.MASQUERADE),
         ),
     )
 
@@ -316,7 +316,7 @@ def _leaving(family: Family, *, outside: bool) -> Chain:
             *(() if outside else (others,)),
             _pin(family, side),
             Rule((*family.candidate, masquerade), Simple.MASQUERADE_AT_RANDOM),
-            Rule((*family.candidate, fallback), Simple.MASQUERADE_AT_RANDOM),
+            Rule((*family.candidate, fallback), Simple.MASQUERADE),
         ),
     )
 

@@ -256,13 +256,13 @@ CHAINS_OF_IPV4 = """\
 		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @outside4 goto outside-leaving4
 		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
 		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @masquerade4 masquerade fully-random
-		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @fallback4 masquerade fully-random
+		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @fallback4 masquerade
 	}
 
 	chain outside-leaving4 {
 		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @outside-members4
 		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @outside-masquerade4 masquerade fully-random
-		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @outside-fallback4 masquerade fully-random
+		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @outside-fallback4 masquerade
 	}
 
 	chain sent4 {
@@ -270,7 +270,7 @@ CHAINS_OF_IPV4 = """\
 		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . th dport vmap @members4
 		meta l4proto @protocols ip saddr . ip daddr @hairpins4 masquerade
 		meta nfproto ipv4 meta l4proto @protocols meta iifname @uplinks ct original ip daddr . meta l4proto . ct original proto-dst @masquerade4 masquerade fully-random
-		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @fallback4 ip daddr . meta l4proto . th dport != @guarded4 masquerade fully-random
+		meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @fallback4 ip daddr . meta l4proto . th dport != @guarded4 masquerade
 	}
 
 	chain outside-staying4 {

@@ -20,7 +20,7 @@ VIP, LISTENER, POD = Address("10.3.241.152", 80), Address("10.100.0.2", 10400), 
 TCP, UDP = 6, 17
 PROTOCOLS = {TCP: Protocol.TCP, UDP: Protocol.UDP}
 TARGET = ToListener(LISTENER, ToPods((POD,), masquerade=True))
-MASQUERADE = "masquerade fully-random"
+MASQUERADE = "masquerade"
 
 
 def kernel(

@@ -103,6 +103,9 @@ def planned(
     return state, behind
 
 
+MASQUERADES = {"masquerade", "masquerade fully-random"}
+
+
 def sent_by(asker: str, entry: str, protocol: Protocol, family: IpFamily) -> tuple[Packet, str]:
     """Who asks what, and the hook where the packet begins."""
     packet, hook = ASKERS[asker]
@@ -128,14 +131,14 @@ def found(
     ends = {verdict for verdict, _ in walks}
     reached: set[Address] = set()
     for verdict, sent in walks:
-        if verdict in ("accept", "masquerade fully-random"):
+        if verdict in ("accept", *MASQUERADES):
             reached |= behind.get(sent.destination, {sent.destination})
     names = {in_family(address, family): pod for pod, address in PODS.items()}
     refusal = "reject with tcp reset" if asked[0].protocol == TCP else "reject"
     return Outcome(
         frozenset(names[address] for address in reached),
         ends == {refusal},
-        ends == {"masquerade fully-random"},
+        ends <= MASQUERADES,
         "",
     )
 

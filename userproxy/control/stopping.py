@@ -59,7 +59,7 @@ async def _open(sides: Sides, seconds: float, state: NodeState) -> None:
     )
     await asyncio.sleep(ARRIVAL_SECONDS)
     cut = await sides.workers.drain(seconds)
-    await forget_relayed(sides.kernel, state)
+    await _forget_listeners(sides.kernel, state)
     log.info("stopped; the rules stay", connections_cut=cut)
 
 
@@ -77,6 +77,20 @@ async def _remove(sides: Sides, seconds: float, state: NodeState) -> None:
     except NetfilterError as error:
         raise StopError(f"{error}; run `userproxy cleanup` to remove what is left") from None
     log.info("stopped", connections_cut=cut, connections_left_to_the_kernel=left)
+
+
+async def _forget_listeners(kernel: Kernel, state: NodeState) -> None:
+    """Have all clients go to the pods, also those whose ports conntrack knows to lead to a listener.
+
+    That is a client of UDP that goes on asking, and one of TCP that comes again from the port of a connection
+    that has just been reset.
+    """
+    listeners = {each.listener for each in state.captures.values() if isinstance(each, ToListener)}
+    try:
+        if listeners:
+            await kernel.forget_redirected(listeners)
+    except NetfilterError as error:
+        log.warning("some clients may have to wait until conntrack forgets them", error=str(error))
 
 
 async def forget_relayed(kernel: Kernel, state: NodeState) -> None:

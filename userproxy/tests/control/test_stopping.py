@@ -39,7 +39,7 @@ def _prompt(monkeypatch: pytest.MonkeyPatch, side: ControlSide) -> None:
 
 async def test_clients_go_to_pods_then_accepting_ends_and_the_rules_stay(side: ControlSide) -> None:
     await stop(KEEP, side.sides, STATE)
-    assert side.journal == ["refuse 1, open to the pods", "drain for 30 s", "forget flows of 1"]
+    assert side.journal == ["refuse 1, open to the pods", "drain for 30 s", "forget 10.100.0.2:10400"]
     assert side.kernel.workers == 0
     assert side.kernel.captures == {**STATE.captures, SHUT: Refuse()}
     assert not side.kernel.is_clean
@@ -49,10 +49,10 @@ async def test_where_the_kernel_refuses_workers_say_that_they_leave_and_the_rest
     side: ControlSide,
 ) -> None:
     busy = NetfilterError("Device or resource busy")
-    side.kernel.errors = {"apply": busy, "forget": busy}
+    side.kernel.errors = {"apply": busy, "forget_redirected": busy}
     with capture_logs() as lines:
         await stop(KEEP, side.sides, STATE)
-    assert side.journal[1:] == ["drain for 30 s", "forget flows of 1 fails"]
+    assert side.journal[1:] == ["drain for 30 s", "forget 10.100.0.2:10400 fails"]
     assert [line["log_level"] for line in lines] == ["info", "error", "warning", "info"]
 
 

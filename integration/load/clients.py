@@ -6,6 +6,7 @@ goes to the tally; nothing waits for anything else.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -37,6 +38,11 @@ _KINDS: dict[int, Kind] = {
 # A transfer sends bytes whose place in the stream says what they are, and so many ahead of those it got back.
 _BLOCK = random.Random(0).randbytes(1 << 20)  # noqa: S311 - repeatable
 _AHEAD_BYTES = 1 << 18
+
+
+# Questions take ports in turn, below those that the kernel gives: conntrack takes whoever has the same port
+# within half a minute for the same client, and leads it where that one was led.
+_FIRST_PORT, _PORTS = 20_000, 12_000
 
 
 def kind_of(error: OSError) -> Kind:
@@ -181,7 +187,7 @@ class Question(Asker):
     what = "question"
 
     def _open(self, address: tuple[str, int]) -> socket.socket:
-        sock = opened(address, socket.SOCK_DGRAM)
+        sock = opened(address, socket.SOCK_DGRAM, _FIRST_PORT + int(self.number) % _PORTS)
         try:
             sock.send(self.number)
         except OSError:
@@ -336,15 +342,17 @@ class Transfer(Long):
         return data == wanted
 
 
-def opened(address: tuple[str, int], kind: int) -> socket.socket:
-    """A socket that connects, without waiting for that.
+def opened(address: tuple[str, int], kind: int, port: int = 0) -> socket.socket:
+    """A socket that connects, without waiting for that; from a port, or from one that the kernel chooses.
 
     Raises:
         OSError: it cannot even begin.
     """
-    sock = socket.socket(
-        socket.AF_INET6 if ":" in address[0] else socket.AF_INET, kind | socket.SOCK_NONBLOCK
-    )
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    if port:
+        with contextlib.suppress(OSError):  # somebody else's: then from any one
+            sock.bind(("", port))
     error = sock.connect_ex(address)
     if error not in (0, errno.EINPROGRESS):
         sock.close()

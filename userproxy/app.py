@@ -6,7 +6,7 @@ import asyncio
 import os
 import resource
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 import uvloop
@@ -59,6 +59,20 @@ _CONNECTIONS_SHARE = 0.45
 _PIPES_SHARE = 0.02
 _SESSIONS_SHARE = 0.25
 _MOST_SESSIONS = 32768
+
+
+class Resources(NamedTuple):
+    """What a daemon has before it has the node.
+
+    Attributes:
+        kernel: our part of its state.
+        source: of the Services.
+        counters: of this process.
+    """
+
+    kernel: Kernel
+    source: Source
+    counters: Counters
 
 
 def run(config: Config, check: Callable[[], object]) -> bool:
@@ -121,18 +135,21 @@ def raise_file_limit() -> int:
 async def _serve(config: Config, lock: NodeLock, check: Callable[[], object]) -> bool:
     """Serve until a signal comes, or an heir; returns whether to start anew."""
     incumbent, announcer = Incumbent(), Announcer(os.environ, config.ready_file)
-    with Kernel(config.host_ips) as kernel:
+    counters = Counters()
+    with Kernel(config.host_ips, counters) as kernel:
         missing = kernel.missing_features()
         if missing:
             raise StartError(missing[0])
-        async with followed(await open_source(config)) as source:
+        async with followed(await open_source(config, counters)) as source:
             heir = Heir(lock, announcer)
             inherited = await heir.come_to_the_node(lambda: source.has_spoken)
             if inherited is None:
                 return heir.is_to_renew
             kernel.inherit(handover.take_rules(inherited))
+            counters.merge(inherited.past)
             tenure = Tenure(inherited, heir.confirm, incumbent, announcer)
-            renew, left = await _work(config, kernel, source, tenure, check)
+            resources = Resources(kernel, source, counters)
+            renew, left = await _work(config, resources, tenure, check)
         if left is None:
             return renew
         lock.release()
@@ -140,9 +157,10 @@ async def _serve(config: Config, lock: NodeLock, check: Callable[[], object]) ->
 
 
 async def _work(
-    config: Config, kernel: Kernel, source: Source, tenure: Tenure, check: Callable[[], object]
+    config: Config, resources: Resources, tenure: Tenure, check: Callable[[], object]
 ) -> tuple[bool, Left | None]:
     """Have the node; returns whether to start anew, and what is left to an heir if there is one."""
+    kernel, source, counters = resources
     files = raise_file_limit()
     workers = WorkerPool(
         config.worker_count,
@@ -155,6 +173,7 @@ async def _work(
             orphan_seconds=config.orphan_seconds,
             log_format=config.log_format.value,
             log_level=config.log_level.value,
+            by_service=config.metrics_per_service > 0,
         ),
         processes(),
     )
@@ -164,16 +183,19 @@ async def _work(
     pod_health = PodHealth(loop, poller)
     flows = FlowTable(kernel.flows, time.time)
     sides = Sides(workers, kernel, pod_health, flows)
-    counters = Counters.total(tenure.inherited.past)
     view = View(config, sides, counters, lambda: status_of(source), time.time)
     ports = HostPorts.load(config.ports, PortFile(config.state_dir))
     host = kernel.host
     address = HostAddress(config, surroundings=lambda: Surroundings(host.addresses(), host.uplinks()))
     on_node = OnNode(ports, address, HealthPorts())
     reconciler = Reconciler(config, sides, on_node, view)
-    parts = Parts(
-        config, source, sides, reconciler, on_node.health_ports, view, Metrics(config.mode.value, counters)
+    metrics = Metrics(
+        config.mode.value,
+        counters,
+        lambda: reconciler.families,
+        per_service=config.metrics_per_service > 0,
     )
+    parts = Parts(config, source, sides, reconciler, on_node.health_ports, view, metrics)
     daemon = Daemon(parts, tenure)
     pod_health.on_change = daemon.notify
     workers.on_need = daemon.need_pods
@@ -187,8 +209,12 @@ async def _work(
             poller.shut()
 
 
-async def open_source(config: Config) -> Source:
+async def open_source(config: Config, counters: Counters | None = None) -> Source:
     """The source that the configuration names.
+
+    Args:
+        config: of the daemon.
+        counters: of this process.
 
     Raises:
         StartError: it is not there, or its credentials cannot be read.
@@ -202,7 +228,7 @@ async def open_source(config: Config) -> Source:
     # It takes up to a second and 73 MB, which only those pay who use it.
     from userproxy.sources.kubernetes.source import KubeconfigError, KubernetesSource  # noqa: PLC0415
 
-    source = KubernetesSource(config.kubeconfig, node_name=config.node_name, scope=scope)
+    source = KubernetesSource(config.kubeconfig, node_name=config.node_name, scope=scope, counters=counters)
     try:
         await source.check()
     except KubeconfigError as error:

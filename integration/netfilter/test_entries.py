@@ -268,6 +268,8 @@ def test_flows_from_outside_are_spared_by_what_concerns_the_others(node: Node) -
         asyncio.run(kernel.apply(CaptureChange(remove=frozenset(captures))))
         asyncio.run(kernel.forget({everybody: (), outside: ()}))
         assert flows() == 0
+        assert kernel.counters.conntrack_deleted == {"IPv4": 2}
+        assert sum(kernel.counters.conntrack_times["IPv4"].counts) == 3
 
 
 def test_a_segment_that_conntrack_calls_invalid_does_not_reach_the_client(

@@ -258,6 +258,7 @@ class LiveService:
     def dial_answered(self, live: LiveBackend, seconds: float) -> None:
         """A client's dial of a backend was answered after so many seconds."""
         live.latency = seconds
+        self.counters.dial_seconds.observe(seconds)
         self.not_refused(live)
 
     def not_refused(self, live: LiveBackend) -> None:

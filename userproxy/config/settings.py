@@ -218,6 +218,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         str,
         _help("Where to answer /metrics; :PORT means every address, '' nowhere.", metavar="IP:PORT"),
     ] = "127.0.0.1:10249"
+    metrics_per_service: Annotated[
+        int,
+        _help(
+            "Of how many Service ports /metrics has series of their own: those with the most connections.",
+            metavar="N",
+        ),
+    ] = 0
     log_format: Annotated[LogFormat, _help("How the lines of the log on stderr look.")] = LogFormat.CONSOLE
     log_level: Annotated[LogLevel, _help("From which severity on there are log lines.")] = LogLevel.INFO
 

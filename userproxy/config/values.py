@@ -139,6 +139,11 @@ def _check_udp_sessions(count: int | None) -> None:
         raise ValueError(f"{count} is not a number from 1 on")
 
 
+def _check_per_service(count: int) -> None:
+    if not 0 <= count <= MOST_PER_SERVICE:
+        raise ValueError(f"{count} is not a number from 0 to {MOST_PER_SERVICE}")
+
+
 def _check_orphan(seconds: float | None) -> None:
     if seconds is not None and not seconds >= 0:
         raise ValueError(f"{seconds} is below 0")
@@ -154,6 +159,9 @@ def _check_bind_address(address: str) -> None:
         parse_bind_address(address)
 
 
+MOST_PER_SERVICE = 1000
+"""Service ports with series of their own: each has about ten, and they are rendered at every scrape."""
+
 _CHECKS: dict[str, Callable[[Any], object]] = {
     "host_ip": parse_host_ips,
     "nodeport_addresses": parse_node_ports,
@@ -164,6 +172,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "udp_idle_seconds": _check_udp_idle,
     "udp_sessions": _check_udp_sessions,
     "orphan_seconds": _check_orphan,
+    "metrics_per_service": _check_per_service,
     "workers": _check_workers,
     "healthz_bind_address": _check_bind_address,
     "metrics_bind_address": _check_bind_address,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from userproxy.control.census import UNUSED, Census
 from userproxy.model.condition import Condition
 from userproxy.model.service import PoolName
 from userproxy.model.snapshot import EMPTY, Snapshot
@@ -16,11 +17,10 @@ from userproxy.model.versioned import dropped, touched
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from userproxy.control.tally import Tally
     from userproxy.model.address import Address
     from userproxy.model.endpoint import Endpoint
     from userproxy.model.service import ServicePort, ServicePortName
-
-UNUSED = "unused"
 
 
 class Conditions:
@@ -28,10 +28,15 @@ class Conditions:
 
     Args:
         clock: seconds since the epoch.
+        node: this one's name.
+
+    Attributes:
+        census: how many there are of each kind.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], node: str = "") -> None:
         self._clock = clock
+        self.census = Census(node)
         self._snapshot: Snapshot = EMPTY
         self._state = NodeState()
         self._conditions: dict[ServicePortName, dict[Address, Condition]] = {}
@@ -40,15 +45,22 @@ class Conditions:
         """The conditions of a Service port's endpoints, by address."""
         return self._conditions.get(name, {})
 
+    def counted(self, tally: Tally) -> tuple[dict[str, int], dict[str, int]]:
+        """As of `Census.backends`."""
+        return self.census.backends(tally, self._conditions)
+
     def observe(self, snapshot: Snapshot, state: NodeState) -> None:
         """Take in the state that was applied. Only what it changes is judged anew."""
         before, self._snapshot = self._snapshot, snapshot
         last, self._state = self._state, state
         for name in dropped(snapshot.services, before.services):
             self._conditions.pop(name, None)
+            self.census.drop(name)
         for name in _to_judge(snapshot, before, state, last):
             if name in snapshot.services:
-                self._conditions[name] = self._judge(name, snapshot.endpoints.get(name, ()))
+                endpoints = snapshot.endpoints.get(name, ())
+                judged = self._conditions[name] = self._judge(name, endpoints)
+                self.census.take(snapshot.services[name], endpoints, judged)
 
     def eligible(self, name: PoolName) -> set[Address]:
         """The endpoints that may take the traffic of a pool."""

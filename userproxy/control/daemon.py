@@ -18,6 +18,7 @@ from userproxy.config import ConfigError
 from userproxy.control import handover
 from userproxy.control.handover import Handover
 from userproxy.control.health_ports import FLAG
+from userproxy.control.lag import watch_lag
 from userproxy.control.loop import ReconcileLoop
 from userproxy.control.relay_watch import LOOK_SECONDS, RelayWatch
 from userproxy.control.stopping import stop
@@ -216,6 +217,7 @@ class Daemon:
         yield self._notice_use()
         yield self._watch_relay()
         yield self._watch_addresses()
+        yield watch_lag(self._metrics.lagged)
         yield self._workers.mind(self.notify)
         yield self._health_ports.run(lambda: self._health().healthy, self._listeners, self.notify)
         yield self._answer_probes(pages)

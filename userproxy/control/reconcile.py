@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from userproxy.control.behind import Behind
+from userproxy.control.measures import PortUse
 from userproxy.model.address import family_of
 from userproxy.model.snapshot import Node, Problem, Snapshot
 from userproxy.model.state import NodeState
@@ -187,7 +188,10 @@ class Reconciler:
                 }
             )
         )
-        self._view.observe(snapshot, self._actual, tuple(sorted(self._problems)))
+        book = self._ports.book
+        used, occupied = len(book.live), book.occupied
+        ports = PortUse(used, occupied, len(book.range) - used - occupied)
+        self._view.observe(snapshot, self._actual, tuple(sorted(self._problems)), ports)
         attempt.raise_failures(self._workers.behind)
 
     def _possible(self, wanted: NodeState, unopened: Collection[PoolName]) -> NodeState:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from userproxy.model.address import Address
-    from userproxy.model.messages import Parts
+    from userproxy.model.messages import Parts, Vitals
     from userproxy.model.service import PoolName, ServicePortName
 
 
@@ -27,6 +27,8 @@ class Tally:
         pools: connections by pool.
         paused: why accepting waits, a line for each worker where it does.
         backends: what is known of them, by Service port and address.
+        workers: how many have answered.
+        vitals: what these have and take.
     """
 
     def __init__(self, parts: Iterable[Parts]) -> None:
@@ -34,6 +36,8 @@ class Tally:
         self.waiting = 0
         self.pools: Counter[PoolName] = Counter()
         self.paused: list[str] = []
+        self.workers = 0
+        self.vitals: list[Vitals] = []
         self.backends: dict[tuple[ServicePortName, Address], BackendCount] = {}
         for part in parts:
             match part:
@@ -52,6 +56,9 @@ class Tally:
     def _add_totals(self, part: Totals) -> None:
         self.live += part.connections
         self.waiting += part.waiting
+        self.workers += 1
+        if part.vitals is not None:
+            self.vitals.append(part.vitals)
         if part.paused:
             self.paused.append(part.paused)
 

@@ -6,19 +6,22 @@ import os
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from userproxy import __version__
 from userproxy.control.conditions import Conditions
+from userproxy.control.measures import Measured, PortUse, chosen, keep_only, of_services, of_workers
 from userproxy.control.tally import Tally
 from userproxy.model.address import IpFamily
 from userproxy.model.condition import REMOVED, Condition
 from userproxy.model.counters import Counters
+from userproxy.model.figures import Figures
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
 from userproxy.model.service import Path, PoolName, Protocol
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
 from userproxy.model.state import NodeState
-from userproxy.ops.http.metrics import Figures
 from userproxy.planner.context import path_of
 
 if TYPE_CHECKING:
@@ -64,10 +67,18 @@ class View:
         self._problems: tuple[Problem, ...] = ()
         self._tally = Tally(())
         self._own_problem = ""
-        self._conditions = Conditions(clock)
+        self._conditions = Conditions(clock, config.node_name)
+        self._ports = PortUse()
 
-    def observe(self, snapshot: Snapshot, state: NodeState, problems: tuple[Problem, ...]) -> None:
+    def observe(
+        self,
+        snapshot: Snapshot,
+        state: NodeState,
+        problems: tuple[Problem, ...],
+        ports: PortUse = PortUse(),  # noqa: B008 - it never changes
+    ) -> None:
         """Take in the state that was applied."""
+        self._ports = ports
         self._snapshot, self._state, self._problems = snapshot, state, problems
         self._conditions.observe(snapshot, state)
 
@@ -130,18 +141,48 @@ class View:
             ruleset="owned" if self._sides.kernel.owned else "watched",
         )
 
-    async def figures(self) -> Figures:
+    async def measured(self) -> Measured:
         """What the metrics tell, counted now."""
         await self._count()
-        return Figures(
+        counters = self.counters()
+        sides, tally, source = self._sides, self._tally, self._source()
+        beating, alive = sides.workers.hearts.beating, await sides.kernel.alive()
+        backends, down = self._conditions.counted(tally)
+        figures = Figures(
             services=len(self._snapshot.services),
-            listeners=len(self._sides.workers.serves),
-            connections=self._tally.live + self._sides.flows.live,
-            waiting=self._tally.waiting,
+            services_down=down,
+            backends=backends,
+            listeners=len(sides.workers.serves),
+            host_ports=self._ports._asdict(),
+            connections=tally.live + sides.flows.live,
+            connections_waiting=tally.waiting,
             problems=Counter(problem.reason for problem in self._problems),
-            source=self._source(),
-            counters=self.counters(),
+            source_synced=source.synced,
+            source_stale_seconds=source.stale_seconds,
+            ruleset_owned=sides.kernel.owned,
+            workers_wanted=self._config.worker_count,
+            workers=tally.workers,
+            workers_heard=len(beating & alive),
+            workers_paused=len(tally.paused),
+            relay_bypassed=bool(beating) and not beating & alive,
+            no_local_endpoints=dict(self._conditions.census.not_local),
         )
+        fields = of_workers(tally.vitals) | self._of_services(counters)
+        return Measured(msgspec.structs.replace(figures, **fields), counters)
+
+    def _of_services(self, counters: Counters) -> dict[str, Any]:
+        """What is told of single Service ports; what the counters have of others is left out."""
+        most = self._config.metrics_per_service
+        if not most:
+            return {}
+        served = {str(name): name for name in self._snapshot.services}
+        for each in (self._counters, self._sides.workers.past_counters):
+            keep_only(each, served)  # of those that are no more, nothing is kept
+        had = sum(name in served for name in counters.service_connections_opened)
+        names = {name: served[name] for name in chosen(counters, served, most)}
+        keep_only(counters, names)
+        told = of_services(names, self._tally, self._conditions.of)
+        return {**told, "services_left_out": had - len(names)}
 
     def counters(self) -> Counters:
         """What all processes of this daemon have counted, as far as the workers have said so."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from userproxy.dataplane.tcp.lifecycle import Event
+from userproxy.dataplane.traffic import Traffic
 from userproxy.model.connection_id import ConnectionId
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import Path
@@ -105,11 +106,13 @@ class ConnectionTable:
         live: the connections, oldest first.
         counters: of this process.
         name: what their ids begin with: the pid, unless another worker has that too.
+        traffic: adds up what they carry.
     """
 
     def __init__(self, counters: Counters, *, trace: bool) -> None:
         self.live: dict[int, Relayed] = {}
         self.counters = counters
+        self.traffic = Traffic(counters)
         self._trace = trace
         self.name = os.getpid()
         self._swept = 0
@@ -123,6 +126,11 @@ class ConnectionTable:
     def add(self, connection: Relayed) -> None:
         """Take in a connection that was accepted."""
         self.live[connection.number] = connection
+        self.traffic.began(connection)
+
+    def add_up(self) -> Iterator[None]:
+        """As of `Traffic.add_up`, for those that live now."""
+        return self.traffic.add_up(tuple(self.live.values()))
 
     def id_of(self, connection: Relayed) -> str:
         """What an operator calls it."""
@@ -133,6 +141,7 @@ class ConnectionTable:
         self.live.pop(connection.number, None)
         if connection.reason is not None:
             self.counters.connections_ended[connection.reason.value] += 1
+        self.traffic.ended(connection)
         if self._trace:
             backend, frontend = connection.backend, connection.frontend
             log.debug(

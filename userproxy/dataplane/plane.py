@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from itertools import chain
-from time import monotonic
+from time import monotonic, process_time
 from typing import TYPE_CHECKING, NamedTuple
 
 from userproxy.backends.checker import Checker
@@ -24,6 +24,7 @@ from userproxy.dataplane.tcp.pipes import PipePool
 from userproxy.dataplane.tcp.waiting import WaitingRoom
 from userproxy.dataplane.udp.datagrams import Datagrams
 from userproxy.dataplane.udp.listener import DatagramListener
+from userproxy.dataplane.vitals import vitals_of
 from userproxy.model import messages
 from userproxy.model.counters import Counters
 from userproxy.model.service import Protocol
@@ -158,6 +159,7 @@ class DataPlane:
 
     def totals(self, serial: int = 0) -> messages.Totals:
         """The whole of it."""
+        self.counters.worker_cpu_seconds[str(self._place[0])] = process_time()
         return messages.Totals(
             serial=serial,
             connections=len(self.connections.live),
@@ -165,6 +167,7 @@ class DataPlane:
             paused=self._pressure.reason,
             full=self._pressure.full,
             counters=self.counters,
+            vitals=vitals_of(self._place[0], self._max_connections, self._context.pipes, self.datagrams),
         )
 
     def pins(self) -> list[messages.Pins]:
@@ -261,6 +264,7 @@ class DataPlane:
         for name in names:
             service = self.services.get(name)
             self._stop_accepting(name)
+            self.connections.traffic.forget(name.service_port)
             for former in {service, *self._retired.get(name, ())} - {None}:
                 former.retire()
                 self._context.waiting.settle(former)

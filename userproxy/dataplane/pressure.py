@@ -89,7 +89,7 @@ class Pressure:
         if left <= self._room.reserve:
             self._tell_full("nearly as many connections as the limit allows")
         if left <= 0:
-            self._pause("as many connections as the limit allows")
+            self._pause("as many connections as the limit allows", kind="limit")
 
     def fall(self) -> None:
         """Something ended: may others come?"""
@@ -109,7 +109,7 @@ class Pressure:
         if has_more and self._refill is None:
             self._refill = self._loop.call_later(_REFILL_SECONDS, self._get_spare)
         elif not has_more:
-            self._pause(str(error))
+            self._pause(str(error), kind="resources")
         if self._retry is None:
             self._retry = self._loop.call_later(0.0 if has_more else _PAUSE_SECONDS, self._try_again)
 
@@ -145,10 +145,11 @@ class Pressure:
         if bool(why) is not was_full and self.on_full is not None:
             self.on_full(bool(why))
 
-    def _pause(self, reason: str) -> None:
+    def _pause(self, reason: str, kind: str) -> None:
         self._tell_full(reason)
         if not self.reason:
             self.reason = reason
+            self._connections.counters.accept_pauses[kind] += 1
             self._poller.pause(self._acceptors)
             now = monotonic()
             if now - self._told >= _TELL_SECONDS:

@@ -40,6 +40,7 @@ class Begin(Order, frozen=True, kw_only=True):
         log_format: as in the configuration.
         log_level: as in the configuration.
         name: what the ids of its connections begin with; 0 for its pid.
+        by_service: whether single Services are counted too.
     """
 
     index: int
@@ -52,6 +53,7 @@ class Begin(Order, frozen=True, kw_only=True):
     workers: int = 1
     max_sessions: int = 1000
     name: int = 0
+    by_service: bool = False
 
 
 class Beat(Order, frozen=True, kw_only=True):
@@ -274,6 +276,32 @@ class ServiceCounts(Part, frozen=True, kw_only=True):
     services: tuple[ServiceCount, ...]
 
 
+class Vitals(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker has and takes, and how much of it there may be.
+
+    Attributes:
+        worker: its place.
+        connection_limit: over so many, accepting waits.
+        files: open ones.
+        file_limit: how many there may be.
+        pipes: that hold bytes at the moment.
+        pipe_limit: over so many, bytes are copied.
+        sessions: of UDP clients.
+        session_limit: over so many, the one that was heard of least recently gives way.
+        resident_bytes: of memory.
+    """
+
+    worker: int
+    connection_limit: int
+    files: int
+    file_limit: int
+    pipes: int
+    pipe_limit: int
+    sessions: int
+    session_limit: int
+    resident_bytes: int
+
+
 class Totals(Part, frozen=True, kw_only=True):
     """A worker as a whole.
 
@@ -283,6 +311,7 @@ class Totals(Part, frozen=True, kw_only=True):
         paused: why accepting waits, or empty.
         full: why new clients had better go elsewhere, or empty.
         counters: what it has counted since it started.
+        vitals: what it has and takes; None from an earlier version.
     """
 
     connections: int
@@ -290,6 +319,7 @@ class Totals(Part, frozen=True, kw_only=True):
     paused: str = ""
     full: str = ""
     counters: Counters = msgspec.field(default_factory=Counters)
+    vitals: Vitals | None = None
 
 
 class Drained(Part, frozen=True, kw_only=True):

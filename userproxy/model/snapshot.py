@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from userproxy.model.address import IpFamily
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.service import ServicePort, ServicePortName
 
@@ -69,12 +70,15 @@ class Snapshot(msgspec.Struct, frozen=True):
             once. May lack a Service port, and may have ones that no Service has (yet).
         problems: what the source had to leave out or decide, sorted.
         node: this daemon's own, where the source knows of nodes.
+        triggers: when what has changed since the one before was triggered, in seconds since the epoch, with
+            the family of the endpoints; as the EndpointSlices tell it. The same object again: nothing new.
     """
 
     services: Mapping[ServicePortName, ServicePort]
     endpoints: Mapping[ServicePortName, tuple[Endpoint, ...]]
     problems: tuple[Problem, ...] = ()
     node: Node | None = None
+    triggers: tuple[tuple[IpFamily, float], ...] = ()
 
 
 EMPTY = Snapshot({}, {})

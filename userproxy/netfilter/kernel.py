@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from time import monotonic
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from userproxy.model.address import family_of
+from userproxy.model.counters import Counters
 from userproxy.model.state import ToListener, ToPods
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.bypass.look import BypassWatch
@@ -40,13 +43,18 @@ class Kernel:
     Args:
         host_ips: the source of the host's own connections to Service IPs, where no other route gives one; at
             most one of each family, none to leave it to the kernel.
+        counters: of this process.
+
+    Attributes:
+        counters: of this process: what the kernel refuses, and the flows that it forgets.
 
     Raises:
         NetfilterError: the kernel cannot be spoken to; likewise each of the methods.
     """
 
-    def __init__(self, host_ips: Collection[str]) -> None:
+    def __init__(self, host_ips: Collection[str], counters: Counters | None = None) -> None:
         self._host_ips = host_ips
+        self.counters = Counters() if counters is None else counters
         self._nftables = Nftables()
         self._routes = Routes()
         self._watch = BypassWatch()
@@ -118,7 +126,12 @@ class Kernel:
             gone = [ip for ip, count in uses.items() if count < 0 and not self._uses[ip] + count]
             if new:
                 await asyncio.to_thread(self._routes.add, new, self._host_ips)
-            await asyncio.to_thread(self._nftables.apply, change)
+            try:
+                await asyncio.to_thread(self._nftables.apply, change)
+            except NetfilterError:
+                for family in map(family_of, self._host_ips):
+                    self.counters.nftables_failures[family] += 1
+                raise
             self._uses.update(uses)
             if gone:
                 for ip in gone:
@@ -148,7 +161,12 @@ class Kernel:
                 for other in (msgspec.structs.replace(frontend, outside=not frontend.outside),)
                 if other not in frontends
             }
-            await asyncio.to_thread(forget, {**others, **frontends})
+            for family in sorted({frontend.address.family for frontend in frontends}):
+                began = monotonic()
+                spared = {**others, **frontends}
+                own = {each: spared[each] for each in spared if each.address.family is family}
+                self.counters.conntrack_deleted[family] += await asyncio.to_thread(forget, own)
+                self.counters.conntrack_times[family].observe(monotonic() - began)
 
     async def forget_redirected(self, listeners: Collection[Address]) -> None:
         """Forget the flows to these listeners, which are no more: their clients are reset, if they speak."""

@@ -82,6 +82,11 @@ class PortBook:
         """The port of each name that has one now; a view that follows the book."""
         return MappingProxyType(self._live)
 
+    @property
+    def occupied(self) -> int:
+        """How many of them something else on the host has."""
+        return len(self._occupied)
+
     def assign(self, names: Iterable[PoolName]) -> dict[PoolName, int]:
         """Give each name its port.
 

@@ -9,6 +9,7 @@ Sources of the rules: the API reference of v1 Service and discovery.k8s.io/v1 En
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 import re
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from userproxy.model.address import MAX_PORT, Address, canonical_ip
+from userproxy.model.address import MAX_PORT, Address, IpFamily, canonical_ip
 from userproxy.model.endpoint import Endpoint
 from userproxy.model.service import ServicePort, ServicePortName
 from userproxy.model.snapshot import Problem
@@ -75,11 +76,15 @@ class SliceObject(msgspec.Struct, frozen=True):
         key: its name.
         endpoints: by the Service port that they stand behind, each sorted by address.
         problems: what was left out of it.
+        triggered: when what led to it happened, in seconds since the epoch; None if it does not say.
+        family: of its addresses.
     """
 
     key: ObjectKey
     endpoints: dict[ServicePortName, tuple[Endpoint, ...]] = {}
     problems: tuple[Problem, ...] = ()
+    triggered: float | None = None
+    family: IpFamily = IpFamily.IPV4
 
 
 DecodedObject = ServiceObject | SliceObject
@@ -151,7 +156,17 @@ def decode_slice(endpoint_slice: api.EndpointSlice, scope: Scope = EVERYTHING) -
         for name, port in ports
         if usable
     }
-    return SliceObject(key, endpoints, _flaw_problems(f"{key.namespace}/{service}", key, flaws))
+    problems = _flaw_problems(f"{key.namespace}/{service}", key, flaws)
+    family = IpFamily(endpoint_slice.address_type)
+    return SliceObject(key, endpoints, problems, _triggered(endpoint_slice.metadata), family)
+
+
+def _triggered(metadata: api.ObjectMeta | None) -> float | None:
+    when = ((metadata and metadata.annotations) or {}).get(api.TRIGGER_TIME_ANNOTATION)
+    try:
+        return dt.datetime.fromisoformat(str(when)).timestamp() if when else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def merge(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:

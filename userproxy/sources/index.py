@@ -24,6 +24,7 @@ from userproxy.sources.decode import DecodedObject, Kind, ObjectKey, ServiceObje
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from userproxy.model.address import IpFamily
     from userproxy.model.service import Entry, ServicePort, ServicePortName
 
 _Rank = tuple[str, int]
@@ -48,6 +49,7 @@ class ObjectIndex:
         self._stale_services: dict[ObjectKey, frozenset[ServicePortName]] = {}
         self._stale_endpoints: set[ServicePortName] = set()
         self._problems_changed = False
+        self._triggers: list[tuple[IpFamily, float]] = []
         self._snapshot = EMPTY
 
     def put(self, new: DecodedObject, rank: _Rank = ("", 0)) -> None:
@@ -61,6 +63,8 @@ class ObjectIndex:
             old = self._slices.get(new.key)
             if old is not new and old != new:
                 self._replace_slice(new.key, new)
+                if new.triggered is not None:
+                    self._triggers.append((new.family, new.triggered))
         elif self._services.get(new.key) != (new, rank):
             self._replace_service(new.key, (new, rank))
 
@@ -93,7 +97,8 @@ class ObjectIndex:
             or endpoints is not previous.endpoints
             or problems != previous.problems
         ):
-            self._snapshot = Snapshot(services, endpoints, problems)
+            self._snapshot = Snapshot(services, endpoints, problems, triggers=tuple(self._triggers))
+            self._triggers.clear()
         return self._snapshot
 
     def _replace_slice(self, key: ObjectKey, new: SliceObject | None) -> None:

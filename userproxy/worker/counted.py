@@ -41,3 +41,9 @@ class Counted:
     def lose(self, handle: WorkerHandle) -> None:
         """A worker is gone; what it had counted stays."""
         self.past.merge(handle.counters)
+        if not handle.retiring:
+            self.past.worker_restarts["died"] += 1
+
+    def replace(self) -> None:
+        """A worker was told to go, for another one to take its place."""
+        self.past.worker_restarts["replaced"] += 1

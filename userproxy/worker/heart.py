@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING
 
+from userproxy.model.counters import Counters
 from userproxy.model.heartbeat import BEAT_PORT, BEAT_SECONDS, LEAVE_PORT, mark_of
 
 if TYPE_CHECKING:
@@ -24,11 +26,16 @@ class Heart:
     Args:
         loop: of the worker.
         sock: as `open_socket` makes it; it belongs to the heart from now on.
+        counters: of this process: beats, and how late they come.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, counters: Counters | None = None
+    ) -> None:
         self._loop = loop
         self._sock = sock
+        self._counters = Counters() if counters is None else counters
+        self._due: float | None = None
         self._rests = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -39,8 +46,13 @@ class Heart:
 
     def begin(self) -> None:
         """Beat from now on."""
+        now = monotonic()
+        if self._due is not None:
+            self._counters.loop_lag["worker"].observe(max(0.0, now - self._due))
+        self._due = now + BEAT_SECONDS
         self._timer = self._loop.call_later(BEAT_SECONDS, self.begin)
         if not self._rests:
+            self._counters.heartbeats += 1
             send(self._sock, BEAT_PORT)
 
     def rest(self, *, rests: bool) -> None:

@@ -362,6 +362,7 @@ class WorkerPool:
                 self._retiring.append(handle)
                 handle.retiring = True
                 handle.tell(messages.Retire())
+                self._counted.replace()
                 self.hearts.silence(index)
                 self.outages.lose(handle)
                 log.warning("a worker is replaced", worker=index, pid=handle.pid)

@@ -208,11 +208,9 @@ class Worker:
                 self._apply(order, fds)
             case messages.Beat():
                 self._beat(fds)
-            case messages.ListConnections() | messages.Kill() | messages.YieldSessions():
+            case messages.ListConnections() | messages.Kill() | messages.YieldSessions() | messages.Count():
                 self._start(self._go_through(order), order.serial)
                 return True
-            case messages.Count():
-                self._count(order)
             case messages.LearnPins() | messages.ListPins():
                 self._exchange_pins(order)
             case messages.InheritSessions() if self._plane is not None:
@@ -236,6 +234,7 @@ class Worker:
             trace=order.log_level == "debug",
         )
         self._plane.connections.name = order.name or os.getpid()
+        self._plane.connections.traffic.by_service = order.by_service
         self._plane.heed_pressure(self._rest)
         self._plane.need_pods = self._need_pods
         self._plane.news.on_outage = self._say
@@ -249,7 +248,8 @@ class Worker:
     def _beat(self, fds: Sequence[int]) -> None:
         for fd in fds:
             self._stop_heart(leave=False)
-            self._heart = Heart(self._loop, socket.socket(fileno=fd))
+            counters = None if self._plane is None else self._plane.counters
+            self._heart = Heart(self._loop, socket.socket(fileno=fd), counters)
             self._heart.rest(rests=self._plane is None or bool(self._plane.totals().full))
             self._heart.begin()
 
@@ -271,7 +271,7 @@ class Worker:
         self._plane.close(order.closes)
 
     async def _go_through(
-        self, order: messages.ListConnections | messages.Kill | messages.YieldSessions
+        self, order: messages.ListConnections | messages.Kill | messages.YieldSessions | messages.Count
     ) -> None:
         """What concerns each of many connections: the others' bytes do not wait for it."""
         match order:
@@ -279,6 +279,8 @@ class Worker:
                 await self._list(order)
             case messages.Kill():
                 await self._kill(order)
+            case messages.Count():
+                await self._count(order)
             case _:
                 await self._yield_sessions(order)
 
@@ -296,9 +298,11 @@ class Worker:
                 await asyncio.sleep(0)
         self._say(messages.Killed(serial=order.serial, count=count))
 
-    def _count(self, order: messages.Count) -> None:
+    async def _count(self, order: messages.Count) -> None:
         if self._plane is None:
             return
+        for _ in self._plane.connections.add_up():
+            await asyncio.sleep(0)
         found = self._plane.report()
         for start in range(0, len(found), CHUNK):
             part = tuple(found[start : start + CHUNK])

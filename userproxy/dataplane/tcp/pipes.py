@@ -229,6 +229,11 @@ class PipePool:
         self.at_hand: Pipe | Copy = self._next()
 
     @property
+    def limit(self) -> int:
+        """How many pipes may exist at once."""
+        return self._limit
+
+    @property
     def lent(self) -> int:
         """How many pipes have been taken away."""
         return self._made - len(self._spare) - isinstance(self.at_hand, Pipe)

@@ -70,6 +70,11 @@ class Datagrams:
         """How many sessions there are."""
         return len(self._sessions)
 
+    @property
+    def most(self) -> int:
+        """How many there may be."""
+        return self._sessions.most
+
     def open(self, serve: Serve, service: LiveService, sock: socket) -> DatagramListener:
         """Serve on a new listener, and go on with the sessions that another worker had there."""
         listener = DatagramListener(serve, sock, service, self._shared)

@@ -271,6 +271,7 @@ class Session:
         self._sock, self.backend = sock, self.service.known(state.backend)
         self.backend.connections += 1
         self._shared.poller.register(sock.fileno(), READ, self)
+        self._shared.table.traffic.inherited(self)
 
     def hand_over(self) -> socket | None:
         """Give up the socket, for another worker to go on with; None if there is none. It is over here."""

@@ -1,60 +1,34 @@
 """What Prometheus scrapes. Labels have few values, so the size does not grow with the number of Services.
 
-`kubeproxy_*` are kube-proxy's own names, for dashboards and alerts that are there already. Counters are
-declared in `userproxy.model.counters`; what has a value of the moment stands here.
+`kubeproxy_*`, `rest_client_*` and `kubernetes_*` are kube-proxy's own names, for dashboards and alerts that
+are there already. What is shown is declared in `userproxy.model.counters` and `userproxy.model.figures`.
 """
 
 from __future__ import annotations
 
-import math
+import platform
 import time
-from collections.abc import Mapping
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from userproxy import __version__
-from userproxy.model.counters import Counters, Histogram, metrics
-from userproxy.model.rows import SourceStatus
+from userproxy.model.address import IpFamily
+from userproxy.model.figures import BUILD_LABELS, Moments
+from userproxy.model.metric import BETWEEN
 from userproxy.model.versioned import dropped, touched
+from userproxy.ops.http.exposition import Exposition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Mapping
 
-    from prometheus_client.metrics_core import Metric
-
+    from userproxy.model.counters import Counters
+    from userproxy.model.figures import Figures
     from userproxy.model.service import ServicePortName
     from userproxy.model.snapshot import Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-_KUBE_PROXY_SYNC = "kubeproxy_sync_proxy_rules_"
-_FAMILY = "IPv4"
-
-
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known elsewhere, at one moment.
-
-    Attributes:
-        services: Service ports.
-        listeners: that are open.
-        connections: live ones.
-        waiting: those among them whose Service has no endpoints yet.
-        problems: how many there are, by reason.
-        source: where the Services come from.
-        counters: of all processes of this daemon, those that are gone included.
-    """
-
-    services: int
-    listeners: int
-    connections: int
-    waiting: int = 0
-    problems: Mapping[str, int]
-    source: SourceStatus
-    counters: Counters
 
 
 class Metrics:
@@ -63,109 +37,115 @@ class Metrics:
     Args:
         mode: a label of `userproxy_build_info`.
         counters: of the control process; what happens is counted there.
+        families: tells whose traffic the node carries.
+        per_service: whether single Services are shown.
+        clock: seconds since the epoch.
     """
 
-    def __init__(self, mode: str, counters: Counters) -> None:
+    def __init__(
+        self,
+        mode: str,
+        counters: Counters,
+        families: Callable[[], Collection[str]] = lambda: (IpFamily.IPV4,),
+        *,
+        per_service: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._counters = counters
+        self._families = families
+        self._clock = clock
+        self._began = clock()
+        self._triggers: dict[str, list[float]] = {}
+        self._is_full = True
+        build = (f"v{__version__}", *__version__.split(".")[:2], f"linux/{platform.machine()}")
+        kubernetes = dict(zip(("git_version", "major", "minor", "platform"), build, strict=True))
+        self._moments = Moments(
+            build={BETWEEN.join((__version__, mode)): 1},
+            kubernetes_build={BETWEEN.join(kubernetes.get(label, "") for label in BUILD_LABELS): 1},
+        )
+        self._exposition = Exposition(per_service=per_service)
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._figures = _FiguresCollector()
-        self._registry.register(self._figures)
-        self._last = self._gauge("last_timestamp_seconds", "When the last change was applied.")
-        self._queued = self._gauge("last_queued_timestamp_seconds", "When the last change came in.")
-        self._pending_services = self._gauge("service_changes_pending", "Changes of Services to apply.")
-        self._pending_endpoints = self._gauge("endpoint_changes_pending", "Changes of endpoints to apply.")
-        Gauge("userproxy_build_info", "The daemon.", ["version", "mode"], registry=self._registry).labels(
-            __version__, mode
-        ).set(1)
+        self._registry.register(self._exposition)
 
     def changed(self, before: Snapshot | None, after: Snapshot) -> None:
         """The desired state has changed."""
-        self._queued.set(time.time())
-        services = _differences(before.services if before else {}, after.services)
-        endpoints = _differences(before.endpoints if before else {}, after.endpoints)
-        self._pending_services.inc(services)
-        self._pending_endpoints.inc(endpoints)
-        self._counters.service_changes += services
-        self._counters.endpoint_changes += endpoints
+        moments, counters = self._moments, self._counters
+        services = _differences(before.services if before else {}, after.services, _families_of_service)
+        endpoints = _differences(before.endpoints if before else {}, after.endpoints, _families_of_endpoints)
+        for family in self._families():
+            moments.last_queued[family] = self._clock()
+            for changes, counted, pending in (
+                (services, counters.changed_services, moments.pending_services),
+                (endpoints, counters.changed_endpoints, moments.pending_endpoints),
+            ):
+                counted[family] = counted.get(family, 0) + changes[family]
+                pending[family] = pending.get(family, 0) + changes[family]
+        if before is None or after.triggers is not before.triggers:
+            for family, when in after.triggers:
+                if when >= self._began:  # or else it is in effect for long, and only we are new
+                    self._triggers.setdefault(family, []).append(when)
 
     def applied(self, seconds: float) -> None:
         """The desired state has been applied, in so many seconds."""
-        self._counters.sync_seconds.observe(seconds)
-        self._last.set(time.time())
-        self._pending_services.set(0)
-        self._pending_endpoints.set(0)
+        counters, now = self._counters, self._clock()
+        triggers, self._triggers = self._triggers, {}
+        for family in self._families():
+            counters.sync_times[family].observe(seconds)
+            (counters.full_sync_times if self._is_full else counters.partial_sync_times)[family].observe(
+                seconds
+            )
+            self._moments.last_applied[family] = now
+            self._moments.pending_services[family] = self._moments.pending_endpoints[family] = 0
+            for when in triggers.get(family, ()):
+                counters.programming_times[family].observe(max(0.0, now - when))
+        self._is_full = False
 
     def failed(self) -> None:
         """Not everything could be applied."""
         self._counters.sync_failures += 1
+        self._is_full = True
 
     def probed(self, path: str, code: int) -> None:
         """`healthz` or `livez` was answered."""
         answers: dict[str, int] = getattr(self._counters, path)
         answers[str(code)] += 1
 
-    def render(self, figures: Figures) -> bytes:
-        """The text that is scraped. Takes milliseconds, so that it belongs in a thread."""
-        self._figures.current = figures
+    def lagged(self, seconds: float) -> None:
+        """A timer of the control process came so late."""
+        self._counters.loop_lag["control"].observe(seconds)
+
+    def render(self, figures: Figures, counters: Counters) -> bytes:
+        """The text that is scraped. Takes milliseconds, so that it belongs in a thread.
+
+        Args:
+            figures: of this moment.
+            counters: of all processes of this daemon, those that are gone included.
+        """
+        self._exposition.families = tuple(map(str, self._families()))
+        self._exposition.shown = (counters, figures, self._moments)
         return generate_latest(self._registry)
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        family = Gauge(f"{_KUBE_PROXY_SYNC}{name}", text, ["ip_family"], registry=self._registry)
-        return family.labels(_FAMILY)
+
+def _differences(
+    before: Mapping[ServicePortName, Any],
+    after: Mapping[ServicePortName, Any],
+    families: Callable[[Any], set[IpFamily]],
+) -> Counter[str]:
+    """How many values differ, by family; those that did not change keep their identity.
+
+    What has no address, before and after, is a difference of every family.
+    """
+    found: Counter[str] = Counter()
+    for name in (*touched(after, before), *dropped(after, before)):
+        values = [each[name] for each in (before, after) if name in each]
+        found.update(set().union(*map(families, values)) or IpFamily)
+    return found
 
 
-class _FiguresCollector(Collector):
-    """Gives out what is known elsewhere."""
-
-    def __init__(self) -> None:
-        self.current: Figures | None = None
-
-    def collect(self) -> Iterator[Metric]:
-        now = self.current
-        if now is None:
-            return
-        for name, text, value in (
-            ("services", "Service ports.", now.services),
-            ("listeners", "Open listeners.", now.listeners),
-            ("connections", "Live connections.", now.connections),
-            ("connections_waiting", "Connections whose Service has no endpoints yet.", now.waiting),
-            ("source_synced", "Whether everything has been read at least once.", now.source.synced),
-            ("source_stale_seconds", "How old the source's data may be.", now.source.stale_seconds),
-        ):
-            yield GaugeMetricFamily(f"userproxy_{name}", text, float(value))
-        problems = GaugeMetricFamily("userproxy_problems", "Problems, as in `status`.", labels=["reason"])
-        for reason, count in now.problems.items():
-            problems.add_metric([reason], count)
-        yield problems
-        for field in _METRICS:
-            yield _family(field, getattr(now.counters, field))
+def _families_of_service(service: Any) -> set[IpFamily]:  # noqa: ANN401 - a `ServicePort`
+    return {entry.address.family for entry in service.entries}
 
 
-_METRICS = metrics()
-
-
-def _family(field: str, value: int | dict[str, int] | Histogram) -> Metric:
-    """A counter as Prometheus reads it."""
-    shown = _METRICS[field]
-    name = shown.name or f"userproxy_{field}"
-    labels, values = (["ip_family"], [_FAMILY]) if shown.per_family else ([], [])
-    if isinstance(value, Histogram):
-        histogram = HistogramMetricFamily(name, shown.help, labels=labels)
-        buckets = [
-            ("+Inf" if math.isinf(bound) else str(bound), count) for bound, count in value.cumulative()
-        ]
-        histogram.add_metric(values, buckets, value.total)
-        return histogram
-    counts = value if isinstance(value, dict) else {"": value}
-    if shown.label:
-        labels = [*labels, shown.label]
-    family = CounterMetricFamily(name, shown.help, labels=labels)
-    for kind, count in counts.items():
-        family.add_metric([*values, kind] if shown.label else values, count)
-    return family
-
-
-def _differences(before: Mapping[ServicePortName, Any], after: Mapping[ServicePortName, Any]) -> int:
-    """How many values differ; those that did not change keep their identity."""
-    return len(touched(after, before)) + len(dropped(after, before))
+def _families_of_endpoints(endpoints: Any) -> set[IpFamily]:  # noqa: ANN401 - a tuple of `Endpoint`
+    return {endpoint.address.family for endpoint in endpoints}

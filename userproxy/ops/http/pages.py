@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from userproxy.config import Config
+    from userproxy.model.counters import Counters
+    from userproxy.model.figures import Figures
     from userproxy.model.rows import StatusRow
     from userproxy.ops.http.health import Health
-    from userproxy.ops.http.metrics import Figures, Metrics
+    from userproxy.ops.http.metrics import Metrics
     from userproxy.ops.http.server import Page
 
 _KEPT_SECONDS = 1.0
@@ -42,8 +44,8 @@ _FILES = {"/page.css": "text/css", "/page.js": "text/javascript"}
 class Shown(View, Protocol):
     """What the daemon shows of itself, with its figures."""
 
-    async def figures(self) -> Figures:
-        """What is counted."""
+    async def measured(self) -> tuple[Figures, Counters]:
+        """What is measured and counted."""
 
 
 class Pages:
@@ -146,7 +148,7 @@ class Pages:
 
     async def _scrape(self, _request: web.Request) -> web.Response:
         async with self._rendering:
-            body = await asyncio.to_thread(self._metrics.render, await self._view.figures())
+            body = await asyncio.to_thread(self._metrics.render, *await self._view.measured())
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _proxy_mode(self, _request: web.Request) -> web.Response:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from kubernetes_asyncio.config import ConfigException
 
 from userproxy import __version__
+from userproxy.model.counters import Counters
+from userproxy.model.metric import BETWEEN
 from userproxy.sources.kubernetes import wire
 from userproxy.sources.kubernetes.credentials import Client, KubeconfigError, load
 from userproxy.sources.kubernetes.failures import AccessError, ForbiddenError, GoneError, explained
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
 _CONNECT_SECONDS = 10.0
@@ -34,6 +37,9 @@ _KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 25_000),  # milliseconds
 )
 
+# As Kubernetes' own clients have it.
+_NO_ANSWER = "<error>"
+
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
@@ -46,15 +52,18 @@ class Access:
 
     Attributes:
         server: the address of the API server; empty before the credentials have been read.
+        counters: of this process: requests.
     """
 
-    def __init__(self, kubeconfig: Path | None) -> None:
+    def __init__(self, kubeconfig: Path | None, counters: Counters | None = None) -> None:
         """Nothing is read yet.
 
         Args:
             kubeconfig: the file; None for the ServiceAccount of the pod that this process runs in.
+            counters: of this process: requests.
         """
         self._kubeconfig = kubeconfig
+        self.counters = Counters() if counters is None else counters
         self._client: Client = None
         self.server = ""
 
@@ -169,15 +178,17 @@ class Access:
         client = self._client
         try:
             await client.update_params_for_auth(headers, [], ["BearerToken"])
-            response: aiohttp.ClientResponse = await client.rest_client.request(
-                method,
-                client.configuration.host + path,
-                query_params=list(query.items()),
-                headers=headers,
-                body=body,
-                _preload_content=False,
-                _request_timeout=timeout,
-            )
+            with self._counted(method) as codes:
+                response: aiohttp.ClientResponse = await client.rest_client.request(
+                    method,
+                    client.configuration.host + path,
+                    query_params=list(query.items()),
+                    headers=headers,
+                    body=body,
+                    _preload_content=False,
+                    _request_timeout=timeout,
+                )
+                codes.append(str(response.status))
         except (aiohttp.ClientSSLError, ConfigException):
             await self.close()
             raise
@@ -188,6 +199,18 @@ class Access:
         if response.status == 401:  # noqa: PLR2004 - RFC 9110
             await self.close()
         raise refusal
+
+    @contextlib.contextmanager
+    def _counted(self, method: str) -> Iterator[list[str]]:
+        """Count a request by the code that is put into the list; without one there was no answer."""
+        host, began = self.server.rpartition("//")[2], monotonic()
+        codes: list[str] = []
+        try:
+            yield codes
+        finally:
+            code = codes[0] if codes else _NO_ANSWER
+            self.counters.api_requests[BETWEEN.join((code, method, host))] += 1
+            self.counters.api_times[BETWEEN.join((method, host))].observe(monotonic() - began)
 
     def _refusal(self, response: aiohttp.ClientResponse, body: bytes, path: str) -> AccessError:
         said = wire.one_line(wire.decode_status(body).message or response.reason or "it does not say why")

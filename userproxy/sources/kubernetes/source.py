@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from userproxy.model.counters import Counters
     from userproxy.model.snapshot import Notice
 
 __all__ = ["KubeconfigError", "KubernetesSource"]
@@ -72,7 +74,8 @@ class KubernetesSource:
         *,
         node_name: str,
         scope: Scope = EVERYTHING,
-        connect: Callable[[Path | None], Connection] = Access,
+        connect: Callable[[Path | None], Connection] | None = None,
+        counters: Counters | None = None,
         times: Times | None = None,
     ) -> None:
         """Make a source; nothing is read yet.
@@ -81,7 +84,8 @@ class KubernetesSource:
             kubeconfig: the file; None for the ServiceAccount of the pod that this process runs in.
             node_name: of this daemon's own Node.
             scope: what is served.
-            connect: makes a connection to the API server.
+            connect: makes a connection to the API server; by default an `Access`.
+            counters: of this process.
             times: clock, randomness and waiting.
         """
         # Spreads clients; nothing secret depends on it.
@@ -92,7 +96,7 @@ class KubernetesSource:
         self._services = ServiceStore(self._index, self._settled, scope)
         slices = SliceStore(self._index, self._settled, scope)
         stores: tuple[Store, ...] = (self._services, slices, self._node)
-        self._connections = [connect(kubeconfig) for _ in range(4)]
+        self._connections = [(connect or partial(Access, counters=counters))(kubeconfig) for _ in range(4)]
         resources = _resources(node_name, scope.proxy_name)
         self._reflectors = [
             Reflector(resource, server, store, self._backoff(), self._note_error, self._times)

@@ -149,5 +149,6 @@ async def test_changes_are_counted(program: Program) -> None:
         await program.noted("capture 2")
         program.source.say(snapshot(service()))
         await program.noted("uncapture 1")
-        await until(lambda: sum(counters.sync_seconds.counts) >= 2)
-    assert (counters.service_changes, counters.sync_failures) == (3, 0)
+        await until(lambda: sum(counters.sync_times["IPv4"].counts) >= 2)
+    assert (counters.changed_services, counters.sync_failures) == ({"IPv4": 3}, 0)
+    assert sum(counters.full_sync_times["IPv4"].counts) == 1, "the first one"

@@ -133,7 +133,7 @@ def test_content_that_makes_no_sense_is_left_alone(content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "counters", [{"connections_opened": "many"}, {"sync_seconds": {"counts": [1, 2], "total": 0.1}}]
+    "counters", [{"connections_opened": "many"}, {"dial_seconds": {"counts": [1, 2], "total": 0.1}}]
 )
 def test_another_version_s_counters_are_lost_in_one_line_and_its_listeners_are_not(
     sockets: Sockets, counters: dict[str, object]

@@ -266,7 +266,7 @@ async def test_metrics_count_what_all_processes_have_counted_those_that_are_gone
         8: Counters(connections_opened=3),
     }
     side.sides.pod_health.counters.health_checks["passed"] += 4
-    counters = (await side.view.figures()).counters
+    counters = (await side.view.measured()).counters
     assert (counters.connections_opened, counters.sync_failures) == (123, 1)
     assert counters.connections_ended == {"client-closed": 95, "killed": 1}
     assert counters.health_checks == {"passed": 4}
@@ -274,13 +274,13 @@ async def test_metrics_count_what_all_processes_have_counted_those_that_are_gone
 
 async def test_metrics_do_not_run_backwards_when_a_worker_dies(side: ControlSide) -> None:
     side.workers.living = {7: Counters(connections_opened=20, failed_dials={"refused": 2})}
-    before = (await side.view.figures()).counters
+    before = (await side.view.measured()).counters
     side.workers.past.merge(side.workers.living.pop(7))
     side.workers.living = {9: Counters()}
-    assert (await side.view.figures()).counters == before
+    assert (await side.view.measured()).counters == before
 
 
 async def test_metrics_have_the_number_of_problems_by_reason(side: ControlSide) -> None:
     await side.apply(snapshot(service(WEB, "[fd00::1]:80", "[fd00::2]:80")))
-    figures = await side.view.figures()
+    figures = (await side.view.measured()).figures
     assert (figures.problems, figures.services, figures.listeners) == ({"AddressFamilyNotSupported": 1}, 1, 0)

@@ -133,6 +133,7 @@ def test_over_the_plane_s_limit_accepting_waits_for_all_and_says_why(plane: Plan
     web, cart = plane.serve(backend), plane.serve(backend, name=CART)
     pairs = [plane.pair(web, backend) for _ in range(3)]
     assert plane.plane.totals().paused == "as many connections as the limit allows"
+    assert plane.plane.counters.accept_pauses == {"limit": 1}
     waiting = plane.connect(cart)
     plane.settle()
     assert not readable(backend)
@@ -190,6 +191,7 @@ def test_out_of_file_descriptors_clients_wait_and_are_served_when_there_are_some
     with files_left(0):
         plane.until(lambda: plane.plane.paused)
         assert plane.plane.paused == "[Errno 24] Too many open files"
+        assert plane.plane.counters.accept_pauses["resources"] >= 1
         assert plane.relays(*old)
         plane.timers.tick()
         plane.until(lambda: plane.plane.paused)

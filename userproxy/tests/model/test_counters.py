@@ -10,28 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from userproxy.model.counters import DURATION_BOUNDS, Counters, Histogram, metrics
-from userproxy.model.rows import SourceStatus
-from userproxy.ops.http.metrics import Figures, Metrics
+from userproxy.model.counters import Counters
+from userproxy.model.figures import Figures, Moments
+from userproxy.model.metric import BETWEEN, FAMILY, Declared, Histogram, declared
+from userproxy.ops.http.metrics import Metrics
 
 FIELDS = Counters.__struct_fields__
+DECLARED = {one.field: one for one in declared(Counters)}
 NUMBERS = st.integers(min_value=0, max_value=2**40)
-BY_LABEL = st.dictionaries(st.text(string.ascii_lowercase + "-", min_size=1), NUMBERS, max_size=4)
-HISTOGRAMS = st.builds(
-    Histogram,
-    counts=st.lists(NUMBERS, min_size=len(DURATION_BOUNDS) + 1, max_size=len(DURATION_BOUNDS) + 1),
-    total=st.integers(min_value=0, max_value=2**20).map(float),
-)
+LABELS = st.text(string.ascii_lowercase + "-", min_size=1)
 
 
-def values_of(field: str) -> st.SearchStrategy[object]:
-    default = getattr(Counters(), field)
-    if isinstance(default, Histogram):
-        return HISTOGRAMS
-    return BY_LABEL if isinstance(default, dict) else NUMBERS
+def histograms(kind: type[Histogram]) -> st.SearchStrategy[Histogram]:
+    buckets = len(kind.BOUNDS) + 1
+    return st.builds(
+        kind,
+        counts=st.lists(NUMBERS, min_size=buckets, max_size=buckets),
+        total=st.integers(min_value=0, max_value=2**20).map(float),
+    )
 
 
-COUNTERS = st.builds(Counters, **{field: values_of(field) for field in FIELDS})
+def values_of(one: Declared) -> st.SearchStrategy[object]:
+    values: st.SearchStrategy[object] = histograms(one.histogram) if one.histogram else NUMBERS
+    return values if one.is_plain else st.dictionaries(LABELS, values, max_size=4)
+
+
+COUNTERS = st.builds(Counters, **{field: values_of(one) for field, one in DECLARED.items()})
 
 
 def packed(*counters: Counters) -> list[bytes]:
@@ -39,30 +43,25 @@ def packed(*counters: Counters) -> list[bytes]:
 
 
 def everything() -> Counters:
-    """Every counter with a number of its own."""
+    """Every counter with a number of its own, under labels that nobody else has."""
     counters = Counters()
-    for number, field in enumerate(FIELDS, 1):
-        value = getattr(counters, field)
-        if isinstance(value, Histogram):
+    for number, one in enumerate(DECLARED.values(), 1):
+        value: object = number
+        if one.histogram is not None:
+            value = one.histogram()
             value.observe(number)
-        elif isinstance(value, dict):
-            value["some-kind"] = number
-        else:
-            setattr(counters, field, number)
+        setattr(counters, one.field, value if one.is_plain else {key_of(one): value})
     return counters
 
 
-def shown(counters: Counters) -> str:
+def key_of(one: Declared) -> str:
+    return BETWEEN.join(f"some-{label}" for label in one.metric.labels)
+
+
+def shown(counters: Counters, *, per_service: bool = True) -> str:
     """The text that Prometheus scrapes."""
-    figures = Figures(
-        services=0,
-        listeners=0,
-        connections=0,
-        problems={},
-        source=SourceStatus(kind="manifests", synced=True, stale_seconds=0.0),
-        counters=counters,
-    )
-    return Metrics("redirect-to-host", Counters()).render(figures).decode()
+    metrics = Metrics("redirect-to-host", Counters(), per_service=per_service)
+    return metrics.render(Figures(), counters).decode()
 
 
 @given(COUNTERS, COUNTERS, COUNTERS)
@@ -71,12 +70,20 @@ def test_counts_add_up_in_any_order(one: Counters, two: Counters, three: Counter
     assert total == Counters.total(three, Counters.total(two, one))
     for field in FIELDS:
         value, parts = getattr(total, field), [getattr(each, field) for each in (one, two, three)]
-        if isinstance(value, Histogram):
-            assert sum(value.counts) == sum(sum(part.counts) for part in parts)
-        elif isinstance(value, dict):
-            assert value == {kind: sum(part.get(kind, 0) for part in parts) for kind in set().union(*parts)}
+        if isinstance(value, dict):
+            assert value.keys() == set().union(*parts)
+            for key, sum_of_key in value.items():
+                check_sum(sum_of_key, [part[key] for part in parts if key in part])
         else:
-            assert value == sum(parts)
+            check_sum(value, parts)
+
+
+def check_sum(total: object, parts: list[object]) -> None:
+    if isinstance(total, Histogram):
+        for number, count in enumerate(total.counts):
+            assert count == sum(part.counts[number] for part in parts if isinstance(part, Histogram))
+    else:
+        assert total == sum(parts)  # type: ignore[arg-type]  # whole numbers
 
 
 @given(COUNTERS, COUNTERS)
@@ -96,13 +103,14 @@ def test_counts_pass_from_process_to_process_as_they_are(counters: Counters) -> 
 def test_what_came_from_another_process_counts_on(counters: Counters) -> None:
     total = Counters.total(msgspec.msgpack.decode(msgspec.msgpack.encode(counters), type=Counters))
     total.connections_ended["never-seen"] += 1
-    total.sync_seconds.observe(0.5)
+    total.sync_times["never-seen"].observe(0.5)
+    total.dial_seconds.observe(0.5)
     assert total.connections_ended["never-seen"] == counters.connections_ended.get("never-seen", 0) + 1
 
 
 def test_a_histogram_of_another_version_is_not_understood_rather_than_added_up_wrongly() -> None:
     with pytest.raises(msgspec.ValidationError, match="a histogram of 3 buckets, not 16"):
-        msgspec.convert({"sync_seconds": {"counts": [1, 2, 3], "total": 1.0}}, Counters)
+        msgspec.convert({"dial_seconds": {"counts": [1, 2, 3], "total": 1.0}}, Counters)
 
 
 @pytest.mark.parametrize(
@@ -115,30 +123,61 @@ def test_a_duration_counts_in_the_first_bucket_that_holds_it(seconds: float, buc
     assert [count for _, count in histogram.cumulative()] == [0] * bucket + [1] * (16 - bucket)
 
 
-def test_every_counter_says_what_it_counts() -> None:
-    declared = metrics()
-    assert tuple(declared) == FIELDS
-    for field, metric in declared.items():
-        assert metric.help.endswith("."), field
-        assert bool(metric.label) == isinstance(getattr(Counters(), field), dict), field
+@pytest.mark.parametrize("struct", [Counters, Figures, Moments])
+def test_every_field_says_what_it_is(struct: type[msgspec.Struct]) -> None:
+    assert tuple(one.field for one in declared(struct)) == struct.__struct_fields__
+    for one in declared(struct):
+        assert one.metric.help.endswith("."), one.field
+        assert bool(one.metric.labels) == isinstance(getattr(struct(), one.field), dict), one.field
+        assert one.metric.per_service == one.field.startswith("service_") or one.field == "services_left_out"
 
 
 def test_every_counter_is_shown_once_with_its_value() -> None:
     families = {family.name: family for family in text_string_to_metric_families(shown(everything()))}
-    names = [metric.name or f"userproxy_{field}" for field, metric in metrics().items()]
-    assert len(set(names)) == len(FIELDS)
-    for number, (name, metric) in enumerate(zip(names, metrics().values(), strict=True), 1):
-        family = families[name]
-        assert family.documentation == metric.help
-        expected = {"ip_family": "IPv4"} if metric.per_family else {}
-        if family.type == "histogram":
-            found = {sample.name.removeprefix(name): sample.value for sample in family.samples}
+    assert len({one.name for one in DECLARED.values()}) == len(FIELDS)
+    for number, one in enumerate(DECLARED.values(), 1):
+        family = families[one.name]
+        assert family.documentation == one.metric.help
+        labels = {label: f"some-{label}" for label in one.metric.labels}
+        samples = [each for each in family.samples if labels.items() <= each.labels.items()]
+        if one.histogram is not None:
+            found = {sample.name.removeprefix(one.name): sample.value for sample in samples}
             assert (found["_count"], found["_sum"]) == (1, number)
-            assert family.samples[0].labels == expected | {"le": "0.001"}
+            assert samples[0].labels == labels | {"le": str(one.histogram.BOUNDS[0])}
             continue
-        (sample,) = family.samples
-        assert (sample.name, sample.value) == (f"{name}_total", number)
-        assert sample.labels == expected | ({metric.label: "some-kind"} if metric.label else {})
+        (sample,) = samples
+        assert (sample.name, sample.value, sample.labels) == (f"{one.name}_total", number, labels)
+
+
+def test_series_are_there_from_the_start() -> None:
+    lines = shown(Counters()).splitlines()
+    for line in (
+        'userproxy_connections_ended_total{reason="client-reset"} 0.0',
+        'userproxy_relayed_bytes_total{direction="up"} 0.0',
+        "userproxy_dial_seconds_count 0.0",
+        'userproxy_loop_lag_seconds_bucket{le="+Inf",process="worker"} 0.0',
+        'userproxy_backends{state="ejected"} 0.0',
+        'kubeproxy_network_programming_duration_seconds_count{ip_family="IPv4"} 0.0',
+        'kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv4"} 0.0',
+        'kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="external"} 0.0',
+    ):
+        assert line in lines, line
+    assert "_created" not in "".join(lines)
+
+
+def test_labels_have_a_closed_set_of_values_but_for_these() -> None:
+    assert {one.field for one in DECLARED.values() if one.metric.labels and not one.metric.keys} == {
+        "worker_cpu_seconds",
+        "api_requests",
+        "api_times",
+        *(one.field for one in DECLARED.values() if one.metric.per_service),
+        *(one.field for one in DECLARED.values() if FAMILY in one.metric.labels),
+    }
+
+
+def test_single_services_are_shown_only_if_wanted() -> None:
+    assert "userproxy_service_" not in shown(everything(), per_service=False)
+    assert 'userproxy_service_connections_opened_total{service="some-service"}' in shown(everything())
 
 
 def test_no_other_metric_has_the_name_of_a_counter() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from userproxy.model.actions import CaptureChange
 from userproxy.model.address import Address
+from userproxy.model.counters import Counters
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend, NodeState, Refuse, ToListener
 from userproxy.netfilter import NetfilterError, kernel
@@ -128,7 +129,7 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Namespace:
 def ours(namespace: Namespace) -> Iterator[Kernel]:
     """Our part of it."""
     del namespace
-    with Kernel(HOST_IP) as made:
+    with Kernel([HOST_IP], Counters()) as made:
         yield made
 
 
@@ -192,3 +193,11 @@ async def test_a_capture_that_is_refused_is_asked_for_again_with_its_route(
     assert namespace.journal == ["add 10.3.0.1", "captures"]
     await ours.apply(CaptureChange(remove=frozenset({frontend("10.3.0.1")})))
     assert namespace.routes == set()
+
+
+async def test_what_the_kernel_refuses_is_counted(namespace: Namespace, ours: Kernel) -> None:
+    await ours.start()
+    namespace.refuses = {"captures"}
+    with pytest.raises(NetfilterError):
+        await ours.apply(put(frontend("10.3.0.1")))
+    assert ours.counters.nftables_failures == {"IPv4": 1}

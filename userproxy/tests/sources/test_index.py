@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userproxy.model.address import Address
+from userproxy.model.address import Address, IpFamily
 from userproxy.model.service import ServicePortName
 from userproxy.sources.decode import Kind, ObjectKey
 from userproxy.sources.index import ObjectIndex
@@ -222,3 +222,21 @@ def test_the_end_of_any_sequence_is_what_the_objects_left_would_make(
         fresh.put(item)
     assert index.snapshot() == fresh.snapshot()
     assert index.keys() == left.keys()
+
+
+def test_when_a_change_was_made_goes_with_the_snapshot_that_has_it() -> None:
+    def slice_at(ip: str, when: object) -> DecodedObject:
+        annotations = {"endpoints.kubernetes.io/last-change-trigger-time": when}
+        made = endpoint_slice("server-service-1", {"addresses": [ip]})
+        return decoded_slice({**made, "metadata": {**made["metadata"], "annotations": annotations}})
+
+    index = index_of(decoded_service(service()), slice_at("10.0.1.2", "2026-11-27T10:00:00.5Z"))
+    first = index.snapshot()
+    assert first.triggers == ((IpFamily.IPV4, 1795773600.5),)
+    assert index.snapshot() is first
+    index.put(slice_at("10.0.1.3", "2026-11-27T10:00:01Z"))
+    index.put(slice_at("10.0.1.4", "2026-11-27T10:00:02.123456789Z"))
+    assert [round(when) for _, when in index.snapshot().triggers] == [1795773601, 1795773602]
+    for nonsense in ("yesterday", None, 7, ""):
+        index.put(slice_at("10.0.1.5", nonsense))
+    assert index.snapshot().triggers == ()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from userproxy.model.counters import Counters
 from userproxy.model.heartbeat import BEAT_PORT, BEAT_SECONDS, LEAVE_PORT
 from userproxy.tests.sockets import VirtualTimers
 from userproxy.worker import heart as module
@@ -28,7 +29,8 @@ class Listening:
             ear.bind(("127.0.0.1", 0))
             ear.setblocking(False)  # noqa: FBT003 - takes no keyword
             monkeypatch.setattr(module, f"{name.upper()}_PORT", ear.getsockname()[1])
-        self.heart = Heart(self.timers.loop, socket.socket(type=socket.SOCK_DGRAM))
+        self.counters = Counters()
+        self.heart = Heart(self.timers.loop, socket.socket(type=socket.SOCK_DGRAM), self.counters)
 
     def heard(self) -> list[str]:
         """What it has said since the last time."""
@@ -107,3 +109,12 @@ def test_that_a_rule_drops_a_datagram_is_no_error(monkeypatch: pytest.MonkeyPatc
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         for port in (BEAT_PORT, LEAVE_PORT):
             module.send(sock, port)
+
+
+def test_beats_are_counted_and_how_late_they_come(listening: Listening) -> None:
+    listening.heart.begin()
+    for _ in range(3):
+        listening.timers.tick()
+    counters = listening.counters
+    assert counters.heartbeats == 4
+    assert sum(counters.loop_lag["worker"].counts) == 3

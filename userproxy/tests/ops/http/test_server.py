@@ -15,15 +15,16 @@ import pytest
 import structlog
 
 from userproxy.config import Config
-from userproxy.model.address import Address
+from userproxy.model.address import Address, IpFamily
 from userproxy.model.counters import Counters
+from userproxy.model.figures import Figures
 from userproxy.model.rows import SourceStatus, StatusRow
 from userproxy.model.service import Protocol, ServicePort, ServicePortName
 from userproxy.model.snapshot import EMPTY, Snapshot
 from userproxy.ops.http import server
 from userproxy.ops.http.clients import Limits
 from userproxy.ops.http.health import Health
-from userproxy.ops.http.metrics import Figures, Metrics
+from userproxy.ops.http.metrics import Metrics
 from userproxy.ops.http.pages import Pages
 from userproxy.ops.http.server import serve_http
 from userproxy.tests.ops.daemon import MadeUpView
@@ -50,17 +51,17 @@ class Shown(MadeUpView):
         self.counters = counters
         self.asked = 0
 
-    async def figures(self) -> Figures:
-        """What is counted."""
-        return Figures(
+    async def measured(self) -> tuple[Figures, Counters]:
+        """What is measured and counted."""
+        figures = Figures(
             services=2,
             listeners=1,
             connections=3,
-            waiting=2,
+            connections_waiting=2,
             problems={"PortConflict": 1},
-            source=SOURCE,
-            counters=self.counters,
+            source_synced=True,
         )
+        return figures, self.counters
 
     async def status(self) -> StatusRow:
         """The daemon, and that somebody asked."""
@@ -382,3 +383,38 @@ async def test_no_address_means_no_server() -> None:
 async def test_anything_else_is_not_found_or_harmless(path: str) -> None:
     async with served(Daemon().pages.probes()) as url:
         assert (await get(url + path))[0] in (200, 404)
+
+
+def test_a_change_is_timed_from_when_the_cluster_made_it_unless_that_was_before_our_time() -> None:
+    counters, now = Counters(), [1000.0]
+    metrics = Metrics("redirect-to-host", counters, lambda: ("IPv4", "IPv6"), clock=lambda: now[0])
+    old, new = (IpFamily.IPV4, 999.0), (IpFamily.IPV4, 1001.0)
+    snapshot = Snapshot({}, {WEB: ()}, triggers=(old, new))
+    metrics.changed(None, snapshot)
+    metrics.changed(snapshot, Snapshot({}, {WEB: ()}, triggers=snapshot.triggers))  # the node has changed
+    now[0] = 1003.5
+    metrics.applied(0.01)
+    metrics.applied(0.01)
+    times = counters.programming_times["IPv4"]
+    assert (sum(times.counts), times.total) == (1, 2.5)
+    assert "IPv6" not in counters.programming_times
+    assert (
+        sum(counters.full_sync_times["IPv6"].counts),
+        sum(counters.partial_sync_times["IPv6"].counts),
+    ) == (
+        1,
+        1,
+    )
+
+
+def test_after_a_failure_everything_is_looked_at_again() -> None:
+    counters = Counters()
+    metrics = Metrics("redirect-to-host", counters)
+    for _ in range(2):
+        metrics.applied(0.01)
+    metrics.failed()
+    metrics.applied(0.01)
+    assert (
+        sum(counters.full_sync_times["IPv4"].counts),
+        sum(counters.partial_sync_times["IPv4"].counts),
+    ) == (2, 1)

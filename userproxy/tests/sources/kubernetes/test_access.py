@@ -138,3 +138,22 @@ async def test_the_server_may_ask_for_time(tmp_path: Path, value: str, seconds: 
         with pytest.raises(AccessError) as failure:
             await reached.get("/api/widgets", {})
         assert failure.value.retry_after == seconds
+
+
+async def test_requests_are_counted_by_what_came_of_them(tmp_path: Path) -> None:
+    async with served(tmp_path, lambda _: OK + b"Content-Length: 0\r\n\r\n") as reached:
+        await reached.get("/api/widgets", {})
+        host = reached.server.removeprefix("http://")
+        counters = reached.counters
+    assert counters.api_requests == {f"200 GET {host}": 1}
+    assert sum(counters.api_times[f"GET {host}"].counts) == 1
+    async with served(tmp_path, lambda _: b"") as reached:
+        host = (await _server_of(reached)).removeprefix("http://")
+        with pytest.raises(AccessError):
+            await reached.patch("/api/widgets/a", {})
+    assert reached.counters.api_requests == {f"<error> PATCH {host}": 1}
+
+
+async def _server_of(reached: Access) -> str:
+    await reached.load()
+    return reached.server

@@ -21,6 +21,7 @@ from userproxy.control.operator import Operator
 from userproxy.control.pod_health import PodHealth
 from userproxy.control.port_file import HostPorts, PortFile
 from userproxy.control.reconcile import OnNode, Reconciler
+from userproxy.control.record_file import RecordFile
 from userproxy.control.sides import Sides
 from userproxy.control.succession.early import followed
 from userproxy.control.succession.heir import Heir
@@ -171,6 +172,9 @@ async def _work(
             max_sessions=config.udp_sessions or min(max(1, int(files * _SESSIONS_SHARE)), _MOST_SESSIONS),
             linger=config.linger_seconds,
             orphan_seconds=config.orphan_seconds,
+            recorded=-(-config.recorded_connections // config.worker_count),
+            access_log=config.access_log.value,
+            access_log_file=str(config.access_log_file or ""),
             log_format=config.log_format.value,
             log_level=config.log_level.value,
             by_service=config.metrics_per_service > 0,
@@ -201,10 +205,13 @@ async def _work(
     workers.on_need = daemon.need_pods
     workers.outages.on_change = daemon.notify
     operator = Operator(reconciler, workers, view, daemon.notify)
+    remembered = RecordFile(config.state_dir)
+    workers.recollection.unclaimed += remembered.take()
     async with serve_admin(config.admin_socket, view, operator):
         try:
             return await daemon.run(check), daemon.left
         finally:
+            remembered.leave(workers.recollection.unclaimed)
             pod_health.close()
             poller.shut()
 

@@ -16,6 +16,7 @@ from userproxy.backends.balancer import Balancer, make_balancer, warmth
 from userproxy.backends.rotation import Rotation, may_eject, rotate
 from userproxy.model import messages
 from userproxy.model.counters import Counters
+from userproxy.model.records import DIAL_ERRORS
 from userproxy.model.settings import Balance, HealthCheck, NoEndpoints
 from userproxy.model.state import Backend
 
@@ -33,14 +34,6 @@ _OUR_OWN = frozenset(
 )
 # Between two looks for a backend to probe, while checks speak against those whose time has come.
 _PROBE_PAUSE = 0.5
-
-_KINDS = {
-    errno.ECONNREFUSED: "refused",
-    errno.ETIMEDOUT: "timeout",
-    errno.ECONNRESET: "reset",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ENETUNREACH: "unreachable",
-}
 
 
 class LiveService:
@@ -385,4 +378,4 @@ class LiveService:
 
 
 def _kind(error: int) -> str:
-    return _KINDS.get(error, "other")
+    return DIAL_ERRORS.get(error, "other")

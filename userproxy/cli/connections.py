@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from userproxy.cli.commands import Command, Option
+from userproxy.cli.commands import Command, Group, Option
 from userproxy.cli.daemon import Environment, admin_socket_option, daemon_at, pass_environment
 from userproxy.cli.filters import SECTION, Parsed, Wanted, namespace_option, service_option
 from userproxy.cli.listing import Listing, Report, listing_options, show, watch
 from userproxy.cli.tables import Column
-from userproxy.model.filter import ConnectionFilter, parse_backend, parse_client
+from userproxy.model.duration import parse_duration
+from userproxy.model.endings import RECORDED, Reason
+from userproxy.model.filter import ConnectionFilter, RecordFilter, parse_backend, parse_client
 from userproxy.model.human import human_age, human_bytes
 from userproxy.model.rows import ConnectionRow
 
@@ -96,9 +99,110 @@ def interval_option(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
+class Since(click.ParamType[Any]):
+    """How long ago, or when; in seconds since the epoch."""
+
+    name = "since"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - as click declares it
+        """Read `10m` or a time; an error is a usage error."""
+        environment = ctx.find_object(Environment) if ctx else None
+        now = (environment or Environment()).now()
+        try:
+            return now.timestamp() - parse_duration(value, "s|m|h|d")
+        except ValueError:
+            pass
+        try:
+            moment = dt.datetime.fromisoformat(value)
+        except ValueError:
+            told = f"{value!r} is neither how long ago (10m, 2h, 1d) nor a time (2026-11-27T12:03:00Z)"
+            self.fail(told, param, ctx)
+        return (moment if moment.tzinfo else moment.astimezone()).timestamp()
+
+
+def record_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`--ended`, `--since`, `--reason` and those of `filter_options`: one `RecordFilter`, `chosen`.
+
+    It asks for connections that are live, or for those that are over.
+    """
+
+    @filter_options
+    @functools.wraps(command)
+    def with_chosen(
+        *args: Any,  # noqa: ANN401 - the command's own
+        wanted: ConnectionFilter,
+        ended: bool,
+        since: float | None,
+        reasons: tuple[str, ...],
+        **options: Any,  # noqa: ANN401 - likewise
+    ) -> None:
+        if not ended and (since is not None or reasons):
+            raise click.UsageError("--since and --reason are about connections that are over: add --ended")
+        chosen = RecordFilter(
+            connections=wanted,
+            since=since or 0.0,
+            reasons=tuple(map(Reason, reasons)),
+            live=not ended,
+            ended=ended,
+        )
+        command(*args, chosen=chosen, **options)
+
+    decorated: Callable[..., None] = with_chosen
+    for decorate in (
+        click.option(
+            "--reason",
+            "reasons",
+            cls=Option,
+            section=SECTION,
+            type=click.Choice([reason.value for reason in RECORDED]),
+            multiple=True,
+            metavar="REASON",
+            help="With --ended: those that ended for it, such as client-reset. May be given more than once.",
+        ),
+        click.option(
+            "--since",
+            cls=Option,
+            section=SECTION,
+            type=Since(),
+            metavar="DURATION|TIME",
+            help="With --ended: those that ended since; 10m, 2h, or 2026-11-27T12:03:00Z.",
+        ),
+        click.option(
+            "--ended",
+            cls=Option,
+            section=SECTION,
+            is_flag=True,
+            help="Those that are over, as far as they are remembered, the latest last.",
+        ),
+    ):
+        decorated = decorate(decorated)
+    return decorated
+
+
+class _Connections(Command, Group):
+    """`connections`, which lists, and `connections show`, which is imported when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click declares it
+        """The names."""
+        return ["show"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
+        """The command."""
+        from userproxy.cli import records  # noqa: PLC0415 - it imports this module
+
+        return records.show if cmd_name == "show" else None
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options, and then the command."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
 @click.command(
-    cls=Command,
+    cls=_Connections,
+    invoke_without_command=True,
     examples=(
+        ("userproxy connections --ended --client 10.0.1.3 --since 10m", "why a client got a reset"),
         ("userproxy connections --service default/web", "who is connected to a Service"),
         ("userproxy connections -n shop --state waiting", "who waits for an endpoint"),
         ("userproxy connections --watch", "the busiest first, again and again: `userproxy top`"),
@@ -106,7 +210,7 @@ def interval_option(command: Callable[..., None]) -> Callable[..., None]:
     ),
 )
 @namespace_option
-@filter_options
+@record_options
 @state_option
 @listing_options(ConnectionRow)
 @click.option(
@@ -129,12 +233,23 @@ def connections(  # noqa: PLR0913 - one for each option
     listing: Listing,
     namespace: str,
     state: str,
-    wanted: ConnectionFilter,
+    chosen: RecordFilter,
     watching: bool,
     interval: float,
 ) -> None:
-    """List the live connections that are proxied."""
-    more = Wanted(namespace, state=state)
+    """List the connections that are proxied: those that live, or with --ended those that are over."""
+    if click.get_current_context().invoked_subcommand is not None:
+        return
+    wanted, more = chosen.connections, Wanted(namespace, state=state)
+    if chosen.ended:
+        if watching:
+            raise click.UsageError("--watch shows live connections: leave it or --ended out")
+        from userproxy.cli import records  # noqa: PLC0415 - it imports this module
+
+        with daemon_at(admin_socket) as daemon:
+            found = more.of(daemon.records(chosen), lambda row: row.state)
+        records.list_ended(found, listing, environment)
+        return
 
     def choose(rows: Iterable[ConnectionRow]) -> Sequence[ConnectionRow]:
         return more.of(rows, lambda row: row.state)

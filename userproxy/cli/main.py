@@ -27,8 +27,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 SECTIONS = {
     "The daemon": ("run", "config", "plan"),
-    "Look": ("connections", "top", "services", "backends", "status", "explain"),
-    "Act": ("kill", "drain", "cleanup"),
+    "Look": ("connections", "top", "who", "services", "backends", "status", "explain"),
+    "Act": ("kill", "drain", "log-level", "cleanup"),
     "Try": ("lab", "bench"),
     "Shell": ("completion", "man"),
 }
@@ -40,12 +40,17 @@ COMMANDS = {
     "plan": ("userproxy.cli.plan:plan", "Show what would be served, how, and what not. Touches nothing."),
     "connections": ("userproxy.cli.connections:connections", "List the live connections that are proxied."),
     "top": ("userproxy.cli.top.command:top", "Watch the live connections, the busiest first."),
+    "who": ("userproxy.cli.records:who", "Tell which client is behind an address that a pod has seen."),
     "services": ("userproxy.cli.inventory:services", "List the Service ports that are served, and where."),
     "backends": ("userproxy.cli.inventory:backends", "List the backends, with their state and why."),
     "status": ("userproxy.cli.inventory:status", "Show the daemon and what is wrong with it."),
     "explain": ("userproxy.cli.explain:explain", "Tell what becomes of a packet to an address, and why."),
     "kill": ("userproxy.cli.operate:kill", "Reset connections."),
     "drain": ("userproxy.cli.operate:drain", "Give a pod no new connections, or undo that."),
+    "log-level": (
+        "userproxy.cli.operate:log_level",
+        "Show or change from which severity on the daemon logs.",
+    ),
     "cleanup": ("userproxy.cli.cleanup:cleanup", "Remove every trace from this node's kernel."),
     "lab": ("userproxy.cli.lab:lab", "The reference deployment in network namespaces."),
     "bench": ("userproxy.cli.bench:bench", "Measure every path to a Service, side by side."),

@@ -10,6 +10,7 @@ from userproxy.cli import offers
 from userproxy.cli.commands import Command
 from userproxy.cli.connections import BACKEND, filter_options
 from userproxy.cli.daemon import admin_socket_option, daemon_at
+from userproxy.model.levels import LEVELS
 
 if TYPE_CHECKING:
     from userproxy.model.address import Address
@@ -87,6 +88,22 @@ def drain(*, backend: Address, undo: bool, admin_socket: str) -> None:
         going_on = _counted(answer.connections, "connection")
         remedy = f"userproxy kill --backend {_shown(backend)}"
         click.echo(f"{going_on} may go on; to end those that are relayed: {remedy}")
+
+
+@click.command(
+    "log-level",
+    cls=Command,
+    examples=(("userproxy log-level debug", "see more, until the daemon starts anew"),),
+)
+@click.argument("level", type=click.Choice(LEVELS), required=False)
+@admin_socket_option
+def log_level(*, level: str | None, admin_socket: str) -> None:
+    """Show from which severity on the daemon and its workers log, or change that until it starts anew.
+
+    SIGHUP, too, brings back what the configuration says. The access log has nothing to do with it.
+    """
+    with daemon_at(admin_socket) as daemon:
+        click.echo(daemon.log_level(level))
 
 
 def _meant(wanted: ConnectionFilter) -> str:

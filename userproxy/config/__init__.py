@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from userproxy.config.load import THIS_NODE, ConfigError, Reading, complete, lacks, lacks_source, load, read
 from userproxy.config.node import is_own_address, primary_address
-from userproxy.config.settings import Config, LogFormat, LogLevel, Setting, Settings, declared
+from userproxy.config.settings import AccessLog, Config, LogFormat, LogLevel, Setting, Settings, declared
 from userproxy.config.values import Value
 
 __all__ = [
     "THIS_NODE",
+    "AccessLog",
     "Config",
     "ConfigError",
     "LogFormat",

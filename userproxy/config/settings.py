@@ -62,6 +62,14 @@ class OnStop(enum.StrEnum):
     REMOVE = "remove"
 
 
+class AccessLog(enum.StrEnum):
+    """Which connections get a line in the access log when they end."""
+
+    ALL = "all"
+    ERRORS = "errors"
+    OFF = "off"
+
+
 def _help(text: str, *, metavar: str = "", default: str = "", envvar: str = "") -> msgspec.Meta:
     """What a setting does, in a sentence.
 
@@ -225,6 +233,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
             metavar="N",
         ),
     ] = 0
+    recorded_connections: Annotated[
+        int,
+        _help(
+            "How many connections that are over are remembered, for `connections --ended`; 0: none.",
+            metavar="N",
+        ),
+    ] = 10_000
+    access_log: Annotated[
+        AccessLog,
+        _help(
+            "Which connections get a line in the access log when they end: all, those that failed, or none."
+        ),
+    ] = AccessLog.OFF
+    access_log_file: Annotated[
+        Path | None,
+        _help("Where the access log goes; the file may be rotated.", default="standard error"),
+    ] = None
     log_format: Annotated[LogFormat, _help("How the lines of the log on stderr look.")] = LogFormat.CONSOLE
     log_level: Annotated[LogLevel, _help("From which severity on there are log lines.")] = LogLevel.INFO
 

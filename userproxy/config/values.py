@@ -89,6 +89,10 @@ def converted(setting: Setting, chosen: Value) -> Any:  # noqa: ANN401 - as many
         value = ",".join(value)
     if isinstance(value, str) and str not in setting.kinds and Path not in setting.kinds:
         value = value.strip().lower()
+    if value is False and any(
+        issubclass(kind, enum.Enum) for kind in setting.kinds if isinstance(kind, type)
+    ):
+        value = "off"  # which YAML 1.1 takes for a boolean
     try:
         result = msgspec.convert(value, setting.type, strict=not chosen.is_text, dec_hook=_path)
     except msgspec.ValidationError:
@@ -154,6 +158,17 @@ def _check_workers(workers: int | str) -> None:
         raise ValueError(_NO_WORKERS.format(quoted(workers)))
 
 
+def _check_recorded(count: int) -> None:
+    if count < 0:
+        raise ValueError(f"{count} is below 0")
+
+
+def _check_access_log_file(file: Path | None) -> None:
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        what = "is a directory" if file.is_dir() else "is in no directory that exists"
+        raise ValueError(f"{file} {what}: name a file, and make its directory first")
+
+
 def _check_bind_address(address: str) -> None:
     if address:
         parse_bind_address(address)
@@ -174,6 +189,8 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "orphan_seconds": _check_orphan,
     "metrics_per_service": _check_per_service,
     "workers": _check_workers,
+    "recorded_connections": _check_recorded,
+    "access_log_file": _check_access_log_file,
     "healthz_bind_address": _check_bind_address,
     "metrics_bind_address": _check_bind_address,
 }

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from userproxy import logs
 from userproxy.model.address import Address
 from userproxy.model.condition import REMOVED
 from userproxy.model.filter import is_backend
+from userproxy.model.levels import LEVELS
 from userproxy.ops.admin.interface import OperatorError
 
 if TYPE_CHECKING:
@@ -65,6 +67,25 @@ class Operator:
         beyond = await self._view.carried_by_netfilter(ids, wanted)
         log.info("an operator killed connections", connections=count, out_of_reach=beyond, **_who(asker))
         return count, beyond
+
+    def log_level(self) -> str:
+        """From which severity on there are log lines."""
+        return logs.level()
+
+    def set_log_level(self, level: str, asker: Asker) -> None:
+        """Change that, in the daemon and its workers, until it starts anew.
+
+        Raises:
+            OperatorError: there is no such level.
+        """
+        if level not in LEVELS:
+            known = ", ".join(LEVELS)
+            raise OperatorError(f"there is no log level {level!r}", f"one of {known}", HTTPStatus.BAD_REQUEST)
+        log.warning(
+            "an operator changed the log level", level_now=level, level_before=logs.level(), **_who(asker)
+        )
+        logs.set_level(level)
+        self._workers.set_log_level(level)
 
     async def drain(self, backend: Address, asker: Asker, *, undo: bool) -> tuple[int, int]:
         """Take a pod out, or bring it back; returns how many backends, and their connections.

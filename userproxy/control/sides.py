@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from userproxy.model.actions import CaptureChange
     from userproxy.model.address import Address
     from userproxy.model.counters import Counters
-    from userproxy.model.filter import ConnectionFilter
+    from userproxy.model.filter import ConnectionFilter, RecordFilter
     from userproxy.model.messages import Parts
+    from userproxy.model.records import RecordRow
     from userproxy.model.rows import ConnectionRow
     from userproxy.model.service import PoolName
     from userproxy.model.state import Frontend, NodeState, Serve
@@ -59,6 +60,10 @@ class Workers(Protocol):
         """By which they say to the kernel that they accept clients."""
 
     @property
+    def recollection(self) -> Recollection:
+        """What the workers know of connections, those included that are over."""
+
+    @property
     def living_counters(self) -> dict[int, Counters]:
         """What the workers that live have counted, by name."""
 
@@ -88,6 +93,9 @@ class Workers(Protocol):
     async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, /) -> int:
         """Reset connections; returns how many."""
 
+    def set_log_level(self, level: str, /) -> None:
+        """Have all workers, those to come included, log from this severity on."""
+
     async def count(self) -> list[Parts]:
         """What is known of the Service ports now."""
 
@@ -99,6 +107,13 @@ class Workers(Protocol):
 
     def leave(self) -> None:
         """Leave the workers to themselves."""
+
+
+class Recollection(Protocol):
+    """`userproxy.worker.recollection.Recollection`."""
+
+    def records(self, wanted: RecordFilter, /) -> AsyncIterator[list[RecordRow]]:
+        """The connections that match, live or over."""
 
 
 class Kernel(Protocol):

@@ -18,6 +18,7 @@ from userproxy.model.address import IpFamily
 from userproxy.model.condition import REMOVED, Condition
 from userproxy.model.counters import Counters
 from userproxy.model.figures import Figures
+from userproxy.model.records import row_of_flow
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
 from userproxy.model.service import Path, PoolName, Protocol
 from userproxy.model.snapshot import EMPTY, Problem, Snapshot
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from userproxy.config import Config
     from userproxy.control.sides import Sides
     from userproxy.model.endpoint import Endpoint
-    from userproxy.model.filter import ConnectionFilter
+    from userproxy.model.filter import ConnectionFilter, RecordFilter
     from userproxy.model.messages import BackendCount
+    from userproxy.model.records import RecordRow
     from userproxy.model.service import ServicePort, ServicePortName
 
 _DELETED = "the Service is deleted; its live connections go on"
@@ -92,6 +94,17 @@ class View:
             yield chunk
         async for chunk in self._sides.flows.rows(wanted):
             yield chunk
+
+    async def records(self, wanted: RecordFilter) -> AsyncIterator[list[RecordRow]]:
+        """The connections that match, live or over, with all that is known of them.
+
+        Those that netfilter carries by itself are known while they live.
+        """
+        async for chunk in self._sides.workers.recollection.records(wanted):
+            yield chunk
+        if wanted.live and not wanted.reasons:
+            async for rows in self._sides.flows.rows(wanted.connections):
+                yield [row_of_flow(row) for row in rows if wanted.id in ("", row.id)]
 
     async def carried_by_netfilter(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
         """How many of the connections with these ids (None: any) that match no worker has in hand."""

@@ -8,27 +8,28 @@ from itertools import chain, islice, takewhile
 from time import monotonic, time
 from typing import TYPE_CHECKING, Protocol
 
-import structlog
-
+from userproxy.dataplane.recorder import Recorder, record_of, turned_away
 from userproxy.dataplane.tcp.lifecycle import Event
 from userproxy.dataplane.traffic import Traffic
 from userproxy.model.connection_id import ConnectionId
+from userproxy.model.endings import Reason
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import Path
 from userproxy.model.service import Protocol as IpProtocol
 from userproxy.model.state import Serve
+from userproxy.net.sockets import turn_away as reset
 
 if TYPE_CHECKING:
     import enum
+    from _socket import socket
     from collections.abc import Iterable, Iterator
 
     from userproxy.backends.backend import LiveBackend
     from userproxy.backends.service import LiveService
     from userproxy.model.address import Address
     from userproxy.model.counters import Counters
-    from userproxy.model.filter import ConnectionFilter
-
-log = structlog.get_logger(__name__)
+    from userproxy.model.filter import ConnectionFilter, RecordFilter
+    from userproxy.model.records import Facts, Record
 
 # Rows made in one go: well under a millisecond's worth of a connection's waiting.
 _CHUNK = 100
@@ -58,7 +59,7 @@ class Relayed(Protocol):
         """Where it is in its life."""
 
     @property
-    def reason(self) -> enum.StrEnum | None:
+    def reason(self) -> Reason | None:
         """Why it ended; None while it lives."""
 
     @property
@@ -85,6 +86,9 @@ class Relayed(Protocol):
     def bytes_down(self) -> int:
         """Bytes that came from the backend."""
 
+    def facts(self) -> Facts:
+        """What it tells of itself now."""
+
     def equip(self) -> bool:
         """Give it what short ones are spared; returns whether that is settled."""
 
@@ -100,21 +104,22 @@ class ConnectionTable:
 
     Args:
         counters: of this process.
-        trace: log a line for each connection that ends, at debug level.
+        recorded: so many that are over are remembered.
 
     Attributes:
         live: the connections, oldest first.
         counters: of this process.
         name: what their ids begin with: the pid, unless another worker has that too.
         traffic: adds up what they carry.
+        recorder: remembers those that are over.
     """
 
-    def __init__(self, counters: Counters, *, trace: bool) -> None:
+    def __init__(self, counters: Counters, *, recorded: int = 0) -> None:
         self.live: dict[int, Relayed] = {}
         self.counters = counters
         self.traffic = Traffic(counters)
-        self._trace = trace
         self.name = os.getpid()
+        self.recorder = Recorder(recorded)
         self._swept = 0
         self._dialling: list[Relayed] = []
 
@@ -142,20 +147,15 @@ class ConnectionTable:
         if connection.reason is not None:
             self.counters.connections_ended[connection.reason.value] += 1
         self.traffic.ended(connection)
-        if self._trace:
-            backend, frontend = connection.backend, connection.frontend
-            log.debug(
-                "connection ended",
-                id=self.id_of(connection),
-                reason=connection.reason,
-                service=str(connection.service.pool.service),
-                client=str(connection.client),
-                frontend=str(frontend) if frontend else None,
-                backend=str(backend.address) if backend else None,
-                bytes_up=connection.bytes_up,
-                bytes_down=connection.bytes_down,
-                seconds=round(monotonic() - connection.opened, 6),
-            )
+        self.recorder.ended(connection, self.name)
+
+    def turn_away(self, service: LiveService, client: socket, peer: tuple[str, int]) -> None:
+        """Reset a client that has as many connections as it may, and remember that."""
+        number = self.next_number()
+        self.counters.clients_turned_away += 1
+        self.counters.connections_ended[Reason.TOO_MANY.value] += 1
+        self.recorder.turned_away(turned_away(service, client, peer, number, self.name))
+        reset(client)
 
     def sweep(self) -> None:
         """Equip those that have come since the last call and still live, with what short ones are spared.
@@ -170,6 +170,15 @@ class ConnectionTable:
         """The matching connections, in chunks: whoever sends them on yields to the loop in between."""
         for chunk in self._chunks(None, wanted):
             yield [_row(one, self.id_of(one)) for one in chunk]
+
+    def records(self, wanted: RecordFilter) -> Iterator[list[Record]]:
+        """The matching ones with all that is known of them, in chunks: those that are over first."""
+        if wanted.ended:
+            yield from self.recorder.matching(wanted)
+        if wanted.live:
+            for chunk in self._chunks(None, wanted.connections):
+                found = (record_of(one, self.name) for one in chunk)
+                yield [record for record in found if wanted.matches(record)]
 
     def kill(self, numbers: Iterable[int] | None, wanted: ConnectionFilter) -> Iterator[int]:
         """Reset the matching connections, in chunks: whoever wants them dead yields to the loop in between.
@@ -199,7 +208,7 @@ def _matches(wanted: ConnectionFilter, connection: Relayed) -> bool:
         connection.service.pool.service,
         connection.client,
         backend.address if backend else None,
-    )
+    ) and (wanted.source is None or wanted.has_source(connection.source))
 
 
 def _row(connection: Relayed, name: str) -> ConnectionRow:

@@ -30,7 +30,6 @@ from userproxy.model.counters import Counters
 from userproxy.model.service import Protocol
 from userproxy.model.state import Serve
 from userproxy.net.poller import Poller, Watch
-from userproxy.net.sockets import turn_away
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -83,7 +82,7 @@ class DataPlane:
         linger: seconds without a byte on a half-closed connection before it is given up.
         place: of this plane among all, from 0, and their number: each begins elsewhere in a rotation of
             backends, and has its part of a Service's limit.
-        trace: log each connection that ends, at debug level.
+        recorded: so many connections that are over are remembered.
 
     Attributes:
         need_pods: called with the name of a pool that clients wait for, from time to time while they do.
@@ -102,11 +101,11 @@ class DataPlane:
         limits: Limits,
         linger: float = 60.0,
         place: tuple[int, int] = (0, 1),
-        trace: bool = False,
+        recorded: int = 0,
     ) -> None:
         self.counters = Counters()
         self.need_pods: Callable[[PoolName], object] | None = None
-        self.connections = ConnectionTable(self.counters, trace=trace)
+        self.connections = ConnectionTable(self.counters, recorded=recorded)
         self.services: dict[PoolName, LiveService] = {}
         self._retired: dict[PoolName, set[LiveService]] = {}  # those that have connections
         self._loop = loop
@@ -333,12 +332,12 @@ class DataPlane:
         self._acceptors.shut()
         self._poller.shut()
         self._context.pipes.close()
+        self.connections.recorder.stop()
 
     def _admit(self, service: LiveService, client: socket, peer: tuple[str, int]) -> bool:
         connections, networks = self.connections, service.pool.settings.accept_proxy_protocol
         if service.is_full_for(peer[0]) and not is_announced(peer[0], networks):
-            turn_away(client)
-            self.counters.clients_turned_away += 1
+            connections.turn_away(service, client, peer)
             return True
         connection = Connection(connections.next_number(), self._context, service, client, peer)
         connections.add(connection)

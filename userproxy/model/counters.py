@@ -137,6 +137,7 @@ class Counters(msgspec.Struct, omit_defaults=True, kw_only=True):
             "Connections of a Service port that did not end in order.", labels=("service",), per_service=True
         ),
     ] = _counts()
+    access_log_dropped: Annotated[int, Metric("Lines of the access log that were not written.")] = 0
     sync_failures: Annotated[int, Metric("How often not everything could be applied.")] = 0
     sync_times: Annotated[
         dict[str, Histogram],

@@ -1,6 +1,6 @@
 """Why a connection or a session ended: a closed enumeration, for the log, the metrics and the operator. Pure.
 
-`docs/endings.md` is made from it.
+`docs/ends.md` is made from it.
 """
 
 from __future__ import annotations
@@ -134,4 +134,7 @@ ENDINGS: dict[Reason, Ending] = {
         _OURS, "UDP, at a restart: another worker goes on with it, under another id", orderly=True
     ),
 }
-"""By reason, what it means. All are recorded but for `handed-over`, which is no end."""
+"""By reason, what it means."""
+
+RECORDED = tuple(reason for reason in Reason if reason is not Reason.HANDED_OVER)
+"""Those for which connections are found among those that are over."""

@@ -1,14 +1,19 @@
-"""Which connections a command is about: `--service`, `--client` and `--backend`."""
+"""Which connections a command is about: `--service`, `--client`, `--backend`, and how they ended."""
 
 from __future__ import annotations
 
 import functools
 import ipaddress
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from userproxy.model.address import Address, canonical_ip
+from userproxy.model.endings import RECORDED, Reason
 from userproxy.model.service import ServicePortName
+
+if TYPE_CHECKING:
+    from userproxy.model.records import Record
 
 ANY_PORT = 0
 """As the port of a wanted backend: no pod listens on port 0."""
@@ -22,6 +27,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
         client: a network that the client's IP is in, as `10.0.1.0/24`; a single IP is a /32 or a /128.
         backend: with port `ANY_PORT`, any port of that IP. A connection that has no backend yet (it is
             still dialling) does not match.
+        source: whom the backend sees, likewise.
 
     Raises:
         ValueError: client is no network.
@@ -30,21 +36,22 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     service: ServicePortName | None = None
     client: str | None = None
     backend: Address | None = None
+    source: Address | None = None
 
     def __post_init__(self) -> None:
         if self.client is not None:
             parse_client(self.client)
 
     def __bool__(self) -> bool:
-        return self.service is not None or self.client is not None or self.backend is not None
+        return self != _ALL
 
     def texts(self) -> dict[str, str]:
         """What is asked for, by the names of the attributes, as the functions below read it."""
-        backend = self.backend
         texts = {
             "service": self.service and str(self.service),
             "client": self.client,
-            "backend": backend and (str(backend) if backend.port != ANY_PORT else backend.ip),
+            "backend": self.backend and shown(self.backend),
+            "source": self.source and shown(self.source),
         }
         return {name: text for name, text in texts.items() if text}
 
@@ -55,6 +62,63 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
             and (self.backend is None or is_backend(self.backend, backend))
             and (self.client is None or ipaddress.ip_address(client.ip) in _network(self.client))
         )
+
+    def has_source(self, source: Address | None) -> bool:
+        """Whether a connection is meant whose backend sees that address, which a system call tells."""
+        return self.source is None or is_backend(self.source, source)
+
+
+_ALL = ConnectionFilter()
+
+
+class RecordFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a record of a connection must have, all of it; the empty filter matches all.
+
+    Attributes:
+        connections: what a connection must have.
+        id: its id; empty: any.
+        since: it is over since then at the earliest, in seconds since the epoch, or lives.
+        reasons: it ended for one of these; none: for whichever.
+        live: those that live are meant too.
+        ended: those that are over are meant too.
+    """
+
+    connections: ConnectionFilter = ConnectionFilter()
+    id: str = ""
+    since: float = 0.0
+    reasons: tuple[Reason, ...] = ()
+    live: bool = True
+    ended: bool = True
+
+    def texts(self) -> list[tuple[str, str]]:
+        """What is asked for, each by a name; one may be there more than once."""
+        texts = list(self.connections.texts().items())
+        if self.id:
+            texts.append(("id", self.id))
+        if self.since:
+            texts.append(("since", str(self.since)))
+        texts += (("reason", reason.value) for reason in self.reasons)
+        texts += (("which", name) for name in ("live", "ended") if not getattr(self, _OTHER[name]))
+        return texts
+
+    def matches(self, record: Record) -> bool:
+        """Whether a record is meant."""
+        wanted, reason = self.connections, record.reason
+        return (
+            (self.live if reason is None else self.ended and record.ended >= self.since)
+            and (not self.reasons or reason in self.reasons)
+            and (not self.id or self.id == record.id)
+            and (not wanted or wanted.matches(record.service, record.client, record.backend))
+            and wanted.has_source(record.source)
+        )
+
+
+_OTHER = {"live": "ended", "ended": "live"}
+
+
+def shown(address: Address) -> str:
+    """A wanted address as it is written, `ANY_PORT` left out."""
+    return str(address) if address.port != ANY_PORT else address.ip
 
 
 def parse_service(text: str) -> ServicePortName:
@@ -100,6 +164,18 @@ def parse_backend(text: str) -> Address:
     if address.port == ANY_PORT:
         raise ValueError(f"{text!r} has port 0, which no backend listens on")
     return address
+
+
+def parse_reason(text: str) -> Reason:
+    """Read why connections ended.
+
+    Raises:
+        ValueError: it is none of the reasons that there are; the message names them.
+    """
+    try:
+        return Reason(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is none of {', '.join(RECORDED)}") from None
 
 
 @functools.lru_cache(maxsize=64)

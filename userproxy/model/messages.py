@@ -10,7 +10,8 @@ import msgspec
 
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
-from userproxy.model.filter import ConnectionFilter
+from userproxy.model.filter import ConnectionFilter, RecordFilter
+from userproxy.model.records import RecordRow
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import PoolName
 from userproxy.model.state import Serve
@@ -34,6 +35,9 @@ class Begin(Order, frozen=True, kw_only=True):
         workers: how many there are; each has its part of the limits that Services set.
         max_connections: over this many, accepting waits until one ends.
         max_pipes: over this many, bytes are copied instead of spliced.
+        recorded: connections that are over and remembered.
+        access_log: as in the configuration.
+        access_log_file: its path, for messages; the file itself comes with `LogTo`. Empty: stderr.
         max_sessions: UDP clients at once; over this many, the one that was heard of least recently gives way.
         linger: seconds without a byte on a half-closed connection before it is given up.
         orphan_seconds: how long to go on without a control side; None for ever.
@@ -54,6 +58,9 @@ class Begin(Order, frozen=True, kw_only=True):
     max_sessions: int = 1000
     name: int = 0
     by_service: bool = False
+    recorded: int = 0
+    access_log: str = "off"
+    access_log_file: str = ""
 
 
 class Beat(Order, frozen=True, kw_only=True):
@@ -78,6 +85,28 @@ class ListConnections(Order, frozen=True, kw_only=True):
     """Answered by `ConnectionListing`."""
 
     wanted: ConnectionFilter
+
+
+class ListRecords(Order, frozen=True, kw_only=True):
+    """Answered by `RecordListing`."""
+
+    wanted: RecordFilter
+
+
+class KeepRecords(Order, frozen=True, kw_only=True):
+    """Remember connections of a worker that is gone, as it told them in `Records`."""
+
+    records: tuple[bytes, ...]
+
+
+class LogTo(Order, frozen=True, kw_only=True):
+    """Write the access log to the file that comes along, from now on."""
+
+
+class SetLogLevel(Order, frozen=True, kw_only=True):
+    """Log from this severity on, as in the configuration."""
+
+    level: str
 
 
 class Kill(Order, frozen=True, kw_only=True):
@@ -203,6 +232,18 @@ class ConnectionListing(Part, frozen=True, kw_only=True):
     """Some rows of the listing."""
 
     rows: tuple[ConnectionRow, ...]
+
+
+class RecordListing(Part, frozen=True, kw_only=True):
+    """Some connections with all that is known of them."""
+
+    rows: tuple[RecordRow, ...]
+
+
+class Records(Part, frozen=True, kw_only=True):
+    """Some connections that are over, as they are kept. Told unasked by a worker that is about to end."""
+
+    records: tuple[bytes, ...]
 
 
 class Pins(Part, frozen=True, kw_only=True):
@@ -349,6 +390,10 @@ Orders = (
     | Beat
     | Apply
     | ListConnections
+    | ListRecords
+    | KeepRecords
+    | LogTo
+    | SetLogLevel
     | Kill
     | Count
     | Retire
@@ -367,6 +412,8 @@ Parts = (
     | Pins
     | Sessions
     | ConnectionListing
+    | RecordListing
+    | Records
     | ServiceCounts
     | Totals
     | Drained

@@ -98,12 +98,18 @@ def original_destination(sock: socket) -> Address | None:
     Returns:
         The address; None if conntrack does not know the connection, so that it was not redirected.
     """
+    raw = original_sockaddr(sock)
+    if raw is None:
+        return None
+    port, ip = (_SOCKADDR_IN if sock.family == net.AF_INET else _SOCKADDR_IN6).unpack(raw)
+    return Address(net.inet_ntop(sock.family, ip), port)
+
+
+def original_sockaddr(sock: socket) -> bytes | None:
+    """Likewise, as the kernel gives it."""
     try:
         if sock.family == net.AF_INET:
-            port, ip = _SOCKADDR_IN.unpack(sock.getsockopt(net.SOL_IP, _SO_ORIGINAL_DST, _SOCKADDR_IN.size))
-        else:
-            raw = sock.getsockopt(net.IPPROTO_IPV6, _SO_ORIGINAL_DST, _SOCKADDR_IN6.size)
-            port, ip = _SOCKADDR_IN6.unpack(raw)
+            return sock.getsockopt(net.SOL_IP, _SO_ORIGINAL_DST, _SOCKADDR_IN.size)
+        return sock.getsockopt(net.IPPROTO_IPV6, _SO_ORIGINAL_DST, _SOCKADDR_IN6.size)
     except OSError:
         return None
-    return Address(net.inet_ntop(sock.family, ip), port)

@@ -11,6 +11,7 @@ import msgspec
 
 from userproxy import __version__
 from userproxy.model.filter import ConnectionFilter
+from userproxy.model.records import RecordRow
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, StatusRow
 from userproxy.ops.admin.messages import (
     API,
@@ -20,6 +21,7 @@ from userproxy.ops.admin.messages import (
     Failure,
     Killed,
     KillRequest,
+    LogLevel,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
 
     from userproxy.model.address import Address
+    from userproxy.model.filter import RecordFilter
 
 DEFAULT_PATH = "/run/userproxy/admin.sock"
 
@@ -79,6 +82,16 @@ class AdminClient:
         query = [*(wanted or ConnectionFilter()).texts().items(), *(("state", state) for state in states)]
         path = f"/connections?{urlencode(query)}" if query else "/connections"
         return self.rows(path, ConnectionRow)
+
+    def records(self, wanted: RecordFilter) -> Iterator[RecordRow]:
+        """The connections that match, live or over, with all that is known of them."""
+        from urllib.parse import urlencode  # noqa: PLC0415 - likewise
+
+        return self.rows(f"/records?{urlencode(wanted.texts())}", RecordRow)
+
+    def log_level(self, level: str | None = None) -> str:
+        """From which severity on there are log lines; with a level, that is set first."""
+        return self.one("/log-level", LogLevel, None if level is None else LogLevel(level=level)).level
 
     def services(self) -> Iterator[ServiceRow]:
         """The Service ports."""

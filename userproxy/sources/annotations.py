@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
+from userproxy.model.duration import parse_duration
 from userproxy.model.service import Path
 from userproxy.model.settings import (
     AGE_JITTER,
@@ -35,9 +36,6 @@ PREFIX = "userproxy.dev/"
 
 _DEFAULT = Settings()
 _OFF = "off"
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION_EXAMPLES = "a duration such as 250ms, 30s or 5m"
 _LONGEST = 30 * 24 * 3600.0
 _SHORTEST = 0.001
 _SHORTEST_INTERVAL = 0.1
@@ -119,10 +117,7 @@ def _or_off(parse: Callable[[str], _T]) -> Callable[[str], _T | None]:
 
 def _duration(least: float = _SHORTEST) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        found = _DURATION.fullmatch(text)
-        if not found:
-            raise ValueError(_DURATION_EXAMPLES)
-        seconds = float(found[1]) * _UNITS[found[2]]
+        seconds = parse_duration(text)
         if not least <= seconds <= _LONGEST:
             raise ValueError(f"between {least * 1000:g}ms and {_LONGEST / 3600:g}h")
         return seconds

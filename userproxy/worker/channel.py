@@ -8,6 +8,8 @@ not ours to say. The first byte of a packet tells whether more of the message fo
 from __future__ import annotations
 
 import array
+import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -17,7 +19,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
 
 log = structlog.get_logger(__name__)
@@ -68,6 +69,8 @@ class Channel:
         self._queue: deque[tuple[bytes, bytes | memoryview, list[int]]] = deque()
         self._retry: asyncio.TimerHandle | None = None
         self._begun = bytearray()
+        self._empty = asyncio.Event()
+        self._empty.set()
         sock.settimeout(0)
         try:
             sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
@@ -106,10 +109,17 @@ class Channel:
                     return
         self._keep(message, start, fds)
 
+    async def flush(self, seconds: float) -> None:
+        """Wait until nothing waits to be sent any more, or the other end is gone, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+
     def close(self) -> None:
         """Hang up; `closed` is not called."""
         if not self.is_open:
             return
+        self._empty.set()
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         if self._retry is not None:
@@ -128,6 +138,7 @@ class Channel:
             if start:  # half of it is sent, and the other half never will be
                 self._loop.call_soon(self._hang_up)
             raise
+        self._empty.clear()
         if not self._queue and self._retry is None:
             self._loop.add_writer(self._sock.fileno(), self._send_queued)
         for here in range(start, max(len(message), 1), PACKET):
@@ -161,6 +172,7 @@ class Channel:
                 return
             _close_all(fds)
             self._queue.popleft()
+        self._empty.set()
         self._loop.remove_writer(self._sock.fileno())
 
     def _on_readable(self) -> None:

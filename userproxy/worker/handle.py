@@ -50,6 +50,7 @@ class Callbacks(NamedTuple):
         pinned: called with pins that the worker tells of unasked.
         need_pods: called with the name of a pool that clients wait for.
         outage: called with the backends of a pool that are down.
+        left: called with what a worker remembers that is about to end.
     """
 
     gone: Callable[[WorkerHandle], None]
@@ -57,6 +58,7 @@ class Callbacks(NamedTuple):
     pinned: Callable[[WorkerHandle, messages.Pins], None] = lambda _handle, _pins: None
     need_pods: Callable[[PoolName], None] = lambda _pool: None
     outage: Callable[[WorkerHandle, messages.Outage], None] = lambda _handle, _part: None
+    left: Callable[[WorkerHandle, messages.Records], None] = lambda _handle, _records: None
 
 
 class WorkerHandle:
@@ -213,6 +215,8 @@ class WorkerHandle:
                 self._callbacks.need_pods(pool)
             case messages.Outage():
                 self._callbacks.outage(self, part)
+            case messages.Records():
+                self._callbacks.left(self, part)
             case messages.Done():
                 self._done(part)
             case _:

@@ -18,9 +18,11 @@ from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError
 from userproxy.worker.hearts import Hearts
 from userproxy.worker.heritage import Heritage, is_read_by, is_udp
 from userproxy.worker.listeners import Listeners
+from userproxy.worker.log_file import LogFile
 from userproxy.worker.names import Names
 from userproxy.worker.outages import Outages
 from userproxy.worker.pins import SharedPins
+from userproxy.worker.recollection import Recollection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,6 +60,7 @@ class WorkerPool:
         on_need: called with the name of a pool that clients wait for, from time to time while they do.
         hearts: by which the workers say to the kernel that they accept clients.
         outages: the backends that workers have found down.
+        recollection: of connections that are over.
     """
 
     def __init__(self, count: int, begin: messages.Begin, origin: Origin) -> None:
@@ -66,18 +69,21 @@ class WorkerPool:
         self._origin = origin
         self.on_need: Callable[[PoolName], object] | None = None
         self.outages = Outages()
+        self.recollection = Recollection(self._everybody, lambda: list(self._handles.values()))
         self._callbacks = Callbacks(
             gone=self._on_gone,
             leaving=self._dismiss,
             pinned=self._on_pinned,
             need_pods=self._on_need,
             outage=self._on_outage,
+            left=self.recollection.pass_on,
         )
         self._pins = SharedPins(asyncio.get_running_loop().time)
         self._handles: dict[int, WorkerHandle] = {}
         self.hearts = Hearts(self._handles)
         self._retiring: list[WorkerHandle] = []
         self._draining = Draining()
+        self._log_file = LogFile(begin.access_log_file, asyncio.get_running_loop(), self._everybody)
         self._listeners = Listeners()
         self._heritage = Heritage()
         self._counted = Counted()
@@ -129,6 +135,7 @@ class WorkerPool:
         await self._recall_pins()
         await self._hire_all()
         await self._give_datagrams(range(self._count))
+        self.recollection.settle()
         adopted = [handle for handle in self._retiring if not handle.retiring]
         self.hearts.take_over(adopted)
         for handle in adopted:
@@ -202,6 +209,12 @@ class WorkerPool:
         """
         return await questions.kill(self._everybody(), ids, wanted)
 
+    def set_log_level(self, level: str) -> None:
+        """Have all workers, those to come included, log from this severity on."""
+        self._begin = msgspec.structs.replace(self._begin, log_level=level)
+        for handle in self._everybody():
+            handle.tell(messages.SetLogLevel(level=level))
+
     async def count(self) -> list[messages.Parts]:
         """`ServiceCounts` and `Totals` of all workers; those that do not answer are missing.
 
@@ -218,7 +231,9 @@ class WorkerPool:
         """
         self._listeners.close()
         self.hearts.close()
-        return await self._draining.run(self._everybody(), seconds)
+        cut = await self._draining.run(self._everybody(), seconds)
+        self._log_file.close()
+        return cut
 
     def end_drain(self) -> None:
         """Have the workers give their connections no more time, now or as soon as `drain` is called."""
@@ -229,6 +244,7 @@ class WorkerPool:
         for handle in self._everybody():
             handle.retiring = True
             handle.leave()
+        self._log_file.close()
         self._listeners.close()
         self.hearts.close()
 
@@ -278,6 +294,7 @@ class WorkerPool:
             handle.kill()
             raise
         self._handles[index] = handle
+        self._log_file.give(handle)
         await self._bring_up(handle, [one for one in self._listeners.serves.values() if not is_udp(one)])
 
     async def _give_datagrams(self, indices: Iterable[int]) -> None:

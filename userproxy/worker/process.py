@@ -13,17 +13,18 @@ import signal
 import socket
 import sys
 from _socket import socket as raw_socket
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 import uvloop
 
+from userproxy.dataplane.access_log import OFF, AccessLog
 from userproxy.dataplane.plane import DataPlane, Limits
-from userproxy.logs import configure_logging
+from userproxy.logs import configure_logging, set_level
 from userproxy.model import messages
 from userproxy.worker import privileges, rendezvous
+from userproxy.worker.answers import Long, carry_out, leave_records
 from userproxy.worker.channel import Channel
 from userproxy.worker.heart import Heart
 
@@ -208,13 +209,24 @@ class Worker:
                 self._apply(order, fds)
             case messages.Beat():
                 self._beat(fds)
-            case messages.ListConnections() | messages.Kill() | messages.YieldSessions() | messages.Count():
-                self._start(self._go_through(order), order.serial)
+            case (
+                messages.ListConnections()
+                | messages.ListRecords()
+                | messages.Kill()
+                | messages.YieldSessions()
+                | messages.Count()
+            ):
+                self._start(self._carry_out(order), order.serial)
                 return True
             case messages.LearnPins() | messages.ListPins():
                 self._exchange_pins(order)
-            case messages.InheritSessions() if self._plane is not None:
-                self._plane.datagrams.inherit(order.sessions, fds)
+            case (
+                messages.InheritSessions()
+                | messages.KeepRecords()
+                | messages.LogTo()
+                | messages.SetLogLevel()
+            ):
+                self._take_in(order, fds)
             case messages.Retire():
                 self._retire()
             case messages.Drain():
@@ -231,11 +243,15 @@ class Worker:
             limits=Limits(order.max_connections, order.max_pipes, order.max_sessions),
             linger=order.linger,
             place=(order.index, order.workers),
-            trace=order.log_level == "debug",
+            recorded=order.recorded,
         )
         self._plane.connections.name = order.name or os.getpid()
         self._plane.connections.traffic.by_service = order.by_service
         self._plane.heed_pressure(self._rest)
+        if order.access_log != OFF:
+            self._plane.connections.recorder.log = AccessLog(
+                order.access_log, order.access_log_file, order.log_format, self._loop, self._plane.counters
+            )
         self._plane.need_pods = self._need_pods
         self._plane.news.on_outage = self._say
         self._plane.news.on_pins = self._tell_pins_soon
@@ -270,44 +286,24 @@ class Worker:
         self._plane.serve(order.serves, opened)
         self._plane.close(order.closes)
 
-    async def _go_through(
-        self, order: messages.ListConnections | messages.Kill | messages.YieldSessions | messages.Count
+    async def _carry_out(self, order: Long) -> None:
+        if self._plane is not None:
+            await carry_out(self._plane, order, self._say)
+
+    def _take_in(
+        self,
+        order: messages.InheritSessions | messages.KeepRecords | messages.LogTo | messages.SetLogLevel,
+        fds: Sequence[int],
     ) -> None:
-        """What concerns each of many connections: the others' bytes do not wait for it."""
         match order:
-            case messages.ListConnections():
-                await self._list(order)
-            case messages.Kill():
-                await self._kill(order)
-            case messages.Count():
-                await self._count(order)
-            case _:
-                await self._yield_sessions(order)
-
-    async def _list(self, order: messages.ListConnections) -> None:
-        if self._plane is not None:
-            for rows in self._plane.connections.rows(order.wanted):
-                self._say(messages.ConnectionListing(serial=order.serial, rows=tuple(rows)))
-                await asyncio.sleep(0)
-
-    async def _kill(self, order: messages.Kill) -> None:
-        count = 0
-        if self._plane is not None:
-            for killed in self._plane.connections.kill(order.numbers, order.wanted):
-                count += killed
-                await asyncio.sleep(0)
-        self._say(messages.Killed(serial=order.serial, count=count))
-
-    async def _count(self, order: messages.Count) -> None:
-        if self._plane is None:
-            return
-        for _ in self._plane.connections.add_up():
-            await asyncio.sleep(0)
-        found = self._plane.report()
-        for start in range(0, len(found), CHUNK):
-            part = tuple(found[start : start + CHUNK])
-            self._say(messages.ServiceCounts(serial=order.serial, services=part))
-        self._say(self._plane.totals(order.serial))
+            case messages.SetLogLevel():
+                set_level(order.level)
+            case messages.LogTo() if self._plane is not None:
+                self._plane.connections.recorder.log_to(fds[0])
+            case messages.KeepRecords() if self._plane is not None:
+                self._plane.connections.recorder.inherit(order.records)
+            case messages.InheritSessions() if self._plane is not None:
+                self._plane.datagrams.inherit(order.sessions, fds)
 
     def _exchange_pins(self, order: messages.LearnPins | messages.ListPins) -> None:
         if self._plane is None:
@@ -334,24 +330,6 @@ class Worker:
     def _need_pods(self, name: PoolName) -> None:
         self._say(messages.NeedPods(pool=name))
 
-    async def _yield_sessions(self, order: messages.YieldSessions) -> None:
-        if self._plane is None:
-            return
-        self._plane.datagrams.pause()
-        given = self._plane.datagrams.hand_over()
-        while part := list(islice(given, CHUNK)):
-            states = tuple(state for state, _ in part)
-            try:
-                self._say(
-                    messages.Sessions(serial=order.serial, sessions=states),
-                    [sock.fileno() for _, sock in part],
-                )
-            finally:
-                for _, sock in part:
-                    sock.close()
-            if self._plane.datagrams.count:  # or else this worker may be over, and must say that it is done
-                await asyncio.sleep(0)
-
     def _retire(self) -> None:
         if not self._going:
             self._going = True
@@ -361,7 +339,12 @@ class Worker:
     async def _leave(self) -> None:
         if self._plane is not None:
             await self._plane.drain(None)
+        await self._leave_records()
         self._loop.call_soon(self._over.set)
+
+    async def _leave_records(self) -> None:
+        if self._plane is not None and self._channel is not None:
+            await leave_records(self._plane.connections, self._say, self._channel)
 
     async def _drain(self, order: messages.Drain) -> None:
         self._going = True
@@ -375,6 +358,7 @@ class Worker:
             self._drained = asyncio.Event()
             cut = await self._plane.drain(order.seconds) if self._plane else 0
             self._drained.set()
+        await self._leave_records()
         self._say(messages.Drained(serial=order.serial, cut=cut))
         self._loop.call_soon(self._over.set)
 

@@ -21,6 +21,7 @@ from userproxy.net.sockets import (
     deliver_on_close,
     keep_alive,
     original_destination,
+    original_sockaddr,
     reset_on_close,
 )
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from userproxy.dataplane.tcp.greeting import Reception
     from userproxy.dataplane.tcp.pipes import PipePool
     from userproxy.dataplane.tcp.waiting import WaitingRoom
+    from userproxy.model.records import Facts
     from userproxy.net.poller import Poller, Watch
     from userproxy.net.proxy_protocol import Header
 
@@ -85,6 +87,7 @@ class Connection:
         "_context",
         "_dial",
         "_flow",
+        "_half_closed",
         "_header",
         "backend_leg",
         "client_leg",
@@ -105,6 +108,7 @@ class Connection:
         self.backend_leg: Leg | None = None
         self._context = context
         self._flow = Flow()
+        self._half_closed: tuple[float, State] | None = None
         self._client_sock = client
         self._header: Header | None = None
         self._dial = Dial(self, context.dialling)
@@ -157,6 +161,36 @@ class Connection:
         if self.client_leg is None or self.backend_leg is None:
             return self.opened
         return max(self.client_leg.last_received, self.backend_leg.last_received)
+
+    def facts(self) -> Facts:
+        """What it tells of itself now."""
+        opened, dial, flow, half_closed = self.opened, self._dial, self._flow, self._half_closed
+        client, backend, connected = self.client_leg, self.backend_leg, dial.connected
+        up, down = client.received if client else 0, backend.received if backend else 0
+        timeline = (
+            dial.attempts,
+            connected - opened if connected else None,
+            dial.seconds if connected else None,
+            client.first_received - opened if client and up else None,
+            backend.first_received - opened if backend and down else None,
+            half_closed[0] - opened if half_closed else None,
+            half_closed is not None and half_closed[1] is State.CLIENT_FINISHED,
+            0,
+            0,
+            dial.left_out,
+        )
+        sock, pod = dial.sock, dial.backend
+        return (
+            self.peer,
+            original_sockaddr(self._client_sock),
+            None if sock is None else sock.getsockname()[:2],
+            None if pod is None else pod.address,
+            up,
+            down,
+            flow.reason,
+            flow.state,
+            timeline,
+        )
 
     def open(self) -> None:
         """Reach a backend. Returns at once; everything further comes as events."""
@@ -322,6 +356,7 @@ class Connection:
         return None
 
     def _linger(self) -> None:
+        self._half_closed = self._context.poller.now, self._flow.state
         self._context.half_closed.add(self.number, self)
 
     def _finish(self) -> None:

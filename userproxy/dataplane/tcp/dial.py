@@ -22,6 +22,7 @@ import structlog
 
 from userproxy.dataplane.tcp.hedge import Hedge
 from userproxy.dataplane.tcp.lifecycle import DialBudget, Event
+from userproxy.model.records import GIVEN_UP, MOST_ATTEMPTS, Attempt
 from userproxy.net.poller import ERROR, HANGUP, WRITE
 from userproxy.net.sockets import OUT_OF_RESOURCES, dialling_socket, reset_on_close
 
@@ -95,9 +96,12 @@ class Dial:
     Attributes:
         backend: that is dialled, or has answered; None before and between. It counts one more connection.
         sock: the socket to it.
+        connected: when it answered, in monotonic time; 0 before.
+        left_out: how many dials came to nothing that `attempts` does not have.
     """
 
     __slots__ = (
+        "_attempts",
         "_began",
         "_ends",
         "_hedge",
@@ -107,6 +111,8 @@ class Dial:
         "_since",
         "_tried",
         "backend",
+        "connected",
+        "left_out",
         "sock",
     )
 
@@ -116,7 +122,9 @@ class Dial:
         self._owner = owner
         self._shared = shared
         self._since = owner.opened
-        self._began = self._ends = 0.0
+        self._began = self._ends = self.connected = 0.0
+        self._attempts: tuple[Attempt, ...] = ()
+        self.left_out = 0
         self._tried: tuple[LiveBackend, ...] = ()
         self._hedge: Hedge | None = None
         self._hedge_at = math.inf
@@ -179,6 +187,20 @@ class Dial:
             return error.errno or errno.EIO
         return 0
 
+    @property
+    def seconds(self) -> float:
+        """How long the dial took that was answered."""
+        return self.connected - self._began
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The dials that came to nothing, and those under way."""
+        found = self._attempts
+        if not self.connected and self.backend is not None:
+            found = (*found, self._attempt(self.backend, self._began, GIVEN_UP))
+        hedge = self._hedge
+        return found if hedge is None else (*found, self._attempt(hedge.backend, hedge.began, GIVEN_UP))
+
     def begin_anew(self) -> None:
         """Forget what was tried: the time for dialling begins now."""
         self._since = self._shared.poller.clock()
@@ -189,8 +211,9 @@ class Dial:
         owner, shared = self._owner, self._shared
         if self._hedge is not None:
             self._leave_hedge()
+        self.connected = now = shared.poller.clock()
         if self.backend is not None:
-            owner.service.dial_answered(self.backend, shared.poller.clock() - self._began)
+            owner.service.dial_answered(self.backend, now - self._began)
         return shared.waiting.members.pop(owner.number, None) is not None
 
     def on_ready(self, mask: int) -> None:
@@ -243,6 +266,8 @@ class Dial:
 
     def hedge_answered(self) -> None:
         """The second dial's report: it is faster than the first."""
+        if self.backend is not None:
+            self._note(self.backend, self._began, GIVEN_UP)
         self._drop()
         self._promote_hedge()
         self._owner.dialled(Event.CONNECTED)
@@ -252,6 +277,7 @@ class Dial:
         hedge, self._hedge = self._hedge, None
         if hedge is not None:
             self._tried = (*self._tried, hedge.backend)
+            self._note(hedge.backend, hedge.began, error)
             self._owner.service.dial_failed(hedge.backend, error)
             hedge.leave()
 
@@ -265,6 +291,7 @@ class Dial:
     def _leave_hedge(self) -> None:
         hedge, self._hedge = self._hedge, None
         if hedge is not None:
+            self._note(hedge.backend, hedge.began, GIVEN_UP)
             hedge.leave()
 
     def _failed(self, error: int) -> Event | None:
@@ -278,6 +305,7 @@ class Dial:
                 error=os.strerror(error),
             )
             self._tried = (*self._tried, backend)
+            self._note(backend, self._began, error)
             service.dial_failed(backend, error)
         self._drop()
         if self._hedge is not None:
@@ -285,6 +313,17 @@ class Dial:
             return None
         self._shared.waiting.members.pop(self._owner.number, None)
         return Event.DIAL_FAILED
+
+    def _note(self, backend: LiveBackend, began: float, error: int) -> None:
+        kept = self._attempts
+        if len(kept) >= MOST_ATTEMPTS:
+            kept = kept[:-1]
+            self.left_out += 1
+        self._attempts = (*kept, self._attempt(backend, began, error))
+
+    def _attempt(self, backend: LiveBackend, began: float, error: int) -> Attempt:
+        seconds = self._shared.poller.clock() - began
+        return Attempt(backend.address, began - self._owner.opened, seconds, error)
 
     def _report(self, event: Event | None) -> None:
         if event is not None:

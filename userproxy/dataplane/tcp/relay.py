@@ -78,6 +78,7 @@ class Leg:
         interest: what the poller is to tell of it; 0 before it has started, and once the connection is over.
         other: the leg that gets what comes in here; itself, until there is another one.
         received: bytes that came in.
+        first_received: when the first of them came, if any did, in the poller's time.
         last_received: when they came or were handed on last, or the end came, in the poller's time.
     """
 
@@ -89,6 +90,7 @@ class Leg:
         "_poller",
         "_vain",
         "fd",
+        "first_received",
         "interest",
         "last_received",
         "other",
@@ -99,7 +101,7 @@ class Leg:
     def __init__(self, sock: socket, ends: Ends, poller: Poller, pipes: PipePool) -> None:
         self.sock = sock
         self.received = 0
-        self.last_received = poller.now
+        self.first_received = self.last_received = poller.now
         self.fd = sock.fileno()
         self._ends = ends
         self._poller = poller
@@ -143,6 +145,7 @@ class Leg:
         except OSError:
             return False
         if self.received:
+            self.first_received = self._poller.now
             self._carrier = self._pipes.take()
         return True
 
@@ -209,8 +212,12 @@ class Leg:
         except OSError as error:
             self._stop(carrier, error)
             return -1
-        self.received += count
-        self.last_received = self._poller.now  # an end counts too: what is left has its time from here
+        now = self._poller.now
+        received = self.received
+        if not received:
+            self.first_received = now
+        self.received = received + count
+        self.last_received = now  # an end counts too: what is left has its time from here
         if carrier.held:
             self._hold(self._pipes.take())
             return -1
@@ -233,10 +240,16 @@ class Leg:
         except OSError as error:
             self._stop(carrier, error)
             return
-        self.received += count
-        self.last_received = self._poller.now
+        self._note(count)
         if carrier.held:
             self._hold(carrier)
+
+    def _note(self, count: int) -> None:
+        now = self._poller.now
+        if not self.received:
+            self.first_received = now
+        self.received += count
+        self.last_received = now
 
     def _hold(self, carrier: Carrier) -> None:
         """Read no more until the other side has taken what is in the carrier."""
@@ -259,8 +272,7 @@ class Leg:
         if carrier.held:
             if carrier is self._pipes.at_hand:
                 self._pipes.discard()
-            self.received += carrier.held
-            self.last_received = self._poller.now
+            self._note(carrier.held)
             self.other.broke(error)
         else:
             self._ends.failed(self, error.errno or 0)

@@ -28,6 +28,7 @@ from userproxy.dataplane.udp.unanswered import Room, Unanswered
 from userproxy.model.address import Address
 from userproxy.model.endings import Reason
 from userproxy.model.messages import SessionState
+from userproxy.model.records import Attempt
 from userproxy.net.poller import READ
 from userproxy.net.sockets import OUT_OF_RESOURCES
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from userproxy.dataplane.tcp.lifecycle import Event
     from userproxy.dataplane.udp.sessions import Peer, Sessions
     from userproxy.model.counters import Counters
+    from userproxy.model.records import Facts
     from userproxy.net.poller import Poller, Watch
 
 log = structlog.get_logger(__name__)
@@ -118,6 +120,8 @@ class Session:
     """
 
     __slots__ = (
+        "_attempts",
+        "_first_answer",
         "_listener",
         "_sent_at",
         "_shared",
@@ -153,6 +157,8 @@ class Session:
         self._sock: socket | None = None
         self._sent_at = 0.0  # to this backend first, in monotonic time; 0: it has answered
         self._tried: tuple[LiveBackend, ...] = ()
+        self._attempts: tuple[Attempt, ...] = ()
+        self._first_answer: float | None = None
         self._unanswered = Unanswered(shared.room)
         service.enter(peer[0])
 
@@ -175,6 +181,24 @@ class Session:
     def source(self) -> Address | None:
         """Our own address on the backend's side, while there is one."""
         return None if self._sock is None else Address(*self._sock.getsockname()[:2])
+
+    def facts(self) -> Facts:
+        """What it tells of itself now. Of many refusals only the last are known."""
+        first, sock, backend = self._first_answer, self._sock, self.backend
+        first_up = 0.0 if self.asked else None
+        first_down = None if first is None else first - self.opened
+        times = (None, None, first_up, first_down, None, False)
+        return (
+            self.peer[:2],
+            None,
+            None if sock is None else sock.getsockname()[:2],
+            None if backend is None else backend.address,
+            self.bytes_up,
+            self.bytes_down,
+            self.reason,
+            self.state,
+            (self._attempts, *times, self.asked, self.answered, 0),
+        )
 
     def equip(self) -> bool:
         """There is nothing that it needs."""
@@ -289,6 +313,8 @@ class Session:
 
     def _answered(self, count: int) -> None:
         now = self._used()
+        if not self.answered:
+            self._first_answer = now
         self.answered += 1
         self.bytes_down += count
         self._unanswered.clear()
@@ -346,8 +372,7 @@ class Session:
             self._listener.starved(self)
             self._lost("out-of-files")
             return False
-        self.service.dial_failed(backend, error.errno or errno.EIO)
-        self._tried = (*self._tried, backend)
+        self._note_refusal(backend, error.errno or errno.EIO)
         return self._reach()
 
     def _refused(self, error: int) -> None:
@@ -359,9 +384,15 @@ class Session:
                 backend=str(backend.address),
                 error=os.strerror(error),
             )
-            self._tried = (*self._tried, backend)
-            self.service.dial_failed(backend, error)
+            self._note_refusal(backend, error)
         self._leave()
+
+    def _note_refusal(self, backend: LiveBackend, error: int) -> None:
+        now, began = self._shared.poller.now, self._sent_at or self.last_active
+        attempt = Attempt(backend.address, began - self.opened, now - began, error)
+        self._attempts = (*self._attempts[1 - _MOST_TRIED :], attempt)
+        self._tried = (*self._tried, backend)
+        self.service.dial_failed(backend, error)
 
     def _leave(self) -> None:
         """Let go of the backend."""

@@ -98,7 +98,7 @@ class FlowTable:
         found = iter(
             (name, flow)
             for name, flow in await self._flows(wanted)
-            if wanted.matches(name, flow.client, flow.backend)
+            if wanted.matches(name, flow.client, flow.backend) and wanted.has_source(flow.source)
         )
         while chunk := list(islice(found, _CHUNK)):
             yield [row_of(name, flow, now) for name, flow in chunk]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from userproxy.model.address import Address
-    from userproxy.model.filter import ConnectionFilter
+    from userproxy.model.filter import ConnectionFilter, RecordFilter
+    from userproxy.model.records import RecordRow
     from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, StatusRow
 
 _UCRED = struct.Struct("iII")  # pid, uid and gid: `struct ucred` of unix(7)
@@ -26,6 +27,9 @@ class View(Protocol):
 
     def connections(self, wanted: ConnectionFilter, /) -> AsyncIterator[list[ConnectionRow]]:
         """The live connections that match, some hundreds at a time, lest the loop be held."""
+
+    def records(self, wanted: RecordFilter, /) -> AsyncIterator[list[RecordRow]]:
+        """The connections that match, live or over, with all that is known of them; likewise."""
 
     async def services(self) -> list[ServiceRow]:
         """The Service ports, sorted by name."""
@@ -96,4 +100,14 @@ class Operator(Protocol):
 
         Raises:
             OperatorError: there is no such backend, or it was not taken out.
+        """
+
+    def log_level(self) -> str:
+        """From which severity on there are log lines."""
+
+    def set_log_level(self, level: str, /, asker: Asker) -> None:
+        """Change that, in the daemon and its workers, until it starts anew.
+
+        Raises:
+            OperatorError: there is no such level.
         """

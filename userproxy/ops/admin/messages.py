@@ -91,6 +91,12 @@ class Drained(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
 
 
+class LogLevel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From which severity on there are log lines: `debug`, `info`, `warning` or `error`."""
+
+    level: str
+
+
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """The body of every answer whose status is 400 or above."""
 

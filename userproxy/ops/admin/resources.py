@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from userproxy import __version__
-from userproxy.model.filter import ConnectionFilter, parse_backend, parse_client, parse_service
+from userproxy.model.filter import (
+    ConnectionFilter,
+    RecordFilter,
+    parse_backend,
+    parse_client,
+    parse_reason,
+    parse_service,
+)
 from userproxy.ops.admin.interface import Asker, Operator, View
-from userproxy.ops.admin.messages import API, Drained, DrainRequest, Killed, KillRequest
+from userproxy.ops.admin.messages import API, Drained, DrainRequest, Killed, KillRequest, LogLevel
 
 if TYPE_CHECKING:
     from userproxy.model.rows import ConnectionRow
@@ -91,6 +98,17 @@ CONNECTIONS: Mapping[str, Callable[[str], Any]] = {
 """The parameters that choose connections."""
 
 
+RECORDS: Mapping[str, Callable[[str], Any]] = {
+    **{name: parse for name, parse in CONNECTIONS.items() if name != "state"},
+    "source": parse_backend,
+    "id": str,
+    "since": float,
+    "reason": parse_reason,
+    "which": str,
+}
+"""The parameters that choose records: `since` in seconds since the epoch, `which` is `live` or `ended`."""
+
+
 def resources(view: View, operator: Operator) -> tuple[Resource, ...]:
     """All of them."""
 
@@ -110,6 +128,13 @@ def resources(view: View, operator: Operator) -> tuple[Resource, ...]:
         backends, connections = await operator.drain(call.body.address, asker=call.asker, undo=undo)
         return Drained(backends=backends, connections=connections)
 
+    async def log_level(_call: Call) -> LogLevel:
+        return LogLevel(level=operator.log_level())
+
+    async def set_log_level(call: Call) -> LogLevel:
+        operator.set_log_level(call.body.level, asker=call.asker)
+        return LogLevel(level=operator.log_level())
+
     table = (
         Resource("GET", "/", "this list", index),
         Resource("GET", "/status", "the daemon, and what is wrong with it", lambda _: view.status()),
@@ -121,6 +146,17 @@ def resources(view: View, operator: Operator) -> tuple[Resource, ...]:
             "the live connections that match",
             lambda call: _in_state(view.connections(_filter(call)), call.parameters.get("state", ())),
             parameters=CONNECTIONS,
+        ),
+        Resource(
+            "GET",
+            "/records",
+            "connections, live or over, with what happened to them",
+            lambda call: view.records(_record_filter(call)),
+            parameters=RECORDS,
+        ),
+        Resource("GET", "/log-level", "from which severity on there are log lines", log_level),
+        Resource(
+            "POST", "/log-level", "change that, until the daemon starts anew", set_log_level, body=LogLevel
         ),
         Resource("POST", "/connections/kill", "reset connections", kill, body=KillRequest),
         Resource(
@@ -153,7 +189,22 @@ def _listed(resource: Resource) -> Listed:
 
 def _filter(call: Call) -> ConnectionFilter:
     return ConnectionFilter(
-        service=call.one("service"), client=call.one("client"), backend=call.one("backend")
+        service=call.one("service"),
+        client=call.one("client"),
+        backend=call.one("backend"),
+        source=call.one("source"),
+    )
+
+
+def _record_filter(call: Call) -> RecordFilter:
+    which = call.parameters.get("which", ())
+    return RecordFilter(
+        connections=_filter(call),
+        id=call.one("id") or "",
+        since=call.one("since") or 0.0,
+        reasons=tuple(call.parameters.get("reason", ())),
+        live=not which or "live" in which,
+        ended=not which or "ended" in which,
     )
 
 

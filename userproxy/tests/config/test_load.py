@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +172,17 @@ def test_a_setting_has_a_flag_a_key_in_the_file_and_says_what_it_does(
 def test_there_is_no_flag_beside_those_of_the_settings_but_one_for_the_file() -> None:
     flags = {option.name for option in run.params if isinstance(option, click.Option) and not option.hidden}
     assert flags - {setting.field for setting in declared()} == {"config_file"}
+
+
+def test_the_access_log_s_file_must_have_a_directory_and_be_none(tmp_path: Path) -> None:
+    for file, what in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "a" / "b", "is in no directory that exists"),
+    ):
+        with pytest.raises(ConfigError, match=f"access-log-file: {re.escape(str(file))} {what}: name a file"):
+            load({**ENOUGH, "access_log_file": file}, None)
+    file = tmp_path / "access.log"
+    assert load({**ENOUGH, "access_log_file": file}, None).access_log_file == file
 
 
 def test_a_default_is_shown_as_it_may_be_written(tmp_path: Path) -> None:

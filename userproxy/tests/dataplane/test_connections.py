@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-import structlog
 
 from userproxy.dataplane.tcp.lifecycle import Event, State
 from userproxy.model.address import Address
@@ -137,12 +136,3 @@ def test_one_that_never_reached_a_backend_is_swept_no_more(proxy: Proxy) -> None
     connection.end(Event.KILLED)
     proxy.table.sweep()
     assert proxy.table._dialling == []
-
-
-def test_a_log_line_has_the_id_of_the_row(proxy: Proxy) -> None:
-    connection, _, _ = proxy.established()
-    (chunk,) = proxy.table.rows(ConnectionFilter())
-    proxy.table._trace = True
-    with structlog.testing.capture_logs() as logs:
-        connection.end(Event.KILLED)
-    assert [(line["event"], line["id"]) for line in logs] == [("connection ended", chunk[0].id)]

@@ -123,7 +123,8 @@ def test_one_more_connection_of_the_same_client_is_reset_and_counted(plane: Plan
     first = plane.pair(serve, backend)
     assert plane.is_reset(plane.connect(serve))
     assert plane.plane.counters.clients_turned_away == 1
-    assert plane.plane.counters.connections_opened == 1
+    assert plane.plane.counters.connections_opened == 2
+    assert plane.plane.counters.connections_ended == {"too-many": 1}
     plane.finish(*first)
     assert plane.relays(*plane.pair(serve, backend))
 

@@ -15,12 +15,14 @@ from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceSt
 from userproxy.model.service import ServicePortName
 from userproxy.ops.admin.interface import Asker, OperatorError, View
 from userproxy.ops.admin.server import serve_admin
+from userproxy.tests.records import record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
-    from userproxy.model.filter import ConnectionFilter
+    from userproxy.model.filter import ConnectionFilter, RecordFilter
+    from userproxy.model.records import RecordRow
     from userproxy.ops.http.clients import Limits
 
 
@@ -114,6 +116,8 @@ class MadeUpView:
         self.backend_rows = [UP, DOWN]
         self.chunk = chunk
         self.status_row = STATUS
+        self.record_rows = [record()]
+        self.asked_for: list[RecordFilter] = []
 
     async def connections(self, wanted: ConnectionFilter, /) -> AsyncIterator[list[ConnectionRow]]:
         """The rows that match."""
@@ -127,6 +131,11 @@ class MadeUpView:
                     Address.parse(row.backend) if row.backend else None,
                 )
             ]
+
+    async def records(self, wanted: RecordFilter, /) -> AsyncIterator[list[RecordRow]]:
+        """All; what is asked for is noted."""
+        self.asked_for.append(wanted)
+        yield self.record_rows
 
     async def services(self) -> list[ServiceRow]:
         """The Service ports."""
@@ -154,6 +163,7 @@ class MadeUpOperator:
         self.drained: list[tuple[Address, bool]] = []
         self.beyond = 0
         self.askers: list[Asker] = []
+        self.level = "info"
 
     async def kill(
         self, ids: Sequence[str] | None, wanted: ConnectionFilter, /, asker: Asker
@@ -165,6 +175,17 @@ class MadeUpOperator:
             return 3, self.beyond
         beyond = len([one for one in ids if one.startswith("ct-")])
         return len([one for one in ids if one != "unknown"]) - beyond, beyond
+
+    def log_level(self) -> str:
+        """As it was set."""
+        return self.level
+
+    def set_log_level(self, level: str, /, asker: Asker) -> None:
+        """Any but `loud`."""
+        if level == "loud":
+            raise OperatorError("there is no log level 'loud'", "one of debug, info", HTTPStatus.BAD_REQUEST)
+        self.askers.append(asker)
+        self.level = level
 
     async def drain(self, backend: Address, /, asker: Asker, *, undo: bool) -> tuple[int, int]:
         """Two backends with five connections; 10.9.9.9 is none."""

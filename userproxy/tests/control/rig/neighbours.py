@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from userproxy.model.actions import CaptureChange
     from userproxy.model.address import Address
-    from userproxy.model.filter import ConnectionFilter
+    from userproxy.model.filter import ConnectionFilter, RecordFilter
     from userproxy.model.messages import Parts
+    from userproxy.model.records import RecordRow
     from userproxy.model.rows import ConnectionRow
     from userproxy.model.service import PoolName, ServicePortName
     from userproxy.model.state import Frontend, Serve, Target
@@ -64,6 +65,22 @@ class InMemoryHearts:
         self._journal.append(f"end worker {index}")
 
 
+class InMemoryRecollection:
+    """What workers remember: `userproxy.control.sides.Recollection`.
+
+    Attributes:
+        rows: the connections, whatever is asked for.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[RecordRow] = []
+
+    async def records(self, wanted: RecordFilter) -> AsyncIterator[list[RecordRow]]:
+        """Of `Recollection`; it leaves the filter to others."""
+        del wanted
+        yield self.rows
+
+
 class InMemoryWorkers:
     """The data side: `userproxy.control.sides.Workers`.
 
@@ -76,6 +93,7 @@ class InMemoryWorkers:
         lagging: Service ports of which a worker fails to take over new backends.
         parts: what it answers when asked for its counts.
         rows: its connections.
+        recollection: those that are over too.
         living: what living workers have counted, by pid.
         past: what workers have counted that are gone.
         known: what it was told of earlier workers at the start.
@@ -91,6 +109,7 @@ class InMemoryWorkers:
         self.lagging: set[ServicePortName] = set()
         self.parts: list[Parts] = []
         self.rows: list[ConnectionRow] = []
+        self.recollection = InMemoryRecollection()
         self.living: dict[int, Counters] = {}
         self.past = Counters()
         self.known: Mapping[int, Counters] | None = None
@@ -178,6 +197,10 @@ class InMemoryWorkers:
         """Of `Workers`; it leaves the filter to others."""
         del wanted
         yield self.rows
+
+    def set_log_level(self, level: str) -> None:
+        """Of `Workers`."""
+        self._journal.append(f"log level {level}")
 
     async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
         """Of `Workers`."""

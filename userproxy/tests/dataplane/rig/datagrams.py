@@ -48,7 +48,7 @@ class Exchange(Polling):
         self.timers = VirtualTimers()
         self.poller = sockets.poller(self.clock)
         self.counters = Counters()
-        self.table = ConnectionTable(self.counters, trace=False)
+        self.table = ConnectionTable(self.counters, recorded=10)
         self.ended: list[Session] = []
         self.datagrams = Datagrams(self.timers.loop, self.poller, self.table, self._on_ended, most)
         self.services: dict[ServicePortName, LiveService] = {}

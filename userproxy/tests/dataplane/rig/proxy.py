@@ -46,7 +46,7 @@ class Proxy:
         self.timers = VirtualTimers()
         self.poller = sockets.poller(self.clock)
         self.pipes = PipePool(4)
-        self.table = ConnectionTable(Counters(), trace=False)
+        self.table = ConnectionTable(Counters(), recorded=10)
         self.starved: list[OSError] = []
         self.needed: list[PoolName] = []
         self.context = Context(

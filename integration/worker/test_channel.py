@@ -227,3 +227,23 @@ async def test_too_many_files_on_their_way_are_waited_for(monkeypatch: pytest.Mo
     assert refusals == []
     near.channel.close()
     far.channel.close()
+
+
+async def test_what_waits_to_be_sent_can_be_waited_for() -> None:
+    near, far = ends()
+    await near.channel.flush(0.0)
+    count = fill(near)
+    await near.channel.flush(30.0)
+    near.channel.close()
+    await far.is_left()
+    assert len(far.heard) == count
+
+
+async def test_nobody_waits_for_an_end_that_is_gone_or_longer_than_was_said() -> None:
+    near, far = pair()
+    full = End(near)
+    fill(full)
+    await full.channel.flush(0.01)
+    assert full.channel._queue, "its other end takes nothing"
+    far.close()
+    await full.channel.flush(30.0)

@@ -83,7 +83,7 @@ class Site:
         for path in [*self.lab.state(_HOST).glob("*.json"), *self.lab.logs.glob(f"{_HOST}-daemon.log")]:
             path.unlink()
 
-    def start(self, *options: str, under: Sequence[str] = ()) -> Process:
+    def start_daemon(self, *options: str, under: Sequence[str] = ()) -> Process:
         """Start a daemon that serves it."""
         return self.lab.start_daemon(_HOST, "--port-range", self._host_ports, *options, under=under)
 

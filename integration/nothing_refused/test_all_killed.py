@@ -16,14 +16,14 @@ MOST_UNLUCKY = 200
 
 
 def test_none_is_refused_after_the_timeout_of_the_heartbeat_and_few_before(site: Site) -> None:
-    site.start()
+    site.start_daemon()
     with site.load() as running:
         running.settle()
         killed = send(site.processes, signal.SIGKILL)
         time.sleep(HEARTBEAT_SECONDS)
         running.go_on(500)
         site.daemon.wait(1.0)
-        site.start()
+        site.start_daemon()
         running.go_on(500)
         report = running.finish()
     print(told("kill -9 of all, and a start", report, killed, HEARTBEAT_SECONDS))

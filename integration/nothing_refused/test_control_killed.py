@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def test_no_client_notices(site: Site) -> None:
-    daemon = site.start("--workers", "2")
+    daemon = site.start_daemon("--workers", "2")
     with site.load() as running:
         running.settle()
         killed = time.monotonic()
         daemon.kill()
         running.go_on(int(500 * HEARTBEAT_SECONDS) + 250)
-        site.start("--workers", "2")
+        site.start_daemon("--workers", "2")
         running.go_on(500)
         report = running.finish()
     print(told("kill -9 of the daemon, and a start", report, killed))

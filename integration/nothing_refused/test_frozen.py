@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_everything_stands_still_for_a_while(site: Site) -> None:
-    site.start()
+    site.start_daemon()
     with site.load() as running:
         running.settle()
         pids = site.processes
@@ -34,7 +34,7 @@ def test_everything_stands_still_for_a_while(site: Site) -> None:
 
 
 def test_one_of_two_workers_stands_still(site: Site) -> None:
-    site.start("--workers", "2")
+    site.start_daemon("--workers", "2")
     victim, _ = site.workers
     with site.load() as running:
         running.settle()

@@ -15,7 +15,7 @@ FILES = 700
 
 
 def test_more_long_connections_than_it_may_have(site: Site) -> None:
-    site.start(under=("prlimit", f"--nofile={FILES}:{FILES}"))
+    site.start_daemon(under=("prlimit", f"--nofile={FILES}:{FILES}"))
     with site.load() as running:
         running.settle()
         crowded = time.monotonic()

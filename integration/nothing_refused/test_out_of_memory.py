@@ -27,7 +27,7 @@ def group() -> Iterator[MemoryGroup]:
 
 
 def test_the_worker_is_killed_and_another_one_serves(group: MemoryGroup, site: Site) -> None:
-    site.start(under=group.under)
+    site.start_daemon(under=group.under)
     (victim,) = site.workers
     prefer(victim)
     with site.load() as running:
@@ -47,7 +47,7 @@ def test_the_worker_is_killed_and_another_one_serves(group: MemoryGroup, site: S
 
 
 def test_others_are_killed_and_no_client_notices(group: MemoryGroup, site: Site) -> None:
-    site.start(under=group.under)
+    site.start_daemon(under=group.under)
     with site.load() as running:
         running.settle()
         group.leave(SPARE)

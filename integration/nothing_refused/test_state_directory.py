@@ -19,7 +19,7 @@ FULL = """mkdir -p "$0" && mount -t tmpfs -o size=8k tmpfs "$0" && exec "$@" """
 def test_it_is_full(site: Site) -> None:
     state = site.lab.state("host1")
     # In a mount namespace of the daemon's own.
-    daemon = site.start(under=("unshare", "--mount", "sh", "-c", FULL, str(state)))
+    daemon = site.start_daemon(under=("unshare", "--mount", "sh", "-c", FULL, str(state)))
     inside = f"/proc/{daemon.pid}/root{state}"
     with site.load() as running:
         running.settle()
@@ -36,7 +36,7 @@ def test_it_is_full(site: Site) -> None:
 
 
 def test_it_is_gone(site: Site) -> None:
-    daemon = site.start()
+    daemon = site.start_daemon()
     with site.load() as running:
         running.settle()
         gone = time.monotonic()
@@ -44,7 +44,7 @@ def test_it_is_gone(site: Site) -> None:
         with published(site.lab, "later", "10.3.241.161", [SERVER1.address]):
             running.go_on(500)
         daemon.kill()
-        site.start()
+        site.start_daemon()
         running.go_on(500)
         report = running.finish()
     print(told("a state directory that is gone, and kill -9 and a start", report, gone))

@@ -23,7 +23,7 @@ MODES = ["redirect-to-host", "redirect-to-pod"] if os.environ.get("USERPROXY_FUL
 @pytest.mark.parametrize("mode", MODES)
 def test_whoever_comes_is_served_and_whoever_is_there_has_the_drain_time(site: Site, mode: str) -> None:
     options = ("--mode", mode, "--drain-seconds", str(DRAIN_SECONDS))
-    daemon = site.start(*options)
+    daemon = site.start_daemon(*options)
     with site.load() as running:
         running.settle()
         stopped = time.monotonic()
@@ -35,7 +35,7 @@ def test_whoever_comes_is_served_and_whoever_is_there_has_the_drain_time(site: S
             lambda: time.monotonic() > stopped + GAP_SECONDS,
             GAP_SECONDS + 1.0,
         )
-        site.start(*options)
+        site.start_daemon(*options)
         started = time.monotonic()
         running.go_on(500)
         report = running.finish()

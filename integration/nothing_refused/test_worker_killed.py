@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def test_the_only_one_is_replaced_and_its_connections_end_by_a_reset(site: Site) -> None:
-    site.start()
+    site.start_daemon()
     with site.load() as running:
         running.settle()
         killed = send(site.workers, signal.SIGKILL)
@@ -28,7 +28,7 @@ def test_the_only_one_is_replaced_and_its_connections_end_by_a_reset(site: Site)
 
 
 def test_of_two_only_its_share_is_cut(site: Site) -> None:
-    site.start("--workers", "2")
+    site.start_daemon("--workers", "2")
     victim, _ = site.workers
     with site.load() as running:
         running.settle()

@@ -73,6 +73,8 @@ def find(arguments: list[str]) -> click.Command:
     context, rest = cli.make_context("userproxy", list(arguments)), arguments
     found: click.Command = cli
     while isinstance(found, click.Group):
+        if found.invoke_without_command and (not rest or rest[0].startswith("-")):
+            break
         _, command, rest = found.resolve_command(context, rest)
         assert command is not None
         found = command

@@ -239,7 +239,7 @@ async def test_who_asks_by_a_name_that_is_not_ours_gets_no_page_but_metrics(
 async def test_a_bug_behind_a_page_is_logged_and_costs_only_that_answer() -> None:
     daemon = Daemon()
     with structlog.testing.capture_logs() as logs, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(daemon.view, "figures", None)
+        patch.setattr(daemon.view, "measured", None)
         async with served(daemon.pages.metrics()) as url:
             assert await get(f"{url}/metrics") == (500, "the daemon failed to answer: its log says why\n")
             assert (await get(f"{url}/statusz"))[0] == 200

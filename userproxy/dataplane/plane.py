@@ -14,7 +14,8 @@ from userproxy.dataplane.connections import ConnectionTable, Relayed
 from userproxy.dataplane.news import News
 from userproxy.dataplane.pressure import Pressure, Room
 from userproxy.dataplane.spare import Spare
-from userproxy.dataplane.tcp.connection import Connection, Context
+from userproxy.dataplane.tcp.connection import Connection
+from userproxy.dataplane.tcp.context import Context
 from userproxy.dataplane.tcp.dial import Dial, Dialling
 from userproxy.dataplane.tcp.expiry import Lifetimes
 from userproxy.dataplane.tcp.greeting import Reception, is_announced
@@ -134,6 +135,7 @@ class DataPlane:
             id_of=self.connections.id_of,
             ended=self._ended,
             linger=linger,
+            original=self.connections.recorder.original,
         )
         self.datagrams = Datagrams(loop, self._poller, self.connections, self._ended, limits.sessions)
         self.checker = Checker(loop, self._poller, self.services, self.counters, share=1 / place[1])

@@ -77,6 +77,10 @@ class Recorder:
         """Bytes of what is kept."""
         return sum(map(len, chain(self._own, self._inherited)))
 
+    def original(self, client: socket) -> bytes | None:
+        """The original destination of an accepted socket, if it is to be remembered."""
+        return original_sockaddr(client) if self._most or self.log is not None else None
+
     def ended(self, connection: Relayed, name: int) -> None:
         """A connection is over.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket as net
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -31,43 +31,11 @@ if TYPE_CHECKING:
 
     from userproxy.backends.backend import LiveBackend
     from userproxy.backends.service import LiveService
-    from userproxy.dataplane.tcp.dial import Dialling
-    from userproxy.dataplane.tcp.greeting import Reception
-    from userproxy.dataplane.tcp.pipes import PipePool
-    from userproxy.dataplane.tcp.waiting import WaitingRoom
+    from userproxy.dataplane.tcp.context import Context
     from userproxy.model.records import Facts
-    from userproxy.net.poller import Poller, Watch
     from userproxy.net.proxy_protocol import Header
 
 log = structlog.get_logger(__name__)
-
-
-class Context(NamedTuple):
-    """What all connections share.
-
-    Attributes:
-        poller: of the relayed sockets.
-        pipes: for the bytes on their way.
-        dialling: what reaching a backend takes.
-        half_closed: looks after those of which one side has finished.
-        resting: wakes those that have left the poller for a moment.
-        reception: reads who the clients of balancers in front are.
-        waiting: holds those whose Service has no endpoints yet.
-        id_of: what an operator calls a connection.
-        ended: called with each connection when it is over.
-        linger: seconds without a byte on a half-closed connection before it is given up.
-    """
-
-    poller: Poller
-    pipes: PipePool
-    dialling: Dialling
-    half_closed: Watch[Connection]
-    resting: Watch[Connection]
-    reception: Reception
-    waiting: WaitingRoom
-    id_of: Callable[[Connection], str]
-    ended: Callable[[Connection], None]
-    linger: float = 60.0
 
 
 class Connection:
@@ -89,6 +57,7 @@ class Connection:
         "_flow",
         "_half_closed",
         "_header",
+        "_original",
         "backend_leg",
         "client_leg",
         "number",
@@ -109,6 +78,7 @@ class Connection:
         self._context = context
         self._flow = Flow()
         self._half_closed: tuple[float, State] | None = None
+        self._original = context.original(client)  # now: conntrack forgets a connection that is reset
         self._client_sock = client
         self._header: Header | None = None
         self._dial = Dial(self, context.dialling)
@@ -182,7 +152,7 @@ class Connection:
         sock, pod = dial.sock, dial.backend
         return (
             self.peer,
-            original_sockaddr(self._client_sock),
+            self._original or original_sockaddr(self._client_sock),
             None if sock is None else sock.getsockname()[:2],
             None if pod is None else pod.address,
             up,

@@ -170,6 +170,18 @@ def test_a_client_that_is_over_its_limit_is_remembered_too(sockets: Sockets) -> 
     plane.shut()
 
 
+def test_where_a_client_had_gone_is_known_though_conntrack_has_forgotten_it(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = bytes.fromhex("0200 0050 0a03f198 0000000000000000")
+    proxy.context = proxy.context._replace(original=lambda _: told)
+    _, client, _ = proxy.established()
+    monkeypatch.setattr("userproxy.dataplane.tcp.connection.original_sockaddr", lambda _: None)
+    reset(client)
+    proxy.until(lambda: not proxy.table.live)
+    assert only(proxy).frontend == "10.3.241.152:80"
+
+
 # --- which are kept
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from userproxy.backends.service import LiveService
 from userproxy.dataplane.connections import ConnectionTable
-from userproxy.dataplane.tcp.connection import Connection, Context
+from userproxy.dataplane.tcp.connection import Connection
+from userproxy.dataplane.tcp.context import Context
 from userproxy.dataplane.tcp.dial import Dial, Dialling
 from userproxy.dataplane.tcp.greeting import Reception
 from userproxy.dataplane.tcp.lifecycle import State

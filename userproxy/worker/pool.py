@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
 from userproxy.model import messages
 from userproxy.worker import questions
-from userproxy.worker.channel import MAX_FDS
 from userproxy.worker.counted import Counted
 from userproxy.worker.draining import Draining
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle, answers_of
@@ -23,9 +22,10 @@ from userproxy.worker.names import Names
 from userproxy.worker.outages import Outages
 from userproxy.worker.pins import SharedPins
 from userproxy.worker.recollection import Recollection
+from userproxy.worker.telling import Teller, chunks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from userproxy.model.counters import Counters
     from userproxy.model.filter import ConnectionFilter
@@ -36,16 +36,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("userproxy.workers")
 
-_T = TypeVar("_T")
-
 # A worker that dies is replaced at once; ones that die all the time are not to keep the node busy.
 _RESPAWN_SECONDS = 0.5
 
 # What an earlier worker may take to say what it holds.
 _ADOPT_SECONDS = 3.0
-
-# Service ports in one message; each may bring a listening socket.
-_CHUNK = min(100, MAX_FDS)
 
 
 class WorkerPool:
@@ -85,6 +80,7 @@ class WorkerPool:
         self._draining = Draining()
         self._log_file = LogFile(begin.access_log_file, asyncio.get_running_loop(), self._everybody)
         self._listeners = Listeners()
+        self._teller = Teller(self._handles, count, self._listeners, self._dismiss)
         self._heritage = Heritage()
         self._counted = Counted()
         self._names = Names()
@@ -140,7 +136,7 @@ class WorkerPool:
         self.hearts.take_over(adopted)
         for handle in adopted:
             handle.retiring = True
-        await asyncio.gather(*(self._order(handle, messages.Retire()) for handle in adopted))
+        await asyncio.gather(*(self._teller.order(handle, messages.Retire()) for handle in adopted))
         if adopted:
             log.info(
                 "took over from earlier workers", workers=len(adopted), listeners=len(self._listeners.sockets)
@@ -177,7 +173,9 @@ class WorkerPool:
         async with self._lock:
             opened = self._listeners.open(serves)
             # Whoever is behind may lack the listener too.
-            failed = await self._tell_all(opened.accepted, opened.names | self._behind)
+            parts = chunks(opened.accepted)
+            self._teller.inform(self._retiring, (messages.Apply(serves=tuple(part)) for part in parts))
+            failed = await self._teller.tell_all(opened.accepted, opened.names | self._behind)
             for sock in opened.former:
                 sock.close()
             lost = [name for name in opened.names if name in failed]
@@ -314,62 +312,21 @@ class WorkerPool:
     async def _bring_up(self, handle: WorkerHandle, serves: Sequence[Serve]) -> None:
         """Tell a new worker of listeners that are open already."""
         names = frozenset(serve.name for serve in serves)
-        self._behind.update(await self._tell(handle, serves, names))
+        self._behind.update(await self._teller.tell(handle, serves, names))
         for order in self._pins.all():
             if order.pool in names:
                 handle.tell(order)
 
     async def _forget(self, names: Sequence[PoolName]) -> None:
-        for part in _chunks(names):
+        for part in chunks(names):
             order = messages.Apply(closes=tuple(part))
-            self._inform_retiring([order])
-            await asyncio.gather(*(self._order(handle, order) for handle in list(self._handles.values())))
+            self._teller.inform(self._retiring, [order])
+            await asyncio.gather(
+                *(self._teller.order(handle, order) for handle in list(self._handles.values()))
+            )
         self._behind.difference_update(names)
         self._pins.forget(names)
         self._listeners.discard(names)
-
-    async def _tell_all(self, serves: Sequence[Serve], opened: Iterable[PoolName]) -> dict[PoolName, str]:
-        names = frozenset(opened)
-        self._inform_retiring(messages.Apply(serves=tuple(part)) for part in _chunks(serves))
-        handles = list(self._handles.values())
-        failures = await asyncio.gather(*(self._tell(handle, serves, names) for handle in handles))
-        return {name: why for failed in failures for name, why in failed.items()}
-
-    async def _tell(
-        self, handle: WorkerHandle, serves: Sequence[Serve], opened: Iterable[PoolName]
-    ) -> dict[PoolName, str]:
-        """Tell a worker what to serve; returns what it failed at, and why."""
-        names = frozenset(opened)
-        index = next((index for index, known in self._handles.items() if known is handle), -1)
-        failed: dict[PoolName, str] = {}
-        for part in _chunks(serves):
-            taken = (one for one in part if one.name in names and is_read_by(one, index, self._count))
-            opens = tuple(serve.name for serve in taken)
-            fds = [self._listeners.sockets[name].fileno() for name in opens]
-            why = await self._order(handle, messages.Apply(serves=tuple(part), opens=opens), fds)
-            if not handle.is_alive:
-                break
-            if why:
-                failed |= dict.fromkeys((serve.name for serve in part), why)
-        return failed
-
-    def _inform_retiring(self, orders: Iterable[messages.Apply]) -> None:
-        """Let workers that retire know what becomes of their connections' backends; nobody waits for them."""
-        for order in orders:
-            for handle in self._retiring:
-                if not handle.is_silent:  # or all that it does not take would be kept for it
-                    handle.tell(order)
-
-    async def _order(self, handle: WorkerHandle, order: messages.Orders, fds: Sequence[int] = ()) -> str:
-        """Have an order applied; returns why it was not. A worker that misses one is replaced."""
-        try:
-            await handle.ask(order, fds)
-        except WorkerGoneError as error:
-            log.error("a worker missed an order", reason=str(error))  # noqa: TRY400 - it is being replaced
-            self._dismiss(handle)
-        except (OrderFailedError, OSError) as error:
-            return str(error)
-        return ""
 
     def _dismiss(self, handle: WorkerHandle) -> None:
         """Have somebody else do its work; it ends with its last connection, once it can."""
@@ -412,7 +369,3 @@ class WorkerPool:
                     self.hearts.silence(index)
                     log.error("a worker has died, and is replaced", worker=index, pid=handle.pid)
                     self._vacant.put_nowait(index)
-
-
-def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))

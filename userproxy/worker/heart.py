@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from time import monotonic
+import time
 from typing import TYPE_CHECKING
 
 from userproxy.model.counters import Counters
-from userproxy.model.heartbeat import BEAT_PORT, BEAT_SECONDS, LEAVE_PORT, mark_of
+from userproxy.model.heartbeat import BEAT_PORT, BEAT_SECONDS, LEAVE_PORT, TIMEOUT_SECONDS, mark_of
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
 # Also where a node is of IPv6 alone.
 _NOWHERE = "127.0.0.1"
+
+
+CATCH_UP_SECONDS = 1.0
+"""In which a worker that hung serves what waits for it; less than the timeout, or it would hang for ever."""
 
 
 class Heart:
@@ -27,14 +32,21 @@ class Heart:
         loop: of the worker.
         sock: as `open_socket` makes it; it belongs to the heart from now on.
         counters: of this process: beats, and how late they come.
+        clock: monotonic seconds.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, counters: Counters | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        counters: Counters | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._counters = Counters() if counters is None else counters
+        self._clock = clock
+        self._last = clock()
         self._due: float | None = None
         self._rests = False
         self._timer: asyncio.TimerHandle | None = None
@@ -45,13 +57,19 @@ class Heart:
         return self._timer is not None
 
     def begin(self) -> None:
-        """Beat from now on."""
-        now = monotonic()
+        """Beat from now on.
+
+        Who was silent for so long that the kernel sends clients elsewhere has others in its listen queues,
+        who came before. They are served first: whoever comes now would wait behind them.
+        """
+        now = self._clock()
         if self._due is not None:
             self._counters.loop_lag["worker"].observe(max(0.0, now - self._due))
-        self._due = now + BEAT_SECONDS
-        self._timer = self._loop.call_later(BEAT_SECONDS, self.begin)
-        if not self._rests:
+        hung, self._last = now - self._last > TIMEOUT_SECONDS, now
+        pause = CATCH_UP_SECONDS if hung else BEAT_SECONDS
+        self._due = now + pause
+        self._timer = self._loop.call_later(pause, self.begin)
+        if not (hung or self._rests):
             self._counters.heartbeats += 1
             send(self._sock, BEAT_PORT)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from userproxy.model.counters import Counters
-from userproxy.model.heartbeat import BEAT_PORT, BEAT_SECONDS, LEAVE_PORT
+from userproxy.model.heartbeat import BEAT_PORT, BEAT_SECONDS, LEAVE_PORT, TIMEOUT_SECONDS
 from userproxy.tests.sockets import VirtualTimers
 from userproxy.worker import heart as module
-from userproxy.worker.heart import Heart
+from userproxy.worker.heart import CATCH_UP_SECONDS, Heart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,9 @@ class Listening:
             ear.bind(("127.0.0.1", 0))
             ear.setblocking(False)  # noqa: FBT003 - takes no keyword
             monkeypatch.setattr(module, f"{name.upper()}_PORT", ear.getsockname()[1])
-        self.counters = Counters()
-        self.heart = Heart(self.timers.loop, socket.socket(type=socket.SOCK_DGRAM), self.counters)
+        self.counters, self.now = Counters(), 100.0
+        sock = socket.socket(type=socket.SOCK_DGRAM)
+        self.heart = Heart(self.timers.loop, sock, self.counters, lambda: self.now)
 
     def heard(self) -> list[str]:
         """What it has said since the last time."""
@@ -66,6 +67,21 @@ def test_it_beats_at_once_and_again_and_again(listening: Listening) -> None:
     for _ in range(3):
         listening.timers.tick()
         assert listening.heard() == [BEAT]
+
+
+def test_who_hung_serves_those_who_have_come_before_it_beats_again(listening: Listening) -> None:
+    listening.heart.begin()
+    listening.heard()
+    listening.now += TIMEOUT_SECONDS
+    listening.timers.tick()
+    assert listening.heard() == [BEAT], "late, and not too late"
+    listening.now += TIMEOUT_SECONDS + 0.1
+    listening.timers.tick()
+    assert listening.heard() == []
+    assert listening.timers.delays == [CATCH_UP_SECONDS]
+    listening.now += CATCH_UP_SECONDS
+    listening.timers.tick()
+    assert listening.heard() == [BEAT]
 
 
 def test_who_is_full_says_so_at_once_and_comes_back_with_the_next_beat(listening: Listening) -> None:

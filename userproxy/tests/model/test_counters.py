@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import string
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+import userproxy
 from userproxy.model.counters import Counters
 from userproxy.model.figures import Figures, Moments
 from userproxy.model.metric import BETWEEN, FAMILY, Declared, Histogram, declared
+from userproxy.model.records import DIAL_ERRORS, GIVEN_UP
 from userproxy.ops.http.metrics import Metrics
 
 FIELDS = Counters.__struct_fields__
@@ -173,6 +177,25 @@ def test_labels_have_a_closed_set_of_values_but_for_these() -> None:
         *(one.field for one in DECLARED.values() if one.metric.per_service),
         *(one.field for one in DECLARED.values() if FAMILY in one.metric.labels),
     }
+
+
+def test_each_reason_that_is_counted_has_its_series_from_the_start() -> None:
+    package = Path(userproxy.__file__).parent
+    counted = re.compile(r'\b(\w+)\["([a-z0-9-]+)"\](?:\.observe|\s*\+=)|(_lost)\((?:\s*)"([a-z-]+)"')
+    found = {
+        (match[1] or "datagrams_dropped", match[2] or match[4])
+        for path in package.rglob("*.py")
+        if "tests" not in path.parts
+        for match in counted.finditer(path.read_text())
+    }
+    assert ("accept_pauses", "limit") not in found, "that one is a variable"
+    assert {("worker_restarts", "died"), ("datagrams_dropped", "no-backend")} <= found
+    for field, key in found:
+        if field in DECLARED:
+            assert key in DECLARED[field].metric.keys, field
+    kinds = {*DIAL_ERRORS.values(), "other"} - {DIAL_ERRORS[GIVEN_UP]}
+    assert kinds == set(DECLARED["failed_dials"].metric.keys)
+    assert {*kinds, "hedged"} == set(DECLARED["retried_dials"].metric.keys)
 
 
 def test_single_services_are_shown_only_if_wanted() -> None:

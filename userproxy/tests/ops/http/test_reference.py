@@ -43,8 +43,8 @@ def named_in(expression: str) -> set[str]:
     return set(re.findall(r"[a-z][a-z0-9_]*", bare)) - WORDS_OF_PROMQL
 
 
-def labels_in(expression: str) -> dict[str, set[str]]:
-    """By metric, the values that it is asked for, as `label=value`."""
+def labels_in(expression: str) -> dict[str, set[tuple[str, str]]]:
+    """By metric, the values that it is asked for, each behind its label, `label=`."""
     chosen = re.findall(r"([a-z0-9_]+)\{([^}]*)\}", expression)
     return {name: set(re.findall(r'(\w+=)"([^"]*)"', labels)) for name, labels in chosen}
 

@@ -112,8 +112,15 @@ class Desk:
         return await self.screen()
 
     async def screen(self) -> str:
-        """What is on the screen."""
-        await self._pilot.pause()
+        """What is on the screen, once it stays as it is."""
+        before, shown = "", self._drawn()
+        while shown != before:
+            for _ in range(3):
+                await self._pilot.pause()
+            before, shown = shown, self._drawn()
+        return shown
+
+    def _drawn(self) -> str:
         return "\n".join(strip.text.rstrip() for strip in self.app.screen._compositor.render_strips())
 
     @property

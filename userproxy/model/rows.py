@@ -14,15 +14,17 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: for `userproxy kill`; unique while the daemon lives. `ct-` is before the kernel's own number of a
             connection on the path redirect-to-pod, which is unique while the connection lives.
+        protocol: `TCP` or `UDP`.
         service: `ns/name:port`.
         client: the client's address.
         frontend: the original destination, which the client connected to.
-        listener: our host port; None on the path redirect-to-pod.
+        listener: our host port; null on the path redirect-to-pod.
         source: whom the backend sees: our own address on its leg, or the client (masqueraded if it is the
             pod itself); empty while dialling.
         backend: the pod; empty while dialling.
-        state: of `userproxy.dataplane.tcp.lifecycle`, or as conntrack knows it: `connecting`, `established`,
-            `half-closed`, `closing`; of UDP `unreplied`, `replied`; on the path redirect-to-pod `assured`.
+        state: `connecting`, `greeting`, `waiting`, `established`, `client-finished` or `backend-finished`; of UDP
+            `unreplied` or `replied`. On the path redirect-to-pod as conntrack knows it: `connecting`,
+            `established`, `half-closed`, `closing`; of UDP `assured` too.
         path: `redirect-to-host` or `redirect-to-pod`.
         started_at: RFC 3339, UTC. On the path redirect-to-pod empty, unless the kernel notes it
             (`nf_conntrack_timestamp=1`).
@@ -57,6 +59,15 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
     """One Service port, or the entries of it that share a policy; `backends_up` of `backends` may be picked.
 
     Attributes:
+        service: `ns/name:port`.
+        protocol: `TCP` or `UDP`.
+        path: `redirect-to-host` or `redirect-to-pod`.
+        frontends: all `ip:port` at which it answers.
+        listener: our host port; null on the path redirect-to-pod, unless clients wait there for endpoints.
+        backends_up: how many may be picked for a new connection now.
+        backends: how many endpoints it has.
+        connections: live ones.
+        problems: what is wrong with it, a line each, with its remedy.
         policy: `Cluster`, or `Local`: only backends on this node are picked.
         family: `IPv4`, or `IPv6`: that of the frontends and of the backends.
     """
@@ -75,7 +86,21 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One backend of one Service port, with its state, why, and since when (RFC 3339)."""
+    """One backend of one Service port, with its state, why, and since when.
+
+    Attributes:
+        service: `ns/name:port`.
+        backend: `ip:port` of the pod.
+        node: that it is on, as its EndpointSlice says.
+        zone: likewise.
+        state: `up`, `down` (not ready, or by checks), `ejected` (by clients' dials), `draining` (by an operator,
+            or as it terminates), `unused` (other endpoints are nearer, or a policy leaves it out), or `removed`
+            (no endpoint any more, but connections live on).
+        reason: why it is in that state.
+        since: when it came to be so, RFC 3339, UTC.
+        latency_ms: of the last dial that was answered; null if there was none.
+        connections: live ones.
+    """
 
     service: str
     backend: str
@@ -108,6 +133,15 @@ class StatusRow(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon.
 
     Attributes:
+        version: of the program.
+        pid: of the control process.
+        node: its name.
+        mode: the path of Services that choose none.
+        uptime_seconds: since it came to the node.
+        source: where Services come from, see below.
+        services: how many Service ports are served.
+        listeners: how many are open.
+        connections: live ones.
         problems: of the daemon itself, of its source, then those of Services and files.
         failing: whether one of the first two kinds is among them, so that what is wanted is not applied,
             or not even known. Problems of single objects do not count.

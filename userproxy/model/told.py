@@ -1,17 +1,19 @@
-"""The parts of docs/ends.md that are made of the code: why connections end, and fields. Pure."""
+"""The parts of docs/ends.md and docs/fields.md that are made of the code. Pure."""
 
 from __future__ import annotations
 
 import inspect
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from userproxy.model.access_line import AccessLine
 from userproxy.model.endings import ENDINGS
 from userproxy.model.records import RecordRow
+from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import msgspec
 
@@ -40,7 +42,26 @@ def records() -> str:
     return _table(("field", "what it says"), _documented(RecordRow))
 
 
-_PARTS = {"reasons": reasons, "access-log": access_log, "records": records}
+def fields(kind: type[msgspec.Struct]) -> str:
+    """The fields of a row."""
+    return _table(("field", "what it says"), _documented(kind))
+
+
+ROWS = {
+    "connections": ConnectionRow,
+    "services": ServiceRow,
+    "backends": BackendRow,
+    "status": StatusRow,
+    "source": SourceStatus,
+}
+"""By the name of its part, each kind of row that docs/fields.md has."""
+
+_PARTS: dict[str, Callable[[], str]] = {
+    "reasons": reasons,
+    "access-log": access_log,
+    "records": records,
+    **{name: partial(fields, kind) for name, kind in ROWS.items()},
+}
 
 
 def _documented(kind: type[msgspec.Struct]) -> list[tuple[str, str]]:

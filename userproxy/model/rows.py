@@ -22,8 +22,8 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
         source: whom the backend sees: our own address on its leg, or the client (masqueraded if it is the
             pod itself); empty while dialling.
         backend: the pod; empty while dialling.
-        state: `connecting`, `greeting`, `waiting`, `established`, `client-finished` or `backend-finished`; of UDP
-            `unreplied` or `replied`. On the path redirect-to-pod as conntrack knows it: `connecting`,
+        state: `connecting`, `greeting`, `waiting`, `established`, `client-finished` or `backend-finished`; of
+            UDP `unreplied` or `replied`. On the path redirect-to-pod as conntrack knows it: `connecting`,
             `established`, `half-closed`, `closing`; of UDP `assured` too.
         path: `redirect-to-host` or `redirect-to-pod`.
         started_at: RFC 3339, UTC. On the path redirect-to-pod empty, unless the kernel notes it
@@ -93,9 +93,9 @@ class BackendRow(msgspec.Struct, frozen=True, kw_only=True):
         backend: `ip:port` of the pod.
         node: that it is on, as its EndpointSlice says.
         zone: likewise.
-        state: `up`, `down` (not ready, or by checks), `ejected` (by clients' dials), `draining` (by an operator,
-            or as it terminates), `unused` (other endpoints are nearer, or a policy leaves it out), or `removed`
-            (no endpoint any more, but connections live on).
+        state: `up`, `down` (not ready, or by checks), `ejected` (by dials), `draining` (by an operator,
+            or as it terminates), `unused` (others are nearer, or a policy leaves it out), or `removed` (no
+            endpoint any more, but connections live on).
         reason: why it is in that state.
         since: when it came to be so, RFC 3339, UTC.
         latency_ms: of the last dial that was answered; null if there was none.

@@ -47,7 +47,7 @@ def fields(kind: type[msgspec.Struct]) -> str:
     return _table(("field", "what it says"), _documented(kind))
 
 
-ROWS = {
+ROWS: dict[str, type[msgspec.Struct]] = {
     "connections": ConnectionRow,
     "services": ServiceRow,
     "backends": BackendRow,

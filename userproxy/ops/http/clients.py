@@ -23,6 +23,9 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _AHEAD_BYTES = 64 * 1024
 """How much a client may send beyond the request that is being answered."""
 
+_ROUNDS = 3
+"""Of the loop, until it has told a protocol of the connection that it has accepted."""
+
 
 _silent = logging.getLogger("userproxy.http.silent")
 _silent.disabled = True
@@ -72,6 +75,8 @@ class Clients:
         self._connected: dict[object, _Client] = {}  # by transport, in the order of their last answer
         self._answering: set[asyncio.Task[object]] = set()
         self._refusing = False
+        self._all_left = asyncio.Event()
+        self._all_left.set()
 
     def protocols(self, server: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
         """Makes a client's protocol, as `create_server` wants it, around one that speaks HTTP."""
@@ -104,6 +109,7 @@ class Clients:
             waited_for.hang_up()
         self._refusing = False
         self._connected[transport] = client
+        self._all_left.clear()
         return True
 
     def moved(self, transport: object) -> None:
@@ -111,6 +117,21 @@ class Clients:
         client = self._connected.pop(transport, None)
         if client is not None:
             self._connected[transport] = client
+
+    async def finish(self, seconds: float) -> None:
+        """Let those who have come already get their answers and leave; hang up on who has not by then.
+
+        Of a server that takes in nobody any more, and hangs up after each answer.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                for _ in range(_ROUNDS):
+                    await asyncio.sleep(0)
+                await self._all_left.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Hang up on all of them, whatever they are being answered."""
@@ -122,6 +143,8 @@ class Clients:
     def left(self, transport: object) -> None:
         """One of them is gone."""
         self._connected.pop(transport, None)
+        if not self._connected:
+            self._all_left.set()
 
 
 class _Client(asyncio.Protocol):

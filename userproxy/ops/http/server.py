@@ -29,6 +29,7 @@ log = structlog.get_logger("userproxy.http")
 _EVERY_ADDRESS = "::"  # of IPv4 too
 _RETRY_SECONDS = 5.0
 _BACKLOG = 128
+_FINISH_SECONDS = 1.0  # for those accepted already: the others wait for the next server
 
 _LIMITS = Limits(clients=128, body_bytes=1024)
 _REFUSAL = (
@@ -82,7 +83,7 @@ async def serve_http(
             await asyncio.Event().wait()
         finally:
             server.close()
-            clients.close()
+            await clients.finish(_FINISH_SECONDS)
     finally:
         await runner.cleanup()
 

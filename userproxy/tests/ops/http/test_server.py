@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 import structlog
+from aiohttp import web
 
 from userproxy.config import Config
 from userproxy.model.address import Address, IpFamily
@@ -26,14 +27,12 @@ from userproxy.ops.http.clients import Limits
 from userproxy.ops.http.health import Health
 from userproxy.ops.http.metrics import Metrics
 from userproxy.ops.http.pages import Pages
-from userproxy.ops.http.server import serve_http
+from userproxy.ops.http.server import application, serve_http
 from userproxy.tests.ops.daemon import MadeUpView
 from userproxy.tests.services import cluster_ips
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from aiohttp import web
 
     from userproxy.tests.sockets import Sockets
 
@@ -90,11 +89,11 @@ class Daemon:
 
 
 @contextlib.asynccontextmanager
-async def served(application: web.Application, ip: str = "127.0.0.1") -> AsyncIterator[str]:
-    """The URL at which an application is served."""
+async def served(pages: web.Application, ip: str = "127.0.0.1") -> AsyncIterator[str]:
+    """The URL at which pages are served."""
     address = Address(ip, free_port())
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(serve_http(address, application, "a-flag", {}))
+        task = tasks.create_task(serve_http(address, pages, "a-flag", {}))
         await until_listening(address)
         yield f"http://{address}"
         task.cancel()
@@ -348,6 +347,33 @@ async def test_whoever_connects_while_nobody_serves_is_answered_by_the_next_serv
     writer.close()
     await writer.wait_closed()
     listeners.pop("a-flag").close()
+
+
+async def test_whoever_has_come_before_the_end_is_answered_still() -> None:
+    address = Address("127.0.0.1", free_port())
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: web.Request) -> web.Response:
+        asked.set()
+        await may_answer.wait()
+        return web.Response(text="late")
+
+    serving = asyncio.create_task(serve_http(address, application({"/slow": slow}), "a-flag", {}))
+    await until_listening(address)
+    one, to_one = await asyncio.open_connection(address.ip, address.port)
+    to_one.write(b"GET /slow HTTP/1.0\r\n\r\n")
+    await asked.wait()
+    other, to_other = await asyncio.open_connection(address.ip, address.port)
+    to_other.write(b"GET /slow HTTP/1.0\r\n")
+    serving.cancel()
+    await asyncio.sleep(0)
+    to_other.write(b"\r\n")
+    may_answer.set()
+    for reader, writer in ((one, to_one), (other, to_other)):
+        assert (await reader.read()).endswith(b"late")
+        writer.close()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
 
 
 async def test_a_listener_that_is_there_is_used_and_stays_open(sockets: Sockets) -> None:

@@ -79,10 +79,11 @@ def test_many_more_clients_than_descriptors(lab: Lab, limit: int) -> None:
     assert open_files(pid) <= before + limit // 10  # some pipes are kept for the next bytes
 
 
-def test_idle_clients_up_to_the_limit_leave_the_rest_waiting_not_refused(lab: Lab) -> None:
+def test_idle_clients_up_to_the_limit_leave_the_rest_waiting_where_pods_are_out_of_reach(lab: Lab) -> None:
+    """Where a Service is relayed or nothing, nobody else can serve them; they are not refused either."""
     start_with_limit(lab, 200)
     with listen(lab, "server2", 7000) as listener:
-        frontend = publish(lab, NAME, "10.3.241.70", [Address(SERVER2.ip, 7000)])
+        frontend = publish(lab, NAME, "10.3.241.70", [Address(SERVER2.ip, 7000)], fall_open="false")
         clients = [connect(lab, "client", frontend) for _ in range(120)]
         wait_until("accepting waits", lambda: "accepting waits" in lab.daemon("host1").output(), 5.0)
         accepted = live_connections(lab, NAME)

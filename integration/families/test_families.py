@@ -205,7 +205,7 @@ def test_a_node_that_stops_leaves_nothing_of_either_family(lab: Lab, path: str) 
 
     before = traces()
     publish(lab, *CLUSTER_IPS)
-    daemon = lab.start_daemon("host1", "--mode", path)
+    daemon = lab.start_daemon("host1", "--mode", path, "--on-stop", "remove")
     wait_until("web is served", lambda: rows(lab).keys() == {"IPv4", "IPv6"}, PATIENCE_SECONDS)
     assert traces()[-1].count("local ") == 2
     assert daemon.stop() == 0

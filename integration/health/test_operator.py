@@ -75,9 +75,11 @@ def test_connections_are_killed_by_id_and_by_what_they_have(lab: Lab) -> None:
         wait_until("it is gone", lambda: live_connections(lab, "kill-one") == 2, 5.0)
         again = lab.exec("host1", "userproxy", "kill", victim["id"], check=False)
         assert (again.returncode, again.stdout) == (1, "killed 0 connections\n")
-        assert lab.userproxy("host1", "kill", "--service", "default/kill-one") == "killed 2 connections\n"
+        of_one = lab.userproxy("host1", "kill", "--service", "default/kill-one")
+        assert of_one == "killed 2 connections of default/kill-one\n"
         assert echoes(*pairs[3])
-        assert lab.userproxy("host1", "kill", "--backend", SERVER2.ip) == "killed 2 connections\n"
+        at_second = lab.userproxy("host1", "kill", "--backend", SERVER2.ip)
+        assert at_second == f"killed 2 connections to {SERVER2.ip}\n"
         for client, its_server in pairs:
             for end in (client, its_server):
                 with pytest.raises(ConnectionResetError):

@@ -60,6 +60,9 @@ _USE_SECONDS = 2.0
 # How long whoever waits for the daemon to start waits for its source.
 _SOURCE_SECONDS = 20.0
 
+# What a probe may wait: less than who probes waits at most.
+_PROBE_SECONDS = 0.7
+
 # Signals to the program. They wait while it starts anew: by themselves they would end it.
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 _SIGNAL_SECONDS = 0.01
@@ -241,9 +244,15 @@ class Daemon:
         self._announcer.started()
 
     async def _answer_probes(self, pages: Pages) -> None:
-        """Answer probes until cancelled; not before what is wanted already is in effect: they can wait."""
-        if self._reconciler.snapshot is not None:
-            await self._reconciler.settled()
+        """Answer probes until cancelled.
+
+        Those that come while this daemon takes the place of another one wait for a moment rather than hear
+        that it is not in step yet.
+        """
+        if HEALTHZ_FLAG in self._listeners and self._reconciler.snapshot is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PROBE_SECONDS):
+                    await self._reconciler.settled()
         await serve_http(self._config.healthz_address, pages.probes(), HEALTHZ_FLAG, self._listeners)
 
     def need_pods(self, pool: PoolName) -> None:

@@ -41,6 +41,7 @@ def start_pod(site: Site, account: Path) -> None:
         *("setpriv", "--bounding-set", f"-all,{kept}", "--inh-caps", "-all", "--no-new-privs"),
         *("userproxy", "run", "--node-name", here.name, "--host-ip", here.ip, "--log-format", "json"),
         *("--admin-socket", str(site.lab.admin_socket(HOST)), "--state-dir", str(site.lab.state(HOST))),
+        *("--on-stop", "remove"),
     ]
     script = f"mount --bind {account} {MOUNT} && exec {shlex.join(run)}"
     server = (f"KUBERNETES_SERVICE_HOST={REFERENCE.gateway_ip}", "KUBERNETES_SERVICE_PORT=6443")

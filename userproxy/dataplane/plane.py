@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from itertools import chain
-from time import monotonic, process_time
+from time import monotonic, process_time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from userproxy.backends.checker import Checker
@@ -160,7 +160,7 @@ class DataPlane:
 
     def totals(self, serial: int = 0) -> messages.Totals:
         """The whole of it."""
-        self.counters.worker_cpu_seconds[str(self._place[0])] = process_time()
+        self.counters.worker_cpu_time[str(self._place[0])] = process_time_ns()
         return messages.Totals(
             serial=serial,
             connections=len(self.connections.live),

@@ -7,7 +7,7 @@ merged field by field; and `/metrics` takes its name, help and labels from the a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import msgspec
 
@@ -28,7 +28,7 @@ _H = TypeVar("_H", bound=Histogram)
 _DIAL_ERRORS = ("refused", "timeout", "reset", "unreachable", "other")
 
 
-def _counts() -> Any:  # noqa: ANN401 - of whole numbers, or of seconds
+def _counts() -> Counter[str]:
     return msgspec.field(default_factory=Counter)
 
 
@@ -110,9 +110,14 @@ class Counters(msgspec.Struct, omit_defaults=True, kw_only=True):
             keys=("died", "replaced"),
         ),
     ] = _counts()
-    worker_cpu_seconds: Annotated[
-        dict[str, float],
-        Metric("Processor time of workers, user and system, by their places.", labels=("worker",)),
+    worker_cpu_time: Annotated[
+        dict[str, int],
+        Metric(
+            "Processor time of workers, user and system, by their places.",
+            labels=("worker",),
+            name="userproxy_worker_cpu_seconds",
+            nanoseconds=True,
+        ),
     ] = _counts()
     loop_lag: Annotated[
         dict[str, Histogram],

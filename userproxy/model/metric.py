@@ -22,6 +22,10 @@ FAMILY = "ip_family"
 """kube-proxy's label, `IPv4` or `IPv6`: of each there is a series from the start that the node carries."""
 
 
+NANOSECONDS = 1_000_000_000
+"""In a second."""
+
+
 class Metric(NamedTuple):
     """How a field is shown.
 
@@ -32,6 +36,7 @@ class Metric(NamedTuple):
         keys: those that are there from the start, at 0: of a closed set all of them.
         untyped: it is no counter and yet has the name of one, for kube-proxy's sake.
         per_service: there is one only for the Services that are shown by themselves.
+        nanoseconds: what it is counted in, though seconds are shown: see `Histogram.total`.
     """
 
     help: str
@@ -40,6 +45,7 @@ class Metric(NamedTuple):
     keys: tuple[str, ...] = ()
     untyped: bool = False
     per_service: bool = False
+    nanoseconds: bool = False
 
 
 class Histogram(msgspec.Struct):
@@ -47,14 +53,15 @@ class Histogram(msgspec.Struct):
 
     Attributes:
         counts: by bucket of `BOUNDS`, and one more for what took longer.
-        total: seconds, of all together.
+        total: of all together, in nanoseconds: whole numbers give the same sum in any order of the processes,
+            where another order of fractions may make it less than before, which no counter must be.
     """
 
     BOUNDS: ClassVar[tuple[float, ...]] = tuple(0.001 * 2**n for n in range(15))
     """Upper bounds of the buckets in seconds, 1 ms to 16 s: kube-proxy's, for its dashboards."""
 
     counts: list[int] = msgspec.field(default_factory=list)
-    total: float = 0.0
+    total: int = 0
 
     def __post_init__(self) -> None:
         buckets = len(self.BOUNDS) + 1
@@ -66,7 +73,7 @@ class Histogram(msgspec.Struct):
     def observe(self, seconds: float) -> None:
         """Once more, in so many seconds."""
         self.counts[bisect_left(self.BOUNDS, seconds)] += 1
-        self.total += seconds
+        self.total += round(seconds * NANOSECONDS)
 
     def merge(self, other: Histogram) -> None:
         """Add what another process has counted."""

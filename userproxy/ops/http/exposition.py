@@ -14,7 +14,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from userproxy.model.counters import Counters
-from userproxy.model.metric import BETWEEN, declared
+from userproxy.model.metric import BETWEEN, NANOSECONDS, declared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -62,13 +62,14 @@ def _family(one: Declared, by_key: Mapping[str, Any], *, counted: bool) -> Famil
     if one.histogram is not None:
         histogram = HistogramMetricFamily(name, text, labels=labels)
         for key, value in by_key.items():
-            histogram.add_metric(values[key], _buckets(value), value.total)
+            histogram.add_metric(values[key], _buckets(value), value.total / NANOSECONDS)
         return histogram
     otherwise = UnknownMetricFamily if one.metric.untyped else GaugeMetricFamily
     kind = CounterMetricFamily if counted else otherwise
     family = kind(name, text, labels=labels)
+    unit = NANOSECONDS if one.metric.nanoseconds else 1
     for key, value in by_key.items():
-        family.add_metric(values[key], float(value))
+        family.add_metric(values[key], value / unit)
     return family
 
 

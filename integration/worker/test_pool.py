@@ -140,7 +140,7 @@ async def test_a_port_that_a_worker_cannot_take_over_is_a_failure_and_may_be_tri
         async def forget_fds(*_: object, **__: object) -> str:
             return "files did not arrive"
 
-        patch.setattr(pool, "_order", forget_fds)
+        patch.setattr(pool._teller, "order", forget_fds)
         failures = await pool.serve([wanted])
     assert {str(name): error.strerror for name, error in failures.items()} == {
         "default/web": "files did not arrive"

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -140,11 +141,12 @@ def test_the_socket_goes_to_the_next_program_and_the_table_is_nobody_s_for_no_mo
     node: Node, kernel: Kernel
 ) -> None:
     asyncio.run(kernel.apply(CaptureChange(put=CAPTURES)))
-    assert kernel.owner is not None
-    left = os.dup(kernel.owner.fileno())
-    kernel.owner.send(UNANSWERED)
+    owner = asyncio.run(kernel.give())
+    assert owner is not None
+    left = os.dup(owner.fileno())
+    owner.send(UNANSWERED)
     before = generation(node)
-    kernel.owner.close()
+    owner.close()
     assert refused(node, "delete table inet userproxy")
     with node.inside("host"), Kernel([HOST_IP]) as heir:
         heir.inherit(socket.socket(fileno=left))
@@ -153,6 +155,32 @@ def test_the_socket_goes_to_the_next_program_and_the_table_is_nobody_s_for_no_mo
         assert generation(node) == before, "untouched"
         asyncio.run(heir.apply(CaptureChange(put={TCP: Refuse()})))
         assert asyncio.run(heir.repair()) == ()
+
+
+def test_the_socket_is_given_once_nobody_reads_from_it_any_more(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = kernel._nftables._socket  # noqa: SLF001 - the kernel takes its time
+    asked, answered = threading.Event(), threading.Event()
+    dump = connection.dump
+
+    def slow(message: Message) -> list[bytes]:
+        asked.set()
+        assert answered.wait(30)
+        return dump(message)
+
+    async def ask_and_end() -> None:
+        asking = asyncio.create_task(kernel.alive())
+        await asyncio.to_thread(asked.wait, 30)
+        asking.cancel()
+        giving = asyncio.create_task(kernel.give())
+        done, _ = await asyncio.wait([asking, giving], timeout=0.2)
+        answered.set()
+        assert done == {asking}, "whose thread would read what the kernel answers the next owner"
+        assert await giving is connection.raw
+
+    monkeypatch.setattr(connection, "dump", slow)
+    asyncio.run(ask_and_end())
 
 
 def test_cleanup_removes_an_orphan(node: Node, nftables: Nftables) -> None:

@@ -230,7 +230,7 @@ class Daemon:
         """Leave the workers to themselves, and everything to the next daemon."""
         await self._workers.count()
         counted = Handover(past=self._view.past_counters(), workers=self._workers.living_counters)
-        owner = self._kernel.owner
+        owner = await self._kernel.give()
         sockets = ({handover.RULES: owner} if owner else {}) | self._listeners
         left = Left(counted, sockets, self._workers.pids, self._told_to_stop)
         self._workers.leave()

@@ -119,9 +119,8 @@ class Recollection(Protocol):
 class Kernel(Protocol):
     """What netfilter and the routes do for us: `userproxy.netfilter.kernel.Kernel`."""
 
-    @property
-    def owner(self) -> socket.socket | None:
-        """The socket that owns our table; None once it was given up."""
+    async def give(self) -> socket.socket | None:
+        """The socket that owns our table, for whoever comes next."""
 
     @property
     def owned(self) -> bool:

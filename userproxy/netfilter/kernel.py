@@ -85,10 +85,12 @@ class Kernel:
             self._nftables.close()
             self._nftables = Nftables(owner)
 
-    @property
-    def owner(self) -> socket.socket | None:
-        """The socket that owns our table: whoever holds it may change that. None once it is closed."""
-        return self._nftables.owner
+    async def give(self) -> socket.socket | None:
+        """The socket that owns our table, for whoever comes next; None if there is none.
+
+        What was asked through it is answered: a task that was cancelled has left a thread behind that reads.
+        """
+        return await asyncio.to_thread(self._nftables.give)
 
     @property
     def owned(self) -> bool:

@@ -91,6 +91,11 @@ class Nftables:
         """The socket that owns the table; None once it is closed."""
         return self._socket.raw if self._socket.raw.fileno() >= 0 else None
 
+    def give(self) -> socket.socket | None:
+        """The same, once nobody waits for an answer through it: he would take its next owner's."""
+        with self._lock:
+            return self.owner
+
     @property
     def owned(self) -> bool:
         """Whether nobody else can change the table."""

@@ -265,6 +265,10 @@ class InMemoryKernel:
         self.owner: socket.socket | None = None
         self._journal = journal
 
+    async def give(self) -> socket.socket | None:
+        """Of `Kernel`."""
+        return self.owner
+
     async def start(self) -> NodeState:
         """Of `Kernel`."""
         self._note("kernel start", "start")

@@ -232,11 +232,21 @@ class LiveService:
         """A client that could not reach a backend tries another one."""
         self.counters.retried_dials[_kind(live.error)] += 1
 
-    def dial_failed(self, live: LiveBackend, error: int) -> None:
-        """A client's dial of a backend failed, with this errno."""
+    def dial_failed(self, live: LiveBackend, error: int, *, judged: bool = True) -> None:
+        """A client's dial of a backend failed.
+
+        Args:
+            live: the backend.
+            error: the errno.
+            judged: whether that says something of the backend; otherwise it may concern that client alone.
+        """
         live.error = error
         self.counters.failed_dials[_kind(error)] += 1
         if error in _OUR_OWN:
+            return
+        if not judged:
+            if self.on_failure is not None:
+                self.on_failure(self, live)
             return
         now = self._clock()
         was_probe_until = live.outlier.until

@@ -16,12 +16,13 @@ from userproxy.dataplane.pressure import Pressure, Room
 from userproxy.dataplane.spare import Spare
 from userproxy.dataplane.tcp.connection import Connection
 from userproxy.dataplane.tcp.context import Context
-from userproxy.dataplane.tcp.dial import Dial, Dialling
+from userproxy.dataplane.tcp.dial import dialling
 from userproxy.dataplane.tcp.expiry import Lifetimes
 from userproxy.dataplane.tcp.greeting import Reception, is_announced
 from userproxy.dataplane.tcp.lifecycle import Event
 from userproxy.dataplane.tcp.listener import Listener
 from userproxy.dataplane.tcp.pipes import PipePool
+from userproxy.dataplane.tcp.sources import Sources
 from userproxy.dataplane.tcp.waiting import WaitingRoom
 from userproxy.dataplane.udp.datagrams import Datagrams
 from userproxy.dataplane.udp.listener import DatagramListener
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from userproxy.model.service import PoolName
-
-# How often dials are looked at: their time is kept to within this many seconds.
-_DIAL_TICK = 0.05
 
 # What the kernel has a blocking socket wait for memory (sk_stream_wait_memory in net/core/stream.c), about.
 _REST_SECONDS = 0.1
@@ -92,6 +90,7 @@ class DataPlane:
         counters: of this process.
         checker: makes the active checks.
         datagrams: all that is about UDP.
+        sources: lends clients' addresses to connections.
         news: what others are to be told of unasked.
     """
 
@@ -124,10 +123,11 @@ class DataPlane:
         self._pressure = Pressure(loop, self._poller, self._acceptors, self.connections, room)
         self._drained = asyncio.Event()
         self._hurried = False
+        self.sources = Sources(self.counters)
         self._context = Context(
             poller=self._poller,
             pipes=PipePool(limits.pipes),
-            dialling=Dialling(self._poller, Watch(loop, _DIAL_TICK, Dial.look), self._pressure.starve),
+            dialling=dialling(loop, self._poller, self._pressure.starve, self.sources),
             half_closed=Watch(loop, min(linger / 4, 1.0), Connection.look_at_half_closed),
             resting=Watch(loop, _REST_SECONDS, Connection.wake),
             reception=Reception(loop, self._poller),
@@ -331,6 +331,7 @@ class DataPlane:
         self._lifetimes.stop()
         self.checker.stop()
         self.datagrams.stop()
+        self.sources.close()
         self._acceptors.shut()
         self._poller.shut()
         self._context.pipes.close()

@@ -73,6 +73,14 @@ class Counters(msgspec.Struct, omit_defaults=True, kw_only=True):
             keys=(*_DIAL_ERRORS, "hedged"),
         ),
     ] = _counts()
+    backend_sources: Annotated[
+        dict[str, int],
+        Metric(
+            "Dials for Services with `source-address: client`, by whose address they came from.",
+            labels=("source",),
+            keys=("client", "node"),
+        ),
+    ] = _counts()
     accept_pauses: Annotated[
         dict[str, int],
         Metric(

@@ -67,6 +67,13 @@ class Beat(Order, frozen=True, kw_only=True):
     """Say to the kernel from now on that clients are accepted. The socket for that comes along."""
 
 
+class Vouch(Order, frozen=True, kw_only=True):
+    """Have connections come from clients' own addresses where a Service asks for it.
+
+    The sockets to say so to the kernel come along, one for each family that there is.
+    """
+
+
 class Apply(Order, frozen=True, kw_only=True):
     """Serve these Service ports, and stop accepting for those.
 
@@ -388,6 +395,7 @@ class Done(Part, frozen=True, kw_only=True):
 Orders = (
     Begin
     | Beat
+    | Vouch
     | Apply
     | ListConnections
     | ListRecords

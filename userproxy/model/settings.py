@@ -62,6 +62,16 @@ class ProxyProtocol(enum.StrEnum):
     """By a binary header there, which names the connection and the Service too."""
 
 
+class SourceAddress(enum.StrEnum):
+    """Whose address connections to backends come from. The values are those of the annotation."""
+
+    NODE = "node"
+    """This node's."""
+
+    CLIENT = "client"
+    """The client's own, where the answers come back through this node; else this node's."""
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An active check.
 
@@ -105,6 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         proxy_protocol: how backends are told who their client is.
         accept_proxy_protocol: networks in CIDR notation of balancers in front, whose connections begin by
             telling who the client is.
+        source_address: whose address TCP connections to backends come from.
         udp_idle: how long a UDP client's session may carry nothing; None leaves it to the daemon.
         fall_open: whether new connections go straight to the pods while no worker accepts them; otherwise
             nobody answers. None leaves it to the daemon.
@@ -123,6 +134,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hold_timeout: float = 120.0
     proxy_protocol: ProxyProtocol = ProxyProtocol.OFF
     accept_proxy_protocol: tuple[str, ...] = ()
+    source_address: SourceAddress = SourceAddress.NODE
     udp_idle: float | None = None
     fall_open: bool | None = None
 

@@ -24,6 +24,7 @@ from userproxy.model.settings import (
     NoEndpoints,
     ProxyProtocol,
     Settings,
+    SourceAddress,
 )
 from userproxy.model.snapshot import Problem
 
@@ -309,6 +310,13 @@ _CHOSEN = (
         _networks,
         "networks",
         "of load balancers in front, whose TCP connections must begin with such a header",
+    ),
+    Annotation(
+        "source-address",
+        "source_address",
+        _one_of(SourceAddress),
+        _options(SourceAddress),
+        "`client`: TCP backends see the client's own address, where their answers come back through the node",
     ),
     Annotation(
         "udp-idle",

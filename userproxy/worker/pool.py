@@ -80,7 +80,7 @@ class WorkerPool:
         self._draining = Draining()
         self._log_file = LogFile(begin.access_log_file, asyncio.get_running_loop(), self._everybody)
         self._listeners = Listeners()
-        self._teller = Teller(self._handles, count, self._listeners, self._dismiss)
+        self._teller = Teller(self._handles, count, self._listeners, self._dismiss, self.hearts)
         self._heritage = Heritage()
         self._counted = Counted()
         self._names = Names()

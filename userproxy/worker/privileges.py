@@ -15,14 +15,18 @@ Sources: capabilities(7), credentials(7), prctl(2), capset(2).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import enum
 import os
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 log = structlog.get_logger("userproxy.worker")
 
@@ -70,6 +74,9 @@ _SET_DUMPABLE = 4
 _BOUNDING_READ = 23
 _BOUNDING_DROP = 24
 _SET_NO_NEW_PRIVILEGES = 38
+
+# What setfsuid(2) takes for no user: it changes nothing, and says who it is.
+_NOBODY = ctypes.c_uint(0xFFFFFFFF)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -129,6 +136,31 @@ def give_up_all() -> None:
         _prctl(_SET_DUMPABLE, 0)
     except OSError as error:
         raise PrivilegesError(f"privileges cannot be given up: {error}") from None
+
+
+@contextlib.contextmanager
+def opening_for(user: int) -> Iterator[None]:
+    """Whatever this thread opens in the block is that user's: files, and sockets as netfilter sees them.
+
+    Raises:
+        PrivilegesError: without CAP_SETUID; what is in the block is not done.
+    """
+    before = _libc.setfsuid(ctypes.c_uint(user))
+    try:
+        if _libc.setfsuid(_NOBODY) != user:
+            raise PrivilegesError(f"sockets of user {user} cannot be opened: CAP_SETUID is missing")
+        yield
+    finally:
+        _libc.setfsuid(ctypes.c_uint(before))
+
+
+def user_of(pid: int) -> int:
+    """The user of a process, 0 if that is unknown."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return int(status.partition("Uid:")[2].split()[0])
 
 
 def give_up_all_or_end() -> None:

@@ -207,8 +207,8 @@ class Worker:
                 self._begin(order)
             case messages.Apply():
                 self._apply(order, fds)
-            case messages.Beat():
-                self._beat(fds)
+            case messages.Beat() | messages.Vouch():
+                self._speak(order, fds)
             case (
                 messages.ListConnections()
                 | messages.ListRecords()
@@ -261,7 +261,12 @@ class Worker:
         gc.collect()
         gc.freeze()
 
-    def _beat(self, fds: Sequence[int]) -> None:
+    def _speak(self, order: messages.Beat | messages.Vouch, fds: Sequence[int]) -> None:
+        """Say to the kernel by these sockets what the order is about."""
+        if isinstance(order, messages.Vouch):
+            if self._plane is not None:
+                self._plane.sources.equip(map(_adopt, fds))
+            return
         for fd in fds:
             self._stop_heart(leave=False)
             counters = None if self._plane is None else self._plane.counters
@@ -368,7 +373,7 @@ class Worker:
 
 
 def _adopt(fd: int) -> raw_socket:
-    """A listening socket that came with a message."""
+    """A socket that came with a message."""
     return raw_socket(fileno=fd)
 
 

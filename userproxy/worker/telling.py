@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from userproxy.model.service import PoolName
     from userproxy.model.state import Serve
     from userproxy.worker.handle import WorkerHandle
+    from userproxy.worker.hearts import Hearts
     from userproxy.worker.listeners import Listeners
 
 log = structlog.get_logger("userproxy.workers")
@@ -36,6 +37,7 @@ class Teller:
         count: how many there should be.
         listeners: whose sockets they get.
         missed: called with a worker that an order did not reach.
+        hearts: by which they speak to the kernel; what that takes is given to them first.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class Teller:
         count: int,
         listeners: Listeners,
         missed: Callable[[WorkerHandle], object],
+        hearts: Hearts,
     ) -> None:
         self._handles = handles
         self._count = count
         self._listeners = listeners
         self._missed = missed
+        self._hearts = hearts
 
     async def tell_all(self, serves: Sequence[Serve], opened: Iterable[PoolName]) -> dict[PoolName, str]:
         """Tell all that accept what to serve; returns what any of them failed at, and why.
@@ -69,6 +73,7 @@ class Teller:
         names = frozenset(opened)
         index = next((index for index, known in self._handles.items() if known is handle), -1)
         failed: dict[PoolName, str] = {}
+        self._hearts.vouch(handle, serves)
         for part in chunks(serves):
             taken = (one for one in part if one.name in names and is_read_by(one, index, self._count))
             opens = tuple(serve.name for serve in taken)

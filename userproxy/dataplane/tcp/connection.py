@@ -121,9 +121,11 @@ class Connection:
 
     @property
     def source(self) -> Address | None:
-        """Our own address on the backend's leg, while there is one."""
-        sock = self._dial.sock
-        return None if sock is None else Address(*sock.getsockname()[:2])
+        """Where the backend sees its leg come from, while there is one: from here, or from the client."""
+        if self._dial.sock is None:
+            return None
+        ip, port = self._dial.sock.getsockname()[:2]
+        return Address(self._dial.kept or ip, port)
 
     @property
     def last_active(self) -> float:

@@ -23,19 +23,24 @@ import structlog
 from userproxy.dataplane.tcp.hedge import Hedge
 from userproxy.dataplane.tcp.lifecycle import DialBudget, Event
 from userproxy.model.records import GIVEN_UP, MOST_ATTEMPTS, Attempt
-from userproxy.net.poller import ERROR, HANGUP, WRITE
+from userproxy.net.poller import ERROR, HANGUP, WRITE, Watch
 from userproxy.net.sockets import OUT_OF_RESOURCES, dialling_socket, reset_on_close
 
 if TYPE_CHECKING:
+    import asyncio
     from _socket import socket
     from collections.abc import Callable
 
     from userproxy.backends.backend import LiveBackend
     from userproxy.backends.service import LiveService
     from userproxy.dataplane.tcp.relay import Leg
-    from userproxy.net.poller import Poller, Watch
+    from userproxy.dataplane.tcp.sources import Sources
+    from userproxy.net.poller import Poller
 
 log = structlog.get_logger(__name__)
+
+# How often dials are looked at: their time is kept to within this many seconds.
+_TICK_SECONDS = 0.05
 
 
 class Dialler(Protocol):
@@ -77,13 +82,25 @@ class Dialling(NamedTuple):
         waiting: looks after those that wait for a backend to answer.
         starved: called with each that cannot dial, since the system has no resources for another socket, and
             why; `open` has it try again.
+        sources: lends clients' addresses to those whose Service asks for it.
         budget: the time for reaching a backend.
     """
 
     poller: Poller
     waiting: Watch[Dial]
     starved: Callable[[Dialler, OSError], None]
+    sources: Sources
     budget: DialBudget = DialBudget()
+
+
+def dialling(
+    loop: asyncio.AbstractEventLoop,
+    poller: Poller,
+    starved: Callable[[Dialler, OSError], None],
+    sources: Sources,
+) -> Dialling:
+    """What all dials on an event loop share."""
+    return Dialling(poller, Watch(loop, _TICK_SECONDS, Dial.look), starved, sources)
 
 
 class Dial:
@@ -97,6 +114,7 @@ class Dial:
         backend: that is dialled, or has answered; None before and between. It counts one more connection.
         sock: the socket to it.
         connected: when it answered, in monotonic time; 0 before.
+        kept: the IP that it sees that come from, if that is the client's own; else empty.
         left_out: how many dials came to nothing that `attempts` does not have.
     """
 
@@ -112,6 +130,7 @@ class Dial:
         "_tried",
         "backend",
         "connected",
+        "kept",
         "left_out",
         "sock",
     )
@@ -119,6 +138,7 @@ class Dial:
     def __init__(self, owner: Dialler, shared: Dialling) -> None:
         self.backend: LiveBackend | None = None
         self.sock: socket | None = None
+        self.kept = ""
         self._owner = owner
         self._shared = shared
         self._since = owner.opened
@@ -154,7 +174,12 @@ class Dial:
             self._drop()
             shared.starved(owner, error)
             return None
-        outcome = self._connect(sock, backend)
+        self.kept = shared.sources.lend(owner.peer[0], service, backend.address)
+        try:
+            outcome = self._connect(sock, backend)
+        finally:  # or whoever is dialled next would be this client's
+            if self.kept:
+                shared.sources.take_back(self.kept)
         if outcome == errno.EALREADY:
             shared.poller.register(sock.fileno(), WRITE, self)
             shared.waiting.add(owner.number, self)
@@ -260,7 +285,13 @@ class Dial:
         except OSError:  # no socket for it: the first dial goes on, and may be answered yet
             return
         owner.service.counters.retried_dials["hedged"] += 1
-        error = self._hedge.dial()
+        hedge = self._hedge
+        hedge.kept = shared.sources.lend(owner.peer[0], owner.service, backend.address)
+        try:
+            error = hedge.dial()
+        finally:
+            if hedge.kept:
+                shared.sources.take_back(hedge.kept)
         if error:
             self.hedge_failed(error)
 
@@ -278,13 +309,13 @@ class Dial:
         if hedge is not None:
             self._tried = (*self._tried, hedge.backend)
             self._note(hedge.backend, hedge.began, error)
-            self._owner.service.dial_failed(hedge.backend, error)
+            self._owner.service.dial_failed(hedge.backend, error, judged=not hedge.kept)
             hedge.leave()
 
     def _promote_hedge(self) -> None:
         hedge, self._hedge = self._hedge, None
         assert hedge is not None  # noqa: S101 (asked before)
-        self.backend, self.sock = hedge.backend, hedge.sock
+        self.backend, self.sock, self.kept = hedge.backend, hedge.sock, hedge.kept
         self._began, self._ends = hedge.began, hedge.ends
         self._shared.poller.hand_over(hedge.sock.fileno(), WRITE, self)
 
@@ -306,7 +337,7 @@ class Dial:
             )
             self._tried = (*self._tried, backend)
             self._note(backend, self._began, error)
-            service.dial_failed(backend, error)
+            service.dial_failed(backend, error, judged=not self.kept)
         self._drop()
         if self._hedge is not None:
             self._promote_hedge()

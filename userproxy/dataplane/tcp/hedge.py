@@ -55,17 +55,19 @@ class Hedge:
         sock: that it is dialled on; whoever takes the place of the first one takes it over.
         began: in monotonic time.
         ends: when it has had its time.
+        kept: the IP that the backend sees it come from, if that is the client's own; else empty.
 
     Raises:
         OSError: there is no socket for it.
     """
 
-    __slots__ = ("_owner", "_poller", "backend", "began", "ends", "sock")
+    __slots__ = ("_owner", "_poller", "backend", "began", "ends", "kept", "sock")
 
     def __init__(self, poller: Poller, owner: Hedged, backend: LiveBackend, seconds: float) -> None:
         self.backend = backend
         self.began = poller.clock()
         self.ends = self.began + seconds
+        self.kept = ""
         self._poller = poller
         self._owner = owner
         self.sock = dialling_socket(backend.address)

@@ -71,7 +71,7 @@ def _field(kind: Datatype, packed: bytes) -> str:
             return _NAMES[kind][packed[0]]
         case Datatype.INET_SERVICE:
             return str(int.from_bytes(packed, "big"))
-        case Datatype.MARK:
+        case Datatype.MARK | Datatype.UID:
             return str(INDEX.unpack(packed)[0])
         case Datatype.IFNAME:
             return f'"{packed.rstrip(bytes(1)).decode()}"'

@@ -10,7 +10,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from userproxy.model.heartbeat import BEAT_PORT, MARK_BITS, MARKS
-from userproxy.netfilter.ruleset import vacancy
+from userproxy.netfilter.ruleset import vacancy, vouching
 from userproxy.netfilter.ruleset.language import (
     TCP,
     UDP,
@@ -209,7 +209,7 @@ def _heart_hooks() -> tuple[Chain, ...]:
         ),
         Chain(
             "heart-output",
-            (Rule((Masked(Field.MARK, MARK_BITS, MARKS), udp), Goto(_BEATEN)),),
+            (Rule((Masked(Field.MARK, MARK_BITS, MARKS), udp), Goto(_BEATEN)), vouching.vouching()),
             Hook("filter", "output", HEART_PRIORITY),
         ),
     )
@@ -353,6 +353,7 @@ def _static_chains(*, quick: bool) -> tuple[Chain, ...]:
     return (
         _refuse(),
         *(chain for family in FAMILIES for chain in _chains_of(family, quick=quick)),
+        *vouching.vouching_chains(),
         *_heart_hooks(),
         *_deny_hooks(),
         *_capture_hooks(),

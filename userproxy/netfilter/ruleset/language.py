@@ -23,6 +23,7 @@ class Datatype(enum.Enum):
     INET_SERVICE = ("inet_service", 13, 2)
     MARK = ("mark", 19, 4)
     """A plain number of 32 bits in the host's byte order: nft has no other name for one in a key."""
+    UID = ("uid", 24, 4)
     IFNAME = ("ifname", 41, 16)
 
     @property
@@ -48,6 +49,8 @@ class Field(enum.Enum):
     PROTOCOL = "meta l4proto"
     MARK = "meta mark"
     DEVICE = "meta iifname"
+    USER = "meta skuid"
+    """Whose the socket is that sends the packet. Nothing equals it where no socket of this host does."""
     SOURCE = "ip saddr"
     SOURCE6 = "ip6 saddr"
     DESTINATION = "ip daddr"
@@ -133,10 +136,17 @@ class Note(msgspec.Struct, frozen=True):
 
 
 class Erase(msgspec.Struct, frozen=True):
-    """The kernel forgets the key in the set, if it is there. Holds always."""
+    """The kernel forgets the key in the set or map, if it is there. Holds always.
+
+    Attributes:
+        key: to forget.
+        set: where.
+        data: of a map, anything of the type that it has there; what it has does not matter.
+    """
 
     key: Key
     set: str
+    data: Key = ()
 
 
 class Times(msgspec.Struct, frozen=True):
@@ -155,6 +165,20 @@ class DnatBy(msgspec.Struct, frozen=True):
         key: to look up.
         map: where.
         address: the type of the address that it has there, before a port.
+    """
+
+    key: Key
+    map: str
+    address: Datatype
+
+
+class SnatBy(msgspec.Struct, frozen=True):
+    """Rewrite the source to the address that the map has under the key, and leave; no such key: go on.
+
+    Attributes:
+        key: to look up.
+        map: where.
+        address: the type of what it has there.
     """
 
     key: Key
@@ -193,7 +217,7 @@ class Simple(enum.Enum):
     UNREACHABLE = "reject"  # with icmpx port-unreachable, which nft does not spell out
 
 
-Action = DnatBy | JumpBy | Jump | Goto | Simple
+Action = DnatBy | SnatBy | JumpBy | Jump | Goto | Simple
 
 
 class Rule(msgspec.Struct, frozen=True):

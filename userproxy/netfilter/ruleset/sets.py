@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from userproxy.model.heartbeat import TIMEOUT_SECONDS
+from userproxy.model.vouching import MOST_NOTED, NOTED_SECONDS
 from userproxy.netfilter.ruleset.language import Datatype, Equals, Field, In, Key, Match, NotIn, Rule, Set
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Family(msgspec.Struct, frozen=True):
         guarded: listeners that nobody is to reach but through a Service.
         hairpins: pods, each with itself.
         vacant: frontends at whose listener nobody listened, a moment ago.
+        clients: by worker, as a user, the client that its next connection is for.
     """
 
     number: int
@@ -119,6 +121,7 @@ class Family(msgspec.Struct, frozen=True):
     guarded: Set
     hairpins: Set
     vacant: Set
+    clients: Set
 
     @property
     def frontend(self) -> Key:
@@ -154,7 +157,7 @@ class Family(msgspec.Struct, frozen=True):
     def sets(self) -> tuple[Set, ...]:
         """All of them."""
         access = (self.own, self.ranged, self.ranges, self.inside, self.cluster_ips, self.guarded)
-        return (*self.anywhere.sets, *self.outside.sets, *access, self.hairpins, self.vacant)
+        return (*self.anywhere.sets, *self.outside.sets, *access, self.hairpins, self.vacant, self.clients)
 
     def side(self, *, outside: bool) -> Side:
         """Where its frontends for packets from outside, or from anywhere, are looked up."""
@@ -205,6 +208,13 @@ def _family(number: int, suffix: str, address: Datatype, fields: tuple[Field, Fi
         guarded=Set(f"guarded{suffix}", frontend),
         hairpins=Set(f"hairpins{suffix}", (address, address)),
         vacant=Set(f"vacant{suffix}", frontend, fades=TIMEOUT_SECONDS, most=MOST_VACANT),
+        clients=Set(
+            f"clients{suffix}",
+            (Datatype.UID,),
+            data=(address,),
+            fades=NOTED_SECONDS,
+            most=MOST_NOTED,
+        ),
     )
 
 

@@ -31,6 +31,7 @@ from userproxy.netfilter.ruleset.language import (
     Ruleset,
     Set,
     Simple,
+    SnatBy,
     Timeout,
     Times,
 )
@@ -56,6 +57,7 @@ _BITS = {
 _NAMES = {IPV4.number: "ipv4", IPV6.number: "ipv6"}
 _L3_NAMES = {IPV4.number: "ip", IPV6.number: "ip6"}
 _DNATS = {IPV4.address: "dnat ip", IPV6.address: "dnat ip6"}
+_SNATS = {IPV4.address: "snat ip", IPV6.address: "snat ip6"}
 _FAMILIES = {Equals(Field.FAMILY, number) for number in _NAMES}
 _IMPLY_FAMILY = {Field.SOURCE, Field.DESTINATION, Field.SOURCE6, Field.DESTINATION6}
 
@@ -151,13 +153,16 @@ def _chain(chain: Chain, *, in_full: bool = True) -> str:
 
 def _can_be_taken(rule: Rule) -> bool:
     """False where nft 1.0.6 crashes: of a rule that puts an address of IPv6 with a port into a map."""
-    return not any(isinstance(match, Note) and Field.DESTINATION6 in match.data for match in rule.matches)
+    return not any(
+        isinstance(match, Note | Erase) and Field.DESTINATION6 in match.data for match in rule.matches
+    )
 
 
 def rule(spec: Rule) -> str:
     """One line. nft leaves out what a later `ip daddr` implies."""
-    keys = [match.key for match in spec.matches if isinstance(match, In | NotIn | Note)]
-    if isinstance(spec.action, DnatBy | JumpBy):
+    keys = [match.key for match in spec.matches if isinstance(match, In | NotIn)]
+    keys += [match.key + match.data for match in spec.matches if isinstance(match, Note | Erase)]
+    if isinstance(spec.action, DnatBy | SnatBy | JumpBy):
         keys.append(spec.action.key)
     implied = any(_IMPLY_FAMILY.intersection(key) for key in keys)
     parts = [_match(match) for match in spec.matches if not (implied and match in _FAMILIES)]
@@ -194,14 +199,16 @@ def _about_set(match: In | NotIn | Note | Erase | Times) -> str:
         case Note(key, name, data, seconds):
             timeout = f" timeout {seconds}s" if seconds else ""
             return f"update @{name} {{ {_key(key)}{timeout}{' : ' if data else ''}{_key(data)} }}"
-        case Erase(key, name):
-            return f"delete @{name} {{ {_key(key)} }}"
+        case Erase(key, name, data):
+            return f"delete @{name} {{ {_key(key)}{' : ' if data else ''}{_key(data)} }}"
 
 
 def _action(spec: Rule) -> str:
     match spec.action:
         case DnatBy(key, name, address):
             return f"{_DNATS[address]} to {_key(key)} map @{name}"
+        case SnatBy(key, name, address):
+            return f"{_SNATS[address]} to {_key(key)} map @{name}"
         case JumpBy(key, name):
             return f"{_key(key)} vmap @{name}"
         case Jump(chain):

@@ -30,6 +30,7 @@ from userproxy.netfilter.ruleset.language import (
     Random,
     Rule,
     Simple,
+    SnatBy,
 )
 from userproxy.netfilter.ruleset.sets import FAMILIES, IPV4, IPV6
 
@@ -60,6 +61,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
         device: by which it came in; empty for the host's own.
         protocol: IPPROTO_TCP or IPPROTO_UDP.
         mark: of the packet.
+        user: whose socket sends it, if it is the host's own.
         state: of its connection, as a bit (`ct state`).
         status: of its connection, as bits (`ct status`).
         has_socket: whether there is one that would get it, should it end on this host.
@@ -72,6 +74,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     device: str = ""
     protocol: int = 6
     mark: int = 0
+    user: int = 0
     state: int = STATE_NEW
     status: int = 0
     has_socket: bool = True
@@ -159,20 +162,25 @@ class Table:
                 if not target:
                     return "", packet, False
                 return *self._walk(hook, self.chains[str(target)], packet), True
-            case DnatBy(key, name):
-                data = self.find(key, name, packet)
-                if not isinstance(data, bytes):
-                    return "", packet, False
-                destination = packing_of(packet.destination.ip).unpack_address(data)
-                rewritten = msgspec.structs.replace(
-                    packet,
-                    destination=destination,
-                    original=packet.destination,
-                    status=packet.status | STATUS_DNAT,
-                )
-                return "accept", rewritten, True
+            case DnatBy() | SnatBy():
+                translated = self._translate(rule.action, packet)
+                return ("accept", translated, True) if translated else ("", packet, False)
             case Simple() as simple:
                 return simple.value, packet, True
+
+    def _translate(self, action: DnatBy | SnatBy, packet: Packet) -> Packet | None:
+        """The packet with another destination or source; None if the map has none for it."""
+        data = self.find(action.key, action.map, packet)
+        if not isinstance(data, bytes):
+            return None
+        if isinstance(action, SnatBy):
+            return msgspec.structs.replace(packet, source=str(ipaddress.ip_address(data)))
+        return msgspec.structs.replace(
+            packet,
+            destination=packing_of(packet.destination.ip).unpack_address(data),
+            original=packet.destination,
+            status=packet.status | STATUS_DNAT,
+        )
 
     def holds(self, match: Match, packet: Packet) -> bool:
         """Whether a match of a rule does; what the rule notes by it is noted."""
@@ -226,6 +234,7 @@ class Table:
         fields = {
             Field.FAMILY: bytes([packet.family.number, 0, 0, 0]),
             Field.MARK: packet.mark.to_bytes(4, sys.byteorder),
+            Field.USER: packet.user.to_bytes(4, sys.byteorder),
             Field.DEVICE: packet.device.encode().ljust(16, b"\0"),
             Field.SOURCE: _ip(packet.source),
             Field.SOURCE6: _ip(packet.source),

@@ -83,7 +83,7 @@ def set_(spec: Set, identity: int) -> Message:
     if spec.fades:
         flags |= _TIMEOUT | _EVALUATED
         attrs.append((_SET_TIMEOUT, struct.pack(">Q", spec.fades * 1000)))
-    if spec.key in ((Datatype.IFNAME,), (Datatype.MARK,)):
+    if spec.key in ((Datatype.IFNAME,), (Datatype.MARK,), (Datatype.UID,)):
         attrs.append((_SET_USERDATA, _IN_HOST_ORDER))
     if description:
         attrs.append((_SET_DESCRIPTION, description))

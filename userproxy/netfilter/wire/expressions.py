@@ -31,6 +31,7 @@ from userproxy.netfilter.ruleset.language import (
     Random,
     Rule,
     Simple,
+    SnatBy,
     Times,
 )
 
@@ -64,6 +65,7 @@ _LOADS: dict[Field, tuple[str, dict[str, int]]] = {
     Field.PROTOCOL: ("meta", {"NFTA_META_KEY": 16}),
     Field.MARK: ("meta", {"NFTA_META_KEY": 3}),
     Field.DEVICE: ("meta", {"NFTA_META_KEY": 6}),
+    Field.USER: ("meta", {"NFTA_META_KEY": 10}),
     Field.SOURCE: _payload(_NETWORK, 12, 4),
     Field.SOURCE6: _payload(_NETWORK, 8, 16),
     Field.DESTINATION: _payload(_NETWORK, 16, 4),
@@ -166,13 +168,11 @@ def _compare(operation: int, value: bytes) -> Attributes:
 
 
 def _note(note: Note | Erase) -> list[Attributes]:
-    if isinstance(note, Erase):
-        return [*_load_key(note.key), _expression("dynset", _dynset(note.set, _DELETE))]
     behind = _slots(*note.key)
-    attrs = _dynset(note.set, _UPDATE)
+    attrs = _dynset(note.set, _UPDATE if isinstance(note, Note) else _DELETE)
     if note.data:
         attrs.append(("NFTA_DYNSET_SREG_DATA", _register(behind)))
-    if note.seconds:
+    if isinstance(note, Note) and note.seconds:
         attrs.append(("NFTA_DYNSET_TIMEOUT", note.seconds * 1000))
     return [*_load_key((*note.key, *note.data)), _expression("dynset", attrs)]
 
@@ -216,6 +216,8 @@ def _action(action: Action) -> list[Attributes]:
     match action:
         case DnatBy(key, map_name, address):
             return [*_load_key(key), _lookup(map_name, _register(0)), _dnat(address)]
+        case SnatBy(key, map_name, address):
+            return [*_load_key(key), _lookup(map_name, _register(0)), _snat(address)]
         case JumpBy(key, map_name):
             return [*_load_key(key), _lookup(map_name, _VERDICT_REGISTER)]
         case Jump(target) | Goto(target):
@@ -239,6 +241,16 @@ def _dnat(address: Datatype) -> Attributes:
         ("NFTA_NAT_FAMILY", _NAT_FAMILIES[address]),
         ("NFTA_NAT_REG_ADDR_MIN", _register(0)),
         ("NFTA_NAT_REG_PROTO_MIN", _register(address.size // 4)),
+    ]
+    return _expression("nat", rewrite)
+
+
+def _snat(address: Datatype) -> Attributes:
+    """Rewrite the source to the address in the first slots."""
+    rewrite: Attributes = [
+        ("NFTA_NAT_TYPE", 0),
+        ("NFTA_NAT_FAMILY", _NAT_FAMILIES[address]),
+        ("NFTA_NAT_REG_ADDR_MIN", _register(0)),
     ]
     return _expression("nat", rewrite)
 

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.model.service import Path
-from userproxy.model.settings import Balance, Check, HealthCheck, NoEndpoints, ProxyProtocol, Settings
+from userproxy.model.settings import (
+    Balance,
+    Check,
+    HealthCheck,
+    NoEndpoints,
+    ProxyProtocol,
+    Settings,
+    SourceAddress,
+)
 from userproxy.sources.annotations import ANNOTATIONS, PREFIX, Annotation, read_path, read_settings
 from userproxy.tests.sources.objects import decoded_service, service
 
@@ -58,6 +66,7 @@ def test_every_setting_can_be_chosen() -> None:
         hold_timeout="30s",
         proxy_protocol="v2",
         accept_proxy_protocol="192.0.2.0/24, 2001:DB8::/64,192.0.2.9",
+        source_address="client",
         udp_idle="45s",
         fall_open="false",
     )
@@ -85,6 +94,7 @@ def test_every_setting_can_be_chosen() -> None:
         hold_timeout=30.0,
         proxy_protocol=ProxyProtocol.V2,
         accept_proxy_protocol=("192.0.2.0/24", "2001:db8::/64", "192.0.2.9/32"),
+        source_address=SourceAddress.CLIENT,
         udp_idle=45.0,
         fall_open=False,
     )
@@ -113,6 +123,7 @@ def test_a_time_can_be_switched_off_by_name(name: str) -> None:
         ("proxy_protocol", "v3", "one of off, v1, v2"),
         ("accept_proxy_protocol", "", "1 to 64 networks such as 192.0.2.0/24,2001:db8::/64"),
         ("accept_proxy_protocol", "192.0.2.1/24", "1 to 64 networks such as 192.0.2.0/24"),
+        ("source_address", "pod", "one of node, client"),
         ("health_check_path", "healthz", "a path such as /healthz"),
         ("health_check_path", "/a\r\nHost: b", "a path such as /healthz"),
     ],

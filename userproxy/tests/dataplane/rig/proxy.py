@@ -18,6 +18,7 @@ from userproxy.dataplane.tcp.dial import Dial, Dialling
 from userproxy.dataplane.tcp.greeting import Reception
 from userproxy.dataplane.tcp.lifecycle import State
 from userproxy.dataplane.tcp.pipes import PipePool
+from userproxy.dataplane.tcp.sources import Sources
 from userproxy.dataplane.tcp.waiting import WaitingRoom
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
@@ -57,6 +58,7 @@ class Proxy:
                 self.poller,
                 Watch(self.timers.loop, 0.05, Dial.look),
                 starved=lambda _, error: self.starved.append(error),
+                sources=Sources(self.table.counters),
             ),
             half_closed=Watch(self.timers.loop, 1.0, Connection.look_at_half_closed),
             resting=Watch(self.timers.loop, 0.1, Connection.wake),

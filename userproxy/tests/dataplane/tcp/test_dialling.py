@@ -69,7 +69,7 @@ def test_when_all_refuse_each_was_tried_once_and_the_client_is_reset(
     proxy.serve(*(proxy.bound() for _ in range(4)))
     dialled = []
     monkeypatch.setattr(
-        proxy.service, "dial_failed", lambda live, error: dialled.append((str(live.address), error))
+        proxy.service, "dial_failed", lambda live, error, **_: dialled.append((str(live.address), error))
     )
     connection, client = proxy.accept()
     assert proxy.reaches(connection, State.CLOSED)

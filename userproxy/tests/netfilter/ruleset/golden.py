@@ -182,6 +182,13 @@ SETS_OF_IPV4 = """\
 		flags dynamic,timeout
 		timeout 2s
 	}
+
+	map clients4 {
+		type uid : ipv4_addr
+		size 1024
+		flags dynamic,timeout
+		timeout 1s
+	}
 """
 
 REFUSE = """\
@@ -284,6 +291,20 @@ CHAINS_OF_IPV4 = """\
 """  # noqa: E501 - as nft lists it
 
 LAST = """\
+	chain vouched {
+		meta l4proto udp delete @clients4 { meta skuid : ip daddr }
+		meta l4proto udp udp dport 9 update @clients4 { meta skuid : ip daddr } drop
+		meta l4proto udp delete @clients6 { meta skuid : ip6 daddr }
+		meta l4proto udp udp dport 9 update @clients6 { meta skuid : ip6 daddr } drop
+		drop
+	}
+
+	chain keep-postrouting {
+		type nat hook postrouting priority 95; policy accept;
+		meta nfproto ipv4 meta l4proto tcp snat ip to meta skuid map @clients4
+		meta nfproto ipv6 meta l4proto tcp snat ip6 to meta skuid map @clients6
+	}
+
 	chain beaten {
 		meta l4proto udp udp dport 9 update @alive { meta mark } drop
 		delete @alive { meta mark } drop
@@ -292,6 +313,7 @@ LAST = """\
 	chain heart-output {
 		type filter hook output priority -300; policy accept;
 		meta mark 0x75700000/24 meta l4proto udp goto beaten
+		meta mark 0x75701000/24 meta l4proto udp goto vouched
 	}
 
 	chain arriving {

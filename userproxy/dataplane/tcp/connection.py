@@ -207,13 +207,14 @@ class Connection:
         service, client = self.service, header.client if header is not None else None
         self._header = header
         if client is not None:
-            if service.is_full_for(client.ip):
+            service.leave(self.peer[0])  # first: a balancer may be a client itself
+            is_one_too_many = service.is_full_for(client.ip)
+            self.peer = client.ip, client.port
+            service.enter(client.ip)
+            if is_one_too_many:
                 service.counters.clients_turned_away += 1
                 self._run(Event.TOO_MANY)
                 return
-            service.leave(self.peer[0])
-            self.peer = client.ip, client.port
-            service.enter(client.ip)
         self._run(Event.NOT_GREETED if header is None else Event.GREETED)
 
     def end(self, event: Event) -> None:

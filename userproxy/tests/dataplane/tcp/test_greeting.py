@@ -215,3 +215,20 @@ def test_networks_are_those_of_both_families() -> None:
 
 def _is_of(connection: Connection, client: socket) -> bool:
     return connection.client == Address(*client.getsockname())
+
+
+def test_who_is_one_too_many_is_named_though_a_balancer_is_in_front(proxy: Proxy) -> None:
+    one = Settings(accept_proxy_protocol=LOOPBACK, max_connections_per_client=1)
+    proxy.serve(proxy.listening(), settings=one)
+    proxy.accept(encode(ProxyProtocol.V1, CLIENT, FRONTEND))
+    another, _ = proxy.accept(encode(ProxyProtocol.V1, CLIENT, FRONTEND))
+    proxy.until(lambda: another.reason is Reason.TOO_MANY)
+    assert another.client == CLIENT
+
+
+def test_a_balancer_that_is_a_client_itself_does_not_stand_in_its_own_way(proxy: Proxy) -> None:
+    one = Settings(accept_proxy_protocol=LOOPBACK, max_connections_per_client=1)
+    proxy.serve(backend := proxy.listening(), settings=one)
+    connection, _ = proxy.accept(encode(ProxyProtocol.V1, Address("127.0.0.1", 40000), FRONTEND) + b"hello")
+    assert proxy.received(proxy.taken(backend)) == b"hello"
+    assert connection.reason is None

@@ -21,7 +21,7 @@ from userproxy.control.health_ports import FLAG
 from userproxy.control.lag import watch_lag
 from userproxy.control.loop import ReconcileLoop
 from userproxy.control.relay_watch import LOOK_SECONDS, RelayWatch
-from userproxy.control.stopping import stop
+from userproxy.control.stopping import following, stop
 from userproxy.control.succession.tenure import Left
 from userproxy.model.snapshot import Notice
 from userproxy.model.state import ToListener
@@ -178,7 +178,8 @@ class Daemon:
             return True
         self._announcer.stopping()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        await stop(self._config, self._sides, self._reconciler.actual)
+        async with following(self._source, self._reconciler, self._on_failure):
+            await stop(self._config, self._sides, self._reconciler.actual)
         return False
 
     async def _start(self) -> None:

@@ -6,13 +6,16 @@ import asyncio
 import errno
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import structlog
 
+from userproxy.config.settings import OnStop
 from userproxy.control.behind import Behind
 from userproxy.control.measures import PortUse
+from userproxy.control.stopping import alone
 from userproxy.model.address import family_of
 from userproxy.model.snapshot import Node, Problem, Snapshot
-from userproxy.model.state import NodeState
+from userproxy.model.state import NodeState, Refuse
 from userproxy.planner.actions import actions_for
 from userproxy.planner.context import PlanContext
 from userproxy.planner.drained import Drained
@@ -138,6 +141,32 @@ class Reconciler:
             for future in waiting:
                 if not future.done():
                     future.set_result(None)
+
+    async def follow(self) -> None:
+        """Have the captures follow the desired state, and nothing else: no worker accepts any more.
+
+        Raises:
+            NetfilterError: the kernel refused; its captures are those of before.
+        """
+        if self._snapshot is None or self._config.on_stop is OnStop.REMOVE:
+            return
+        snapshot = self._drained.mark(self._snapshot)
+        context = msgspec.structs.replace(context_of(self._config, snapshot, self._address), workers=0)
+        wanted, _ = self._planner.wanted(snapshot, context, self._actual)
+        wanted = self._pod_health.restrict(wanted, self._actual)
+        wanted = self._behind.restrict(wanted, self._workers.outages.by_pool())
+        captures = {**wanted.captures, **dict.fromkeys(alone(wanted), Refuse())}
+        actual = self._actual
+        wanted = msgspec.structs.replace(
+            wanted, captures=captures, serves=actual.serves, guards=actual.guards
+        )
+        steps = actions_for(wanted, actual)
+        if steps.capture:
+            await self._kernel.apply(steps.capture)
+            log.info("the pods follow", put=len(steps.capture.put), removed=len(steps.capture.remove))
+        if steps.forget:
+            await self._kernel.forget(steps.forget)
+        self._arrive(wanted)
 
     async def settled(self) -> None:
         """Wait for the end of a `reconcile` that has yet to begin, however it ends."""

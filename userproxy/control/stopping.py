@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import structlog
 
 from userproxy.config.settings import OnStop
+from userproxy.control.loop import ReconcileLoop
 from userproxy.model.actions import CaptureChange
 from userproxy.model.service import Protocol
 from userproxy.model.state import Refuse, ToListener
 from userproxy.netfilter import NetfilterError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
     from userproxy.config import Config
+    from userproxy.control.reconcile import Reconciler
     from userproxy.control.sides import Kernel, Sides
-    from userproxy.model.state import NodeState
+    from userproxy.model.snapshot import Snapshot
+    from userproxy.model.state import Frontend, NodeState
+    from userproxy.sources import Source
 
 log = structlog.get_logger("userproxy")
 
@@ -46,14 +53,41 @@ async def stop(config: Config, sides: Sides, state: NodeState) -> None:
         await _remove(sides, config.drain_seconds, state)
 
 
+@contextlib.asynccontextmanager
+async def following(
+    source: Source, reconciler: Reconciler, on_failure: Callable[[Exception, float], None]
+) -> AsyncIterator[None]:
+    """While connections have their time, the pods that new ones go to are those that there are.
+
+    Args:
+        source: of what is wanted.
+        reconciler: has the captures follow it, and nothing else.
+        on_failure: called when that failed, with the seconds to the next try.
+    """
+    loop, failure = ReconcileLoop(reconciler.follow, on_failure), None
+
+    def publish(snapshot: Snapshot) -> None:
+        reconciler.take(snapshot)
+        loop.notify()
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in (source.run(publish), loop.run())]
+        try:
+            yield
+        except StopError as error:  # raised below: the group would wrap it in a group
+            failure = error
+        for task in tasks:
+            task.cancel()
+    if failure is not None:
+        raise failure
+
+
 async def _open(sides: Sides, seconds: float, state: NodeState) -> None:
     """New connections go to the pods from now on; the rules that send them there stay.
 
     Where nothing is behind a listener, they are refused. Connections that netfilter carries go on.
     """
-    targets = state.captures.items()
-    alone = [key for key, target in targets if isinstance(target, ToListener) and target.behind is None]
-    change = CaptureChange(put=dict.fromkeys(alone, Refuse()), workers=0)
+    change = CaptureChange(put=dict.fromkeys(alone(state), Refuse()), workers=0)
     await _change(
         sides.kernel, change, "new clients go to the pods once the workers have said that they leave"
     )
@@ -61,6 +95,12 @@ async def _open(sides: Sides, seconds: float, state: NodeState) -> None:
     cut = await sides.workers.drain(seconds)
     await _forget_listeners(sides.kernel, state)
     log.info("stopped; the rules stay", connections_cut=cut)
+
+
+def alone(state: NodeState) -> list[Frontend]:
+    """The frontends that nobody serves where no worker accepts: there is no pod behind their listener."""
+    targets = state.captures.items()
+    return [key for key, target in targets if isinstance(target, ToListener) and target.behind is None]
 
 
 async def _remove(sides: Sides, seconds: float, state: NodeState) -> None:

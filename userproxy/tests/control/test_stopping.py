@@ -14,10 +14,12 @@ from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend, NodeState, Refuse, ToListener, ToPods
 from userproxy.netfilter import NetfilterError
-from userproxy.tests.control.rig.node import POD1, config, tcp
+from userproxy.tests.control.rig.node import CART, POD1, POD3, ControlSide, config, service, snapshot, tcp
 
 if TYPE_CHECKING:
-    from userproxy.tests.control.rig.node import ControlSide
+    from pathlib import Path
+
+    from userproxy.tests.sockets import Sockets
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -60,3 +62,26 @@ async def test_who_uninstalls_refuses_all_and_leaves_nothing(side: ControlSide) 
     await stop(config(on_stop=OnStop.REMOVE), side.sides, STATE)
     assert side.journal == ["refuse 4", "drain for 30 s", "remove every trace"]
     assert set(side.kernel.captures.values()) == {Refuse()}
+
+
+async def test_while_it_stops_new_clients_go_to_the_pods_that_there_are(
+    tmp_path: Path, sockets: Sockets
+) -> None:
+    """And are refused where there is none; nothing is opened for them."""
+    side = ControlSide(tmp_path, sockets, config(on_stop=OnStop.KEEP, fall_open=True))
+    web = tcp("10.3.0.1:80")
+    await side.apply(snapshot(service()))
+    await stop(side.config, side.sides, side.reconciler.actual)
+    side.journal.clear()
+    side.reconciler.take(snapshot(service(), service(CART, "10.3.0.2:80"), pods=[POD3]))
+    await side.reconciler.follow()
+    targets = [side.kernel.captures[key] for key in (web, tcp("10.3.0.2:80"))]
+    assert [target.behind and target.behind.pods for target in targets if isinstance(target, ToListener)] == [
+        (POD3,),
+        (POD3,),
+    ]
+    side.reconciler.take(snapshot(service(), pods=[]))
+    await side.reconciler.follow()
+    assert side.kernel.captures == {web: Refuse()}
+    assert side.kernel.workers == 0
+    assert not [entry for entry in side.journal if entry.startswith(("serve", "close"))]

@@ -163,7 +163,7 @@ class Reconciler:
         steps = actions_for(wanted, actual)
         if steps.capture:
             await self._kernel.apply(steps.capture)
-            log.info("the pods follow", put=len(steps.capture.put), removed=len(steps.capture.remove))
+            log.info("applied", capture=len(steps.capture.put), uncapture=len(steps.capture.remove))
         if steps.forget:
             await self._kernel.forget(steps.forget)
         self._arrive(wanted)

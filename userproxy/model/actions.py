@@ -24,6 +24,7 @@ class CaptureChange(msgspec.Struct, frozen=True):
         watch: pods whose segments are to be dropped if conntrack calls them invalid.
         unwatch: pods that are none of ours. Disjoint from `watch`.
         perimeter: where the outside begins, if that is new.
+        names: whose frontends those in `put` are, for people who list the rules.
         workers: how many accept clients at the listeners, if that is new.
     """
 
@@ -37,6 +38,7 @@ class CaptureChange(msgspec.Struct, frozen=True):
     watch: frozenset[str] = frozenset()
     unwatch: frozenset[str] = frozenset()
     perimeter: Perimeter | None = None
+    names: dict[Frontend, str] = {}
     workers: int | None = None
 
     def __bool__(self) -> bool:

@@ -269,7 +269,8 @@ class Nftables:
             raise RuntimeError("apply before ensure")
         gone, new = elements.difference(change)
         made = chains_of(new) - self._made
-        self._commit([*_chains(made), *packing.delete_elements(gone), *packing.add_elements(new)])
+        added = packing.add_elements(new, elements.comments(change))
+        self._commit([*_chains(made), *packing.delete_elements(gone), *added])
         elements.apply(change)
         self._made |= made
         self._settle(pin_changes(gone, new))
@@ -289,14 +290,14 @@ class Nftables:
                 return
 
     def _replacement(
-        self, made: frozenset[Made], elements: Iterable[Element], pins: Iterable[ClientPin]
+        self, made: frozenset[Made], elements: Elements, pins: Iterable[ClientPin]
     ) -> list[Message]:
         """Create, delete and create again: deleting a table that is not there would be an error."""
         return [
             encode.table(),
             encode.delete_table(),
             *encode.creation(ruleset(made, quick=self._is_quick()), self._ownership.flags),
-            *packing.add_elements(elements),
+            *packing.add_elements(elements, elements.comments()),
             *packing.add_pins(pins),
         ]
 

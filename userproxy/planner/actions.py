@@ -53,6 +53,7 @@ def actions_for(wanted: NodeState, actual: NodeState) -> Actions:
             ranges=ranges | dict.fromkeys(unranged, ()),
             watch=frozenset(watch),
             unwatch=frozenset(unwatch),
+            names={key: str(wanted.pools[key].service_port) for key in put if key in wanted.pools},
             perimeter=wanted.perimeter if wanted.perimeter != actual.perimeter else None,
             workers=wanted.workers if wanted.workers != actual.workers else None,
         ),

@@ -11,7 +11,7 @@ from userproxy.netfilter.elements.packing import INDEX, PACKINGS, Packing, packi
 from userproxy.netfilter.ruleset.made import Pick, Pin, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from userproxy.model.address import Address
 
@@ -68,6 +68,17 @@ def _own_address_elements(packing: Packing, key: bytes, frontend: Frontend, targ
     if target.masquerade:
         elements.append(Element(packing.family.side(outside=frontend.outside).masquerade.name, key))
     return elements
+
+
+def comments_of(names: Mapping[Frontend, str]) -> dict[tuple[str, bytes], str]:
+    """By set and key, the names of frontends, beside the elements that say where each leads."""
+    found: dict[tuple[str, bytes], str] = {}
+    for frontend, name in names.items():
+        packing = packing_of(frontend.address.ip)
+        side, key = packing.family.side(outside=frontend.outside), packing.frontend(frontend)
+        for each in (side.listeners, side.sizes, side.refused, side.dropped):
+            found[each.name, key] = name
+    return found
 
 
 def captures_of(elements: Iterable[Element]) -> dict[Frontend, Target]:

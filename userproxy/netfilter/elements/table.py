@@ -21,7 +21,7 @@ from userproxy.netfilter.elements.access import (
     relay_elements,
     workers_of,
 )
-from userproxy.netfilter.elements.captures import captures_of, elements_of
+from userproxy.netfilter.elements.captures import captures_of, comments_of, elements_of
 from userproxy.netfilter.ruleset.made import made_among
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Elements:
         self.pods = set(begin.pods)
         self.perimeter = begin.perimeter
         self.workers = begin.workers
+        self._names = {key: str(pool.service_port) for key, pool in begin.pools.items()}
         self._uses: Counter[Element] = Counter()
         for frontend, target in self.captures.items():
             self._uses.update(elements_of(frontend, target))
@@ -78,6 +79,16 @@ class Elements:
             workers=self.workers,
         )
 
+    def comments(self, change: CaptureChange | None = None) -> dict[tuple[str, bytes], str]:
+        """By set and key, what those who list the rules read beside an element: whose frontend it is.
+
+        Args:
+            change: of what it puts; None: of all.
+        """
+        if change is None:
+            return comments_of(self._names)
+        return comments_of({key: self._names.get(key, "") for key in change.put} | change.names)
+
     def made(self) -> frozenset[Made]:
         """The chains that they lead to."""
         return chains_of(self)
@@ -96,7 +107,9 @@ class Elements:
                 self._uses[element] += count
                 if not self._uses[element]:
                     del self._uses[element]
+        self._names.update(change.names)
         for frontend in change.remove:
+            self._names.pop(frontend, None)
             self.captures.pop(frontend, None)
         self.captures.update(change.put)
         self.guards -= change.unguard

@@ -22,20 +22,30 @@ if TYPE_CHECKING:
 MESSAGE_BYTES = 60_000
 """Of elements in one message: an attribute, here the list of elements, ends at 64 KiB."""
 
-KEY, DATA, FLAGS, TIMEOUT, EXPIRATION, KEY_END = 1, 2, 3, 4, 5, 10  # NFTA_SET_ELEM_...
+KEY, DATA, FLAGS, TIMEOUT, EXPIRATION, USERDATA, KEY_END = 1, 2, 3, 4, 5, 6, 10  # NFTA_SET_ELEM_...
 VALUE, VERDICT = 1, 2  # NFTA_DATA_...
 CODE, CHAIN = 1, 2  # NFTA_VERDICT_...
 INTERVAL_END = struct.pack(">I", 1)  # NFT_SET_ELEM_INTERVAL_END
 
 _LISTED = 1  # NFTA_LIST_ELEM
+_COMMENT = 0  # NFTNL_UDATA_SET_ELEM_COMMENT
+_LONGEST_COMMENT = 127
 _CONCATENATED = {spec.name: len(spec.key) > 1 for spec in SETS}
 
 
-def add_elements(elements: Iterable[Element]) -> Iterator[Message]:
-    """Add elements; an error if one's key is there with something else under it."""
+def add_elements(
+    elements: Iterable[Element], comments: Mapping[tuple[str, bytes], str] | None = None
+) -> Iterator[Message]:
+    """Add elements; an error if one's key is there with something else under it.
+
+    Args:
+        elements: to add.
+        comments: by set and key, what nft shows beside an element.
+    """
     by_set: dict[str, list[bytes]] = {}
     for element in elements:
-        by_set.setdefault(element.set, []).append(_pack(element, keys_only=False))
+        comment = comments.get((element.set, element.key), "") if comments else ""
+        by_set.setdefault(element.set, []).append(_pack(element, keys_only=False, comment=comment))
     return _messages(by_set, nft.NFT_MSG_NEWSETELEM, netlink.NLM_F_CREATE)
 
 
@@ -87,8 +97,8 @@ def _parts(packed: list[bytes]) -> Iterator[bytes]:
     yield b"".join(packed[begin:])
 
 
-def _pack(element: Element, *, keys_only: bool) -> bytes:
-    """NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE }, NFTA_SET_ELEM_DATA { VALUE | VERDICT } }."""
+def _pack(element: Element, *, keys_only: bool, comment: str = "") -> bytes:
+    """NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE }, ..._DATA { VALUE | VERDICT }, .._USERDATA }."""
     if element.last:
         return _pack_range(element)
     key, data = element.key, b""
@@ -96,6 +106,8 @@ def _pack(element: Element, *, keys_only: bool) -> bytes:
         data = _verdict(element.chain)
     elif element.data and not keys_only:
         data = _data_head(len(element.data)) + element.data
+    if comment:
+        data += _comment(comment)
     head, padding = _key_head(len(key), len(data))
     return head + key + padding + data
 
@@ -117,6 +129,12 @@ def _verdict(chain: str) -> bytes:
     """The data of an element of a map to chains."""
     verdict = attribute(CODE, struct.pack(">i", JUMP)) + attribute(CHAIN, string(chain))
     return attribute(DATA, attribute(VERDICT, verdict))
+
+
+def _comment(text: str) -> bytes:
+    """As nft writes and reads it: type, length, and a text that ends with a zero (libnftnl's udata.h)."""
+    value = text.encode()[:_LONGEST_COMMENT] + b"\0"
+    return attribute(USERDATA, bytes([_COMMENT, len(value)]) + value)
 
 
 def _pack_range(element: Element) -> bytes:

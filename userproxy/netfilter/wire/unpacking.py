@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from typing import TYPE_CHECKING
 
 from userproxy.netfilter.elements.element import ClientPin, Element
@@ -20,6 +21,7 @@ from userproxy.netfilter.wire.packing import (
     KEY,
     KEY_END,
     TIMEOUT,
+    USERDATA,
     VALUE,
     VERDICT,
 )
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _ELEMENTS = 3  # NFTA_SET_ELEM_LIST_ELEMENTS
 _UNKNOWN = "?"
+_USERDATA = USERDATA.to_bytes(2, sys.byteorder)
 _SPECS = {spec.name: spec for spec in SETS}
 
 
@@ -74,7 +77,7 @@ def _value(packed: bytes) -> bytes:
 
 
 class _Plain:
-    """Reads elements that have a key, and what the set has under each, and nothing else: almost all do.
+    """Reads elements that have a key, what the set has under each, and at most a comment: almost all do.
 
     They all look the same but for their key and data, so they are cut, not parsed; 10,000 are read at each
     adoption.
@@ -87,13 +90,14 @@ class _Plain:
         self._data_header = attribute(DATA, attribute(VALUE, bytes(data)))[:8] if data else b""
         self._key = slice(8, 8 + key)
         self._between = slice(8 + key, 8 + key + len(self._data_header))
-        self._data = slice(8 + key + len(self._data_header), None)
         self._length = 8 + key + len(self._data_header) + data
+        self._data = slice(self._length - data, self._length)
+        self._kind = slice(self._length + 2, self._length + 4)
 
     def element(self, packed: bytes) -> Element | None:
         """None if it must be parsed."""
         if (
-            len(packed) == self._length
+            (len(packed) == self._length or packed[self._kind] == _USERDATA)
             and packed.startswith(self._key_header)
             and packed[self._between] == self._data_header
         ):
@@ -107,7 +111,7 @@ def _element(set_name: str, packed: bytes) -> Element:
     verdict = dict(attributes(data.get(VERDICT, b"")))
     jumps = verdict.get(CODE) == struct.pack(">i", JUMP)
     chain = verdict[CHAIN].rstrip(b"\0").decode(errors="replace") if jumps else _UNKNOWN if verdict else ""
-    if not set(fields) <= {KEY, DATA, KEY_END}:
+    if not set(fields) <= {KEY, DATA, KEY_END, USERDATA}:
         chain += _UNKNOWN
     last = _value(fields.get(KEY_END, b""))
     return Element(set_name, _value(fields[KEY]), data.get(VALUE, b""), chain, last)

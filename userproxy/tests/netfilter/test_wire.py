@@ -8,9 +8,9 @@ import pytest
 
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
-from userproxy.model.state import Frontend, Perimeter, Target, ToListener, ToPods
+from userproxy.model.state import Frontend, Perimeter, Refuse, Target, ToListener, ToPods
 from userproxy.netfilter.elements.access import perimeter_elements, range_elements
-from userproxy.netfilter.elements.captures import elements_of
+from userproxy.netfilter.elements.captures import comments_of, elements_of
 from userproxy.netfilter.elements.element import ClientPin, Element
 from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.made import Pick
@@ -44,6 +44,26 @@ def test_elements_are_read_as_they_were_sent(target: Target) -> None:
     read = [
         element
         for message in packing.add_elements(elements)
+        for element in unpacking.decode_elements(message.what.split()[-1], [message.body])
+    ]
+    assert set(read) == set(elements)
+
+
+@pytest.mark.parametrize("name", ["a/b:c", "default/server-service:http", "x" * 300])
+@pytest.mark.parametrize(
+    "target",
+    [
+        ToListener(Address("10.100.0.2", 10400), ToPods((Address("10.0.1.2", 8080),), masquerade=True)),
+        Refuse(),
+    ],
+)
+def test_elements_with_the_name_of_a_service_are_read_as_they_were_sent(target: Target, name: str) -> None:
+    elements = elements_of(FRONTEND, target)
+    messages = list(packing.add_elements(elements, comments_of({FRONTEND: name})))
+    assert sum(message.body.count(name.encode()[:127] + b"\0") for message in messages) >= 1
+    read = [
+        element
+        for message in messages
         for element in unpacking.decode_elements(message.what.split()[-1], [message.body])
     ]
     assert set(read) == set(elements)

@@ -25,17 +25,23 @@ def idle_lab(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - abl
 @pytest.fixture
 def lab(idle_lab: Lab) -> Iterator[Lab]:
     """No daemon runs on host1, nothing of one is in the kernel, and only the lab's own Service is there."""
+    _clear(idle_lab)  # also of files that have one daemon for all of their scenarios
     before = {path.name: path.read_text() for path in idle_lab.manifests.iterdir()}
     yield idle_lab
-    running = idle_lab.processes.get("host1-daemon")
-    end_all([idle_lab.namespace("host1")])  # also workers that have outlived their daemon
-    if running:
-        running.wait(5.0)
-    idle_lab.userproxy("host1", "cleanup")
+    _clear(idle_lab)
     for path in idle_lab.manifests.iterdir():
         if path.name not in before:
             path.unlink()
     for name, text in before.items():
         idle_lab.write_manifest(name, text)
-    for path in [*(idle_lab.directory / "state").rglob("*.json"), *idle_lab.logs.glob("host1-daemon.log")]:
+
+
+def _clear(lab: Lab) -> None:
+    """Leave no daemon on host1, nothing of one in the kernel, and nothing that it remembers."""
+    running = lab.processes.get("host1-daemon")
+    end_all([lab.namespace("host1")])  # also workers that have outlived their daemon
+    if running:
+        running.wait(5.0)
+    lab.userproxy("host1", "cleanup")
+    for path in [*(lab.directory / "state").rglob("*.json"), *lab.logs.glob("host1-daemon.log")]:
         path.unlink()

@@ -11,6 +11,7 @@ import pytest
 
 from integration.services import published
 from integration.vitals import family
+from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import CLIENT, SERVER1, SERVER2, SERVER_SERVICE
 from userproxy.model.address import Address
 
@@ -98,6 +99,10 @@ def test_while_no_worker_accepts_it_goes_to_the_pods(lab: Lab) -> None:
     finally:
         for pid in processes:
             os.kill(pid, signal.SIGCONT)
+        # The lab is everybody's: who comes next is to find it as it was.
+        wait_until(
+            "workers accept again", lambda: explain(lab, FRONTEND)["packet"]["outcome"] == "relayed", 10.0
+        )
     assert f"sent by the kernel to one of {', '.join(PODS)}, evenly, as no worker accepts" in told
     assert "the pod sees this node as its client" in told
     assert "/nowhere" in told

@@ -55,6 +55,7 @@ def test_as_a_pod_with_a_token_that_is_rotated(site: Site, tmp_path: Path) -> No
     (tmp_path / "token").write_text("expired")
     site.cluster.apply(*reference())
     site.daemon.stop()
+    site.lab.userproxy(HOST, "cleanup")  # or its rules would go on answering
     site.daemon.log.write_text("")
     with mount_point():
         start_pod(site, tmp_path)

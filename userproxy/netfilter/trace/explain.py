@@ -102,8 +102,9 @@ def explain(real: Real, protocol: Protocol, destination: Address, source: str = 
         NetfilterError: they cannot be read.
     """
     table, differences = real.table()
-    of_host = not source or real.way_to(source).local
-    device = "" if of_host else real.way_to(source).device
+    way = real.way_to(source) if source else None
+    of_host = way is None or way.local
+    device = "" if way is None or way.local else way.device
     packet = Packet(
         source=source or destination.ip,
         destination=destination,

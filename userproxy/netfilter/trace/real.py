@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from pyroute2.netlink import rtnl
 from pyroute2.netlink.nfnetlink import nftsocket as nft
 
-from userproxy.model.address import IpFamily, family_of
+from userproxy.net.ways import LOCAL, Ways
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.elements.access import constant_elements
 from userproxy.netfilter.nftables import NETLINK_NETFILTER
@@ -25,23 +23,16 @@ from userproxy.netfilter.wire.netlink import (
     Message,
     RefusedError,
     Socket,
-    attribute,
     attributes,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-import ipaddress
 
-NETLINK_ROUTE = 0
 _FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
 _POINTS = ("prerouting", "input", "forward", "output", "postrouting")  # by number (NF_INET_PRE_ROUTING, ...)
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 1, 3, 4, 7
-_RTM = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, destination length, ..., type, flags
-_RTA_DST, _RTA_OIF = 1, 4
-_RTN_LOCAL = 2
-_WIDTHS = {IpFamily.IPV4: (socket.AF_INET, 32), IpFamily.IPV6: (socket.AF_INET6, 128)}
 
 
 class Foreign(NamedTuple):
@@ -79,14 +70,14 @@ class Real:
 
     def __init__(self) -> None:
         try:
-            self._netfilter, self._routing = Socket(NETLINK_NETFILTER), Socket(NETLINK_ROUTE)
+            self._netfilter, self._ways = Socket(NETLINK_NETFILTER), Ways()
         except OSError as error:
             raise NetfilterError(f"cannot speak to the kernel: {error}") from error
 
     def close(self) -> None:
         """Close the sockets."""
         self._netfilter.close()
-        self._routing.close()
+        self._ways.close()
 
     def table(self) -> tuple[Table, tuple[str, ...]]:
         """Our table, and how its rules differ from those that this version makes, which it is taken to have.
@@ -125,21 +116,14 @@ class Real:
 
     def way_to(self, ip: str) -> Way:
         """How this node would send a packet to an address: one from there comes in the same way."""
-        number, width = _WIDTHS[family_of(ip)]
-        header = _RTM.pack(number, width, 0, 0, 0, 0, 0, 0, 0)
-        packed = ipaddress.ip_address(ip).packed
-        try:
-            body = self._routing.get(
-                Message(rtnl.RTM_GETROUTE, 0, header + attribute(_RTA_DST, packed), "route")
-            )
-        except (RefusedError, OSError):
+        way = self._ways.to(ip)
+        if way is None:
             return Way("", local=False)
-        index = int.from_bytes(dict(attributes(body, _RTM.size)).get(_RTA_OIF, b""), sys.byteorder)
         try:
-            device = socket.if_indextoname(index)
+            device = socket.if_indextoname(way.device)
         except OSError:
             device = ""
-        return Way(device, local=_RTM.unpack_from(body)[7] == _RTN_LOCAL)
+        return Way(device, local=way.kind == LOCAL)
 
 
 def _base_chains(body: bytes) -> Iterator[Foreign]:

@@ -25,9 +25,18 @@ def listen(prefix: str = PREFIX) -> socket.socket:
     The name is never taken already: containers that share a network namespace may share pids, so those
     alone would not do.
     """
+    return listen_as(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def listen_as(name: str) -> socket.socket:
+    """Listen under this name, in this network namespace.
+
+    Raises:
+        OSError: something else has the name.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        sock.bind(f"\0{prefix}{os.getpid()}-{secrets.token_hex(4)}")
+        sock.bind(f"\0{name}")
         sock.listen()
     except OSError:
         sock.close()

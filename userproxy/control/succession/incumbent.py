@@ -50,7 +50,7 @@ class Incumbent:
     def open(self) -> None:
         """Listen from now on. Where that fails, the node cannot be handed over; nothing else suffers."""
         try:
-            self._listener = wire.listen(self._name)
+            self._listener = rendezvous.listen_as(self._name)
         except OSError as error:
             log.warning("no other daemon can take over from this one", error=error.strerror)
             return

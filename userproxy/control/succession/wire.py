@@ -38,23 +38,6 @@ def decode(message: bytes) -> TakeOver | Taken | None:
     return said
 
 
-def listen(name: str) -> socket.socket:
-    """Listen for an heir.
-
-    Raises:
-        OSError: something else has the name.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        sock.bind(f"\0{name}")
-        sock.listen()
-    except OSError:
-        sock.close()
-        raise
-    sock.settimeout(0)
-    return sock
-
-
 def connect(name: str) -> socket.socket | None:
     """A connection to the incumbent; None if nobody listens."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -22,6 +22,7 @@ from userproxy.control.succession.tenure import Left
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
 from userproxy.tests.control.rig.program import until
+from userproxy.worker import rendezvous
 from userproxy.worker.channel import Channel
 
 if TYPE_CHECKING:
@@ -306,7 +307,7 @@ async def test_fields_of_another_version_are_no_obstacle(node: Node) -> None:
 
 async def test_a_name_that_somebody_else_has_is_told_and_the_daemon_goes_on(sockets: Sockets) -> None:
     name = f"userproxy-test-{secrets.token_hex(8)}"
-    sockets.keep(wire.listen(name))
+    sockets.keep(rendezvous.listen_as(name))
     with capture_logs() as lines:
         Incumbent(name).open()
     assert ["no other daemon can take over" in line["event"] for line in lines] == [True]

@@ -153,8 +153,7 @@ class Reconciler:
         snapshot = self._drained.mark(self._snapshot)
         context = msgspec.structs.replace(context_of(self._config, snapshot, self._address), workers=0)
         wanted, _ = self._planner.wanted(snapshot, context, self._actual)
-        wanted = self._pod_health.restrict(wanted, self._actual)
-        wanted = self._behind.restrict(wanted, self._workers.outages.by_pool())
+        wanted = self._restrict(wanted)
         captures = {**wanted.captures, **dict.fromkeys(alone(wanted), Refuse())}
         actual = self._actual
         wanted = msgspec.structs.replace(
@@ -224,7 +223,10 @@ class Reconciler:
         attempt.raise_failures(self._workers.behind)
 
     def _possible(self, wanted: NodeState, unopened: Collection[PoolName]) -> NodeState:
-        wanted = without_listeners(wanted, self._actual, unopened)
+        return self._restrict(without_listeners(wanted, self._actual, unopened))
+
+    def _restrict(self, wanted: NodeState) -> NodeState:
+        """What is wanted, without the pods that have been found down."""
         wanted = self._pod_health.restrict(wanted, self._actual)
         return self._behind.restrict(wanted, self._workers.outages.by_pool())
 

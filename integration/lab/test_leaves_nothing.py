@@ -131,7 +131,7 @@ def test_an_interrupt_in_the_middle_of_run_leaves_the_machine_as_it_was(
     time.sleep(0.05)
     run.send_signal(signal.SIGINT)  # the impatient second one
     _, errors = run.communicate(timeout=30)
-    assert run.returncode == 128 + signum
+    assert run.returncode == 128 + signum, errors
     assert "Traceback" not in errors
     assert_nothing_is_left(machine)
 

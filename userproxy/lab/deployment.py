@@ -214,15 +214,7 @@ class Lab:
             LabError: it took longer than `timeout` seconds, or failed while `check` is set.
         """
         try:
-            done = subprocess.run(  # noqa: S603 the caller's own argv
-                self.command(member, *argv),
-                input=stdin,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=timeout,
-                env=self.environment(member),
-            )
+            done = processes.run(self.command(member, *argv), self.environment(member), stdin, timeout)
         except subprocess.TimeoutExpired:
             raise LabError(f"`{' '.join(argv)}` on {member}: not done after {timeout:g} s") from None
         if check and done.returncode:
@@ -375,7 +367,8 @@ class Lab:
         for name, text in manifests(self.deployment).items():
             self.write_manifest(name, text)
         content.write(self.deployment, self.directory)
-        network.create(self.deployment, self.namespace)
+        with processes.undisturbed():  # what makes them would go on while they are taken down
+            network.create(self.deployment, self.namespace)
         servers = [pod for pod in self.deployment.pods if pod.port is not None]
         for pod in servers:
             self.start_server(pod)

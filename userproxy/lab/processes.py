@@ -132,7 +132,7 @@ def start(name: str, argv: list[str], *, log: Path, environment: Mapping[str, st
     """
     whole = [*tied_to(os.getpid()), *argv] if tied else argv
     try:
-        with log.open("a") as output:
+        with log.open("a") as output, undisturbed():
             popen = subprocess.Popen(  # noqa: S603 our own argv
                 whole,
                 stdin=subprocess.DEVNULL,
@@ -145,6 +145,33 @@ def start(name: str, argv: list[str], *, log: Path, environment: Mapping[str, st
     except OSError as error:
         raise LabError(f"{name} cannot be started: {error}") from None
     return Process(name, popen, log)
+
+
+def run(
+    argv: list[str], environment: Mapping[str, str], stdin: str, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; an interrupt meanwhile ends it, and never leaves it behind.
+
+    `subprocess.run` forgets a child that it has just started when a signal handler raises before it
+    has heard that the child's program runs.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than `timeout` seconds, and is ended.
+    """
+    with contextlib.ExitStack() as stack:
+        with undisturbed():
+            popen = subprocess.Popen(  # noqa: S603 our own argv
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=dict(environment),
+                text=True,
+            )
+            stack.enter_context(popen)
+            stack.callback(popen.kill)  # does nothing to one that has ended
+        stdout, stderr = popen.communicate(stdin, timeout)
+    return subprocess.CompletedProcess(argv, popen.returncode, stdout, stderr)
 
 
 def tied_to(parent: int) -> list[str]:

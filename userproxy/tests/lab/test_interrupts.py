@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from userproxy.lab.processes import Interrupted, interruptible, undisturbed
+from userproxy.lab.processes import Interrupted, interruptible, run, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,3 +48,20 @@ def test_one_that_comes_meanwhile_counts_afterwards(signum: signal.Signals) -> N
     with pytest.raises(Interrupted, match=signum.name), interruptible():
         take_down()
     assert done == ["taken down"]
+
+
+def test_a_child_that_has_just_been_started_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the moment when it is there, and whoever starts it has not heard yet that its program runs."""
+    fork = vars(subprocess)["_fork_exec"]
+    children: list[int] = []
+
+    def interrupted(*args: object) -> int:
+        children.append(fork(*args))
+        signal.raise_signal(signal.SIGINT)
+        return children[0]
+
+    monkeypatch.setattr("subprocess._fork_exec", interrupted)
+    with pytest.raises(Interrupted), interruptible():
+        run(["sleep", "60"], os.environ, "", 60.0)
+    with pytest.raises(ChildProcessError):  # ended, and waited for
+        os.waitpid(children[0], os.WNOHANG)

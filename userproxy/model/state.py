@@ -67,6 +67,21 @@ class Serve(Pool, frozen=True, kw_only=True):
     short: bool = False
 
 
+class Steer(Pool, frozen=True, kw_only=True):
+    """What a steering process does for one Service port: choose the pod of each new connection.
+
+    The index of a backend, which the kernel is told, is its place among `backends` and then `far`: the same
+    as among `pods` and `others` of the captures that lead here.
+
+    Attributes:
+        frontends: whose packets it is asked for.
+        protocol: what is spoken there.
+    """
+
+    frontends: tuple[Address, ...] = ()
+    protocol: Protocol = Protocol.TCP
+
+
 class Frontend(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):
     """The key of a capture: what a packet must be addressed to.
 
@@ -90,11 +105,16 @@ class ToPods(msgspec.Struct, frozen=True, tag="to-pods"):
         masquerade: packets that come in by an uplink, from outside or from a pod of another node, get this
             node's address as their source too, so that the answers of a pod elsewhere come back this way.
         affinity: seconds for which a client IP keeps its pod after its last new connection; None: not at all.
+        steered: new connections first ask a steering process, in a netfilter queue; the rules choose while
+            there is none.
+        others: pods that only a steering process may choose.
     """
 
     pods: tuple[Address, ...]
     masquerade: bool = False
     affinity: float | None = None
+    steered: bool = False
+    others: tuple[Address, ...] = ()
 
 
 class ToListener(msgspec.Struct, frozen=True, tag="to-listener"):
@@ -145,6 +165,7 @@ class NodeState(msgspec.Struct, frozen=True):
         flows: by UDP frontend in `captures`: where its flows may lead. Those that began before may stay with
             pods that serve and get no new ones.
         checked: by pool: those whose packets netfilter sends to pods that are to be checked.
+        steered: by pool: those whose backends a steering process chooses.
         cluster_ips: those of Services that are ours, a set likewise: a port of theirs that is not captured is
             refused.
         ranges: by frontend in `captures`: the networks, in CIDR notation, whose clients alone may reach it.
@@ -162,6 +183,7 @@ class NodeState(msgspec.Struct, frozen=True):
     guards: Mapping[Frontend, None] = {}
     flows: Mapping[Frontend, tuple[Address, ...]] = {}
     checked: Mapping[PoolName, Pool] = {}
+    steered: Mapping[PoolName, Steer] = {}
     cluster_ips: Mapping[str, None] = {}
     ranges: Mapping[Frontend, tuple[str, ...]] = {}
     pods: Mapping[str, None] = {}

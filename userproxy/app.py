@@ -204,7 +204,7 @@ async def _work(
     pod_health.on_change = daemon.notify
     workers.on_need = daemon.need_pods
     workers.outages.on_change = daemon.notify
-    operator = Operator(reconciler, workers, view, daemon.notify)
+    operator = Operator(reconciler, sides, view, daemon.notify)
     remembered = RecordFile(config.state_dir)
     workers.recollection.unclaimed += remembered.take()
     async with serve_admin(config.admin_socket, view, operator):

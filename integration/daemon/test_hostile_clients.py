@@ -90,7 +90,7 @@ def test_curl_is_a_client_like_our_own_and_the_log_says_who_killed(lab: Lab) -> 
         row = json.loads(request(lab, f"/connections{where}"))
         assert json.loads(request(lab, "/status"))["pid"] == lab.daemon("host1").pid
         send = ("-H", "Content-Type: application/json", "-d", json.dumps({"ids": [row["id"]]}))
-        assert json.loads(request(lab, "/connections/kill", *send)) == {"killed": 1, "out_of_reach": 0}
+        assert json.loads(request(lab, "/connections/kill", *send))["killed"] == 1
         with pytest.raises(ConnectionResetError):
             held.recv(1)
     (line,) = [

@@ -5,16 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from userproxy.cli import offers
 from userproxy.cli.commands import Command
 from userproxy.cli.connections import BACKEND, filter_options
 from userproxy.cli.daemon import admin_socket_option, daemon_at
+from userproxy.cli.listing import output_option
 from userproxy.model.levels import LEVELS
 
 if TYPE_CHECKING:
     from userproxy.model.address import Address
     from userproxy.model.filter import ConnectionFilter
+    from userproxy.ops.admin.messages import Killed
+
+
+_NAMED = 10
+"""So many connections are named in one line."""
 
 
 @click.command(
@@ -26,12 +33,13 @@ if TYPE_CHECKING:
 )
 @click.argument("ids", nargs=-1, metavar="ID...", shell_complete=offers.from_daemon(offers.connections))
 @filter_options
+@output_option("text", "json")
 @admin_socket_option
-def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter) -> None:
+def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter, output: str) -> None:
     """Reset connections: those with these IDs, or all that match the options.
 
-    The IDs are those of `userproxy connections`. Both sides of a connection get a reset, at once. The exit
-    code is 1 if a connection that is meant cannot be reset: one that netfilter carries straight to a pod.
+    The IDs are those of `userproxy connections`. Both sides of a connection get a reset, at once; of one that
+    the kernel carries, within two seconds. The exit code is 1 if a connection that is meant is not ended.
     """
     if not ids and not wanted:
         raise click.UsageError("name connections by ID, or give --service, --client or --backend")
@@ -39,14 +47,11 @@ def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter) -
         raise click.UsageError("give either IDs or options, not both")
     with daemon_at(admin_socket) as daemon:
         answer = daemon.kill(tuple(dict.fromkeys(ids)) or None, wanted)
-    click.echo(f"killed {_counted(answer.killed, 'connection')}{_meant(wanted)}")
-    failures = []
-    if answer.out_of_reach:
-        goes = "connection goes" if answer.out_of_reach == 1 else "connections go"
-        failures.append(
-            f"{answer.out_of_reach} {goes} straight to pods by netfilter (path redirect-to-pod), "
-            "which only their own ends can end: stop the client or the pod"
-        )
+    if output == "json":
+        click.echo(msgspec.json.encode(answer))
+    else:
+        click.echo(f"killed {_counted(answer.killed, 'connection')}{_meant(wanted)}{_carried(answer)}")
+    failures = [_left(answer)] if answer.out_of_reach else []
     missing = len(set(ids)) - answer.killed - answer.out_of_reach
     if missing > 0:
         failures.append(
@@ -75,7 +80,7 @@ def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter) -
 def drain(*, backend: Address, undo: bool, admin_socket: str) -> None:
     """Give a pod no new connections, of any Service, until that is undone or the daemon ends.
 
-    Its live connections go on; `userproxy kill --backend` ends those that are relayed.
+    Its live connections go on; `userproxy kill --backend` ends them.
     """
     with daemon_at(admin_socket) as daemon:
         answer = daemon.drain(backend, undo=undo)
@@ -87,7 +92,7 @@ def drain(*, backend: Address, undo: bool, admin_socket: str) -> None:
     if answer.connections:
         going_on = _counted(answer.connections, "connection")
         remedy = f"userproxy kill --backend {_shown(backend)}"
-        click.echo(f"{going_on} may go on; to end those that are relayed: {remedy}")
+        click.echo(f"{going_on} may go on; to end them: {remedy}")
 
 
 @click.command(
@@ -104,6 +109,21 @@ def log_level(*, level: str | None, admin_socket: str) -> None:
     """
     with daemon_at(admin_socket) as daemon:
         click.echo(daemon.log_level(level))
+
+
+def _carried(answer: Killed) -> str:
+    """Who carried them, if not workers alone."""
+    if not answer.carried:
+        return ""
+    return f": {answer.killed - answer.carried} relayed, {answer.carried} carried by the kernel"
+
+
+def _left(answer: Killed) -> str:
+    """What was not ended, and why that may be."""
+    named = ", ".join(answer.left[:_NAMED])
+    more = f" and {len(answer.left) - _NAMED} more" if len(answer.left) > _NAMED else ""
+    reason = answer.problem or "an end that says nothing cannot be reset"
+    return f"{answer.out_of_reach} carried by the kernel did not end in time: {named}{more} ({reason})"
 
 
 def _meant(wanted: ConnectionFilter) -> str:

@@ -13,15 +13,20 @@ from userproxy.model.address import Address
 from userproxy.model.condition import REMOVED
 from userproxy.model.filter import is_backend
 from userproxy.model.levels import LEVELS
+from userproxy.netfilter import NetfilterError
+from userproxy.netfilter.conntrack.table import id_of
+from userproxy.netfilter.ending.ending import Ended
 from userproxy.ops.admin.interface import OperatorError
+from userproxy.ops.admin.messages import Killed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from userproxy.control.reconcile import Reconciler
-    from userproxy.control.sides import Workers
+    from userproxy.control.sides import Sides
     from userproxy.control.view import View
     from userproxy.model.filter import ConnectionFilter
+    from userproxy.netfilter.conntrack.flows import Flow
     from userproxy.ops.admin.interface import Asker
 
 log = structlog.get_logger("userproxy.control")
@@ -37,36 +42,56 @@ class Operator:
 
     Args:
         reconciler: applies a drain.
-        workers: the data side.
+        sides: that carry connections.
         view: knows the backends.
         notify: has `Reconciler.reconcile` called soon.
     """
 
-    def __init__(
-        self, reconciler: Reconciler, workers: Workers, view: View, notify: Callable[[], None]
-    ) -> None:
+    def __init__(self, reconciler: Reconciler, sides: Sides, view: View, notify: Callable[[], None]) -> None:
         self._reconciler = reconciler
-        self._workers = workers
+        self._sides = sides
         self._view = view
         self._notify = notify
 
-    async def kill(
-        self, ids: Sequence[str] | None, wanted: ConnectionFilter, asker: Asker
-    ) -> tuple[int, int]:
-        """Reset the connections with these ids (None: any) that match.
-
-        Returns:
-            How many were reset, and how many others netfilter carries, so that they cannot be.
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, asker: Asker) -> Killed:
+        """End the connections with these ids (None: any) that match, whoever carries them.
 
         Raises:
             OperatorError: nothing in particular is asked for.
         """
         if ids is None and not wanted:
             raise OperatorError("kill what?", _NAME_THEM, HTTPStatus.BAD_REQUEST)
-        count = await self._workers.kill(ids, wanted)
-        beyond = await self._view.carried_by_netfilter(ids, wanted)
-        log.info("an operator killed connections", connections=count, out_of_reach=beyond, **_who(asker))
-        return count, beyond
+        relayed, (flows, ended) = await asyncio.gather(
+            self._sides.workers.kill(ids, wanted), self._end_carried(ids, wanted)
+        )
+        left = tuple(id_of(flow) for flow in flows if flow.id not in ended.ended)
+        carried = len(flows) - len(left)
+        log.info(
+            "an operator killed connections",
+            connections=relayed + carried,
+            carried=carried,
+            out_of_reach=len(left),
+            **_who(asker),
+        )
+        return Killed(
+            killed=relayed + carried,
+            carried=carried,
+            out_of_reach=len(left),
+            left=left,
+            problem=ended.problem,
+        )
+
+    async def _end_carried(
+        self, ids: Sequence[str] | None, wanted: ConnectionFilter
+    ) -> tuple[list[Flow], Ended]:
+        """Which connections of the kernel were meant, and what became of them."""
+        flows = await self._sides.flows.chosen(ids, wanted)
+        if not flows:
+            return [], Ended()
+        try:
+            return flows, await self._sides.kernel.end(flows)
+        except NetfilterError as error:
+            return flows, Ended(problem=str(error))
 
     def log_level(self) -> str:
         """From which severity on there are log lines."""
@@ -85,7 +110,7 @@ class Operator:
             "an operator changed the log level", level_now=level, level_before=logs.level(), **_who(asker)
         )
         logs.set_level(level)
-        self._workers.set_log_level(level)
+        self._sides.workers.set_log_level(level)
 
     async def drain(self, backend: Address, asker: Asker, *, undo: bool) -> tuple[int, int]:
         """Take a pod out, or bring it back; returns how many backends, and their connections.

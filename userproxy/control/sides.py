@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from userproxy.model.service import PoolName
     from userproxy.model.state import Frontend, NodeState, Serve
     from userproxy.netfilter.bypass.claims import Taker
+    from userproxy.netfilter.conntrack.flows import Flow
     from userproxy.netfilter.conntrack.table import FlowTable
+    from userproxy.netfilter.ending.ending import Ended
     from userproxy.worker.outages import Outages
 
 
@@ -140,6 +142,9 @@ class Kernel(Protocol):
 
     async def forget(self, frontends: Mapping[Frontend, Collection[Address]], /) -> None:
         """Forget UDP flows."""
+
+    async def end(self, flows: Collection[Flow], /) -> Ended:
+        """End connections that netfilter carries."""
 
     async def alive(self) -> frozenset[int]:
         """The workers whose hearts beat, by their places."""

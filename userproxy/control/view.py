@@ -26,7 +26,7 @@ from userproxy.model.state import NodeState
 from userproxy.planner.context import path_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from userproxy.config import Config
     from userproxy.control.sides import Sides
@@ -105,12 +105,6 @@ class View:
         if wanted.live and not wanted.reasons:
             async for rows in self._sides.flows.rows(wanted.connections):
                 yield [row_of_flow(row) for row in rows if wanted.id in ("", row.id)]
-
-    async def carried_by_netfilter(self, ids: Sequence[str] | None, wanted: ConnectionFilter) -> int:
-        """How many of the connections with these ids (None: any) that match no worker has in hand."""
-        chosen = None if ids is None else frozenset(ids)
-        found = [row.id async for chunk in self._sides.flows.rows(wanted) for row in chunk]
-        return sum(chosen is None or one in chosen for one in found)
 
     async def services(self) -> list[ServiceRow]:
         """The Service ports, a row for each pool, sorted; gone ones too while connections of theirs live."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from userproxy.netfilter.ending.rules import ENDING_TABLE
+from userproxy.netfilter.ending.table import remove_left
 from userproxy.netfilter.nftables import Nftables
 from userproxy.netfilter.routes import ROUTE_TABLE, RULE_PRIORITY, Routes
 from userproxy.netfilter.ruleset.language import TABLE
@@ -19,11 +21,13 @@ def cleanup() -> tuple[str, ...]:
     Raises:
         NetfilterError: something is still there; the message names the remedy.
     """
+    left = remove_left()
     with Nftables() as nftables, Routes() as made:
         table = nftables.remove()
         routes, rules = made.remove()
     found = {
         f"nftables table inet {TABLE}": table,
+        f"nftables table inet {ENDING_TABLE}": left,
         f"routing rule{'s' if rules > 1 else ''} {RULE_PRIORITY} to table {ROUTE_TABLE}": rules,
         f"{routes} route{'s' if routes > 1 else ''} to Service IPs in table {ROUTE_TABLE}": routes,
     }

@@ -19,6 +19,7 @@ from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.bypass.look import BypassWatch
 from userproxy.netfilter.conntrack.flows import Flow, flows
 from userproxy.netfilter.conntrack.stale import forget, forget_redirected
+from userproxy.netfilter.ending.ending import Ended, end
 from userproxy.netfilter.host import Host
 from userproxy.netfilter.nftables import Nftables
 from userproxy.netfilter.routes import Routes
@@ -60,6 +61,7 @@ class Kernel:
         self._watch = BypassWatch()
         self._host = Host()
         self._lock = asyncio.Lock()
+        self._ending = asyncio.Lock()
         self._uses: Counter[str] = Counter()  # by Service IP, of how many frontends
         self._repairs = 0
 
@@ -178,6 +180,14 @@ class Kernel:
     async def flows(self, frontends: Collection[Frontend] = ()) -> list[Flow]:
         """The connections that the kernel carries to pods, to these frontends or to any of others too."""
         return await asyncio.to_thread(flows, frontends)
+
+    async def end(self, flows: Collection[Flow]) -> Ended:
+        """End these connections, whichever are still the ones that were read; within some seconds.
+
+        Those of another call wait for this one.
+        """
+        async with self._ending:
+            return await asyncio.to_thread(end, flows)
 
     async def alive(self) -> frozenset[int]:
         """The workers of which the kernel has heard a heartbeat lately, by their places."""

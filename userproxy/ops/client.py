@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from userproxy.model.address import Address
     from userproxy.model.filter import RecordFilter
 
+KILL_SECONDS = 60.0
+"""For ending connections: the kernel's take two seconds for some thousands of them."""
+
 DEFAULT_PATH = "/run/userproxy/admin.sock"
 
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
@@ -120,6 +123,8 @@ class AdminClient:
             client=texts.get("client"),
             backend=texts.get("backend"),
         )
+        if self._timeout < KILL_SECONDS:
+            self._socket.settimeout(KILL_SECONDS)
         return self.one("/connections/kill", Killed, request)
 
     def drain(self, backend: Address, *, undo: bool = False) -> Drained:

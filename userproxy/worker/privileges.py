@@ -41,11 +41,13 @@ class Capability(enum.IntEnum):
     SETPCAP = 8
     NET_BIND_SERVICE = 10
     NET_ADMIN = 12
+    NET_RAW = 13
 
 
 CONTROL = frozenset(
     {
         Capability.NET_ADMIN,  # nftables, conntrack, routes, marks, large socket buffers
+        Capability.NET_RAW,  # to have connections end that the kernel carries (netfilter/ending)
         Capability.NET_BIND_SERVICE,  # where a port below 1024 is asked for
         Capability.DAC_READ_SEARCH,  # a kubeconfig or manifests that are another user's
         Capability.SETUID,  # a user of its own for each worker

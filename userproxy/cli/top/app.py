@@ -315,7 +315,7 @@ def _detail(line: Line, wanted: Wanted) -> str:
 
 
 def _killed(answer: Killed) -> str:
-    beyond = f", {answer.out_of_reach:,} out of reach" if answer.out_of_reach else ""
+    beyond = f", {answer.out_of_reach:,} did not end in time" if answer.out_of_reach else ""
     return f"killed {_counted(answer.killed, 'connection')}{beyond}"
 
 

@@ -57,12 +57,13 @@ class Remote:
 
     def kill(self, ids: Sequence[str]) -> Killed:
         """Reset these connections."""
-        remaining, killed, beyond = iter(ids), 0, 0
+        remaining, killed, carried, beyond = iter(ids), 0, 0, 0
         while batch := tuple(itertools.islice(remaining, _IDS)):
-            with AdminClient(self._path, _PATIENCE_SECONDS) as daemon:
+            with AdminClient(self._path, 2 * _PATIENCE_SECONDS) as daemon:
                 answer = daemon.kill(batch)
-            killed, beyond = killed + answer.killed, beyond + answer.out_of_reach
-        return Killed(killed=killed, out_of_reach=beyond)
+            killed, carried = killed + answer.killed, carried + answer.carried
+            beyond += answer.out_of_reach
+        return Killed(killed=killed, carried=carried, out_of_reach=beyond)
 
     def drain(self, backend: Address, *, undo: bool) -> Drained:
         """Give a pod no new connections, or let it be picked again."""

@@ -80,6 +80,17 @@ def deletion(original: bytes) -> Message:
     return Message(_DELETE, 0, header + attribute(ORIGINAL | _NESTED, original), "conntrack entry")
 
 
+def end_of(original: Direction, number: int) -> Message:
+    """Delete the entry with this original direction, if it is still the one with this number (CTA_ID)."""
+    message = deletion(_packed(original))
+    return message._replace(body=message.body + attribute(ID, number.to_bytes(4, "big")))
+
+
+def lookup(original: Direction) -> Message:
+    """Ask for the one entry with this original direction."""
+    return deletion(_packed(original))._replace(kind=_GET)
+
+
 def fields_of(body: bytes) -> dict[int, bytes]:
     """The attributes of a listed entry."""
     return dict(attributes(body, _HEADER.size))
@@ -98,6 +109,19 @@ def direction(packed: bytes) -> Direction | None:
         _address(source, ports[_SOURCE_PORT]),
         _address(destination, ports[_DESTINATION_PORT]),
     )
+
+
+def _packed(original: Direction) -> bytes:
+    """As the kernel lists it."""
+    source, destination = (ipaddress.ip_address(each.ip).packed for each in original[1:])
+    kinds = (_SOURCE_IP, _DESTINATION_IP) if len(source) == _IPV4_BYTES else (_SOURCE_IP6, _DESTINATION_IP6)
+    ips = b"".join(attribute(kind, ip) for kind, ip in zip(kinds, (source, destination), strict=True))
+    ports = (
+        attribute(_NUMBER, bytes([_NUMBERS[original.protocol]]))
+        + attribute(_SOURCE_PORT, original.source.port.to_bytes(2, "big"))
+        + attribute(_DESTINATION_PORT, original.destination.port.to_bytes(2, "big"))
+    )
+    return attribute(_IP | _NESTED, ips) + attribute(_PROTOCOL | _NESTED, ports)
 
 
 def _original_filter(protocol: Protocol, destination: Address | None = None) -> bytes:

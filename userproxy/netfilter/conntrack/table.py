@@ -95,13 +95,16 @@ class FlowTable:
         if not self._in_use:
             return
         now = self._clock()
-        found = iter(
-            (name, flow)
-            for name, flow in await self._flows(wanted)
-            if wanted.matches(name, flow.client, flow.backend) and wanted.has_source(flow.source)
-        )
+        found = iter(await self._matching(wanted))
         while chunk := list(islice(found, _CHUNK)):
             yield [row_of(name, flow, now) for name, flow in chunk]
+
+    async def chosen(self, ids: Collection[str] | None, wanted: ConnectionFilter) -> list[Flow]:
+        """The matching connections with these ids (None: any)."""
+        if not self._in_use or (ids is not None and not any(one.startswith(ID_PREFIX) for one in ids)):
+            return []
+        chosen = None if ids is None else frozenset(ids)
+        return [flow for _, flow in await self._matching(wanted) if chosen is None or id_of(flow) in chosen]
 
     async def completed(
         self, relayed: AsyncIterator[list[ConnectionRow]]
@@ -178,6 +181,13 @@ class FlowTable:
         led_to = Frontend(flow.frontend.protocol, flow.backend)
         return flow.frontend in frontends and led_to not in self._listeners
 
+    async def _matching(self, wanted: ConnectionFilter) -> list[tuple[ServicePortName, Flow]]:
+        return [
+            (name, flow)
+            for name, flow in await self._flows(wanted)
+            if wanted.matches(name, flow.client, flow.backend) and wanted.has_source(flow.source)
+        ]
+
     async def _flows(self, wanted: ConnectionFilter) -> list[tuple[ServicePortName, Flow]]:
         """The connections to our frontends, or to those of the wanted Service, with their Service ports."""
         pools = self._state.pools
@@ -219,6 +229,11 @@ def _completed(row: ConnectionRow, known: Mapping[tuple[str, str], Flow]) -> Con
     return msgspec.structs.replace(row, frontend=str(flow.frontend.address), client=str(flow.client))
 
 
+def id_of(flow: Flow) -> str:
+    """What an operator calls it."""
+    return f"{ID_PREFIX}{flow.id}"
+
+
 def row_of(service: ServicePortName, flow: Flow, now: float) -> ConnectionRow:
     """What an operator sees of one connection; `now` in seconds since the epoch."""
     age = flow.idle if flow.started is None else max(0.0, now - flow.started)
@@ -227,7 +242,7 @@ def row_of(service: ServicePortName, flow: Flow, now: float) -> ConnectionRow:
         started = datetime.fromtimestamp(flow.started, UTC).isoformat(timespec="milliseconds")
     unknown = ("age_seconds",) if flow.started is None else ()
     return ConnectionRow(
-        id=f"{ID_PREFIX}{flow.id}",
+        id=id_of(flow),
         protocol=flow.frontend.protocol.value,
         service=str(service),
         client=str(flow.client),

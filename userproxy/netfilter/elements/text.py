@@ -71,6 +71,8 @@ def _field(kind: Datatype, packed: bytes) -> str:
             return _NAMES[kind][packed[0]]
         case Datatype.INET_SERVICE:
             return str(int.from_bytes(packed, "big"))
+        case Datatype.CT_DIR:
+            return ("original", "reply")[packed[0]]
         case Datatype.MARK | Datatype.UID:
             return str(INDEX.unpack(packed)[0])
         case Datatype.IFNAME:

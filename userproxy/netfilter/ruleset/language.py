@@ -24,6 +24,7 @@ class Datatype(enum.Enum):
     MARK = ("mark", 19, 4)
     """A plain number of 32 bits in the host's byte order: nft has no other name for one in a key."""
     UID = ("uid", 24, 4)
+    CT_DIR = ("ct_dir", 27, 1)
     IFNAME = ("ifname", 41, 16)
 
     @property
@@ -60,6 +61,11 @@ class Field(enum.Enum):
     ORIGINAL_DESTINATION = "ct original ip daddr"
     ORIGINAL_DESTINATION6 = "ct original ip6 daddr"
     ORIGINAL_PORT = "ct original proto-dst"
+    ORIGINAL_SOURCE_PORT = "ct original proto-src"
+    CONNECTION = "ct id"
+    """The kernel's number of the connection, as it lists it: nearly no other one has it meanwhile."""
+    DIRECTION = "ct direction"
+    TCP_FLAGS = "tcp flags"
     STATE = "ct state"
     STATUS = "ct status"
     TRANSPARENT = "socket transparent"
@@ -214,6 +220,7 @@ class Simple(enum.Enum):
     MASQUERADE = "masquerade"
     MASQUERADE_AT_RANDOM = "masquerade fully-random"
     RESET = "reject with tcp reset"
+    UNTRACKED = "notrack"
     UNREACHABLE = "reject"  # with icmpx port-unreachable, which nft does not spell out
 
 
@@ -281,8 +288,9 @@ class Timeout(msgspec.Struct, frozen=True):
 
 
 class Ruleset(msgspec.Struct, frozen=True):
-    """The static part of our table."""
+    """The static part of a table of ours: of the one that stays, unless it has another name."""
 
     sets: tuple[Set, ...]
     chains: tuple[Chain, ...]
     timeouts: tuple[Timeout, ...] = ()
+    table: str = TABLE

@@ -64,7 +64,8 @@ _IMPLY_FAMILY = {Field.SOURCE, Field.DESTINATION, Field.SOURCE6, Field.DESTINATI
 
 def listed(ruleset: Ruleset) -> str:
     """As `nft list table` has it, without elements: to be read."""
-    return _table([*map(_timeout, ruleset.timeouts), *map(_set, ruleset.sets), *map(_chain, ruleset.chains)])
+    blocks = [*map(_timeout, ruleset.timeouts), *map(_set, ruleset.sets), *map(_chain, ruleset.chains)]
+    return _table(blocks, ruleset.table)
 
 
 def loadable(ruleset: Ruleset, elements: Mapping[str, Sequence[str]]) -> str:
@@ -81,8 +82,8 @@ def loadable(ruleset: Ruleset, elements: Mapping[str, Sequence[str]]) -> str:
     return _table([*map(_timeout, ruleset.timeouts), *sets, *chains])
 
 
-def _table(blocks: Iterable[str]) -> str:
-    return f"table inet {TABLE} {{\n" + "\n\n".join(blocks) + "\n}\n"
+def _table(blocks: Iterable[str], name: str = TABLE) -> str:
+    return f"table inet {name} {{\n" + "\n\n".join(blocks) + "\n}\n"
 
 
 def _timeout(spec: Timeout) -> str:

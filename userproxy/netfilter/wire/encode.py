@@ -49,18 +49,18 @@ def table(flags: int = 0, name: str = TABLE) -> Message:
     return _message(nft.nft_table_msg, nft.NFT_MSG_NEWTABLE, attrs, what="table")
 
 
-def delete_table() -> Message:
-    """Delete our table with all that is in it; an error if it is not there."""
+def delete_table(name: str = TABLE) -> Message:
+    """Delete our table, or another one, with all that is in it; an error if it is not there."""
     return _message(
-        nft.nft_table_msg, nft.NFT_MSG_DELTABLE, [("NFTA_TABLE_NAME", TABLE)], create=False, what="table"
+        nft.nft_table_msg, nft.NFT_MSG_DELTABLE, [("NFTA_TABLE_NAME", name)], create=False, what="table"
     )
 
 
-def set_(spec: Set, identity: int) -> Message:
+def set_(spec: Set, identity: int, table_name: str = TABLE) -> Message:
     """Create a set or a map; `identity` differs from that of every other set in the batch."""
     flags = 0
     attrs = [
-        (_SET_TABLE, string(TABLE)),
+        (_SET_TABLE, string(table_name)),
         (_SET_NAME, string(spec.name)),
         (_SET_KEY_TYPE, _number(_concatenated(spec.key))),
         (_SET_KEY_LENGTH, _number(length_of(spec.key))),
@@ -111,9 +111,9 @@ def timeout(spec: Timeout) -> Message:
 
 
 @functools.lru_cache(maxsize=256)
-def chain(spec: Chain) -> Message:
+def chain(spec: Chain, table_name: str = TABLE) -> Message:
     """Create a chain; no error if it is there."""
-    attrs: Attributes = [("NFTA_CHAIN_TABLE", TABLE), ("NFTA_CHAIN_NAME", spec.name)]
+    attrs: Attributes = [("NFTA_CHAIN_TABLE", table_name), ("NFTA_CHAIN_NAME", spec.name)]
     if spec.hook is not None:
         hook = {
             "attrs": [
@@ -130,11 +130,11 @@ def chain(spec: Chain) -> Message:
 
 
 @functools.lru_cache(maxsize=1024)  # or a verification would spend its time on encoding
-def rule(chain_name: str, spec: Rule) -> Message:
+def rule(chain_name: str, spec: Rule, table_name: str = TABLE) -> Message:
     """Append a rule to a chain."""
     expressions = expressions_of(spec)
     attrs: Attributes = [
-        ("NFTA_RULE_TABLE", TABLE),
+        ("NFTA_RULE_TABLE", table_name),
         ("NFTA_RULE_CHAIN", chain_name),
         ("NFTA_RULE_EXPRESSIONS", [{"attrs": expression} for expression in expressions]),
     ]
@@ -150,13 +150,14 @@ def rule(chain_name: str, spec: Rule) -> Message:
 
 def creation(spec: Ruleset, flags: int = 0) -> list[Message]:
     """Create what is static: the table, timeouts, sets, chains, rules, the elements of the constant set."""
+    name = spec.table
     return [
-        table(flags),
+        table(flags, name),
         *(timeout(each) for each in spec.timeouts),
-        *(set_(each, identity) for identity, each in enumerate(spec.sets, start=1)),
-        *(chain(each) for each in spec.chains),
-        *(rule(each.name, line) for each in spec.chains for line in each.rules),
-        *add_elements(constant_elements()),
+        *(set_(each, identity, name) for identity, each in enumerate(spec.sets, start=1)),
+        *(chain(each, name) for each in spec.chains),
+        *(rule(each.name, line, name) for each in spec.chains for line in each.rules),
+        *(add_elements(constant_elements()) if name == TABLE else ()),
     ]
 
 

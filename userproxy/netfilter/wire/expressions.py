@@ -75,6 +75,10 @@ _LOADS: dict[Field, tuple[str, dict[str, int]]] = {
     Field.ORIGINAL_DESTINATION: ("ct", {"NFTA_CT_KEY": 20, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
     Field.ORIGINAL_DESTINATION6: ("ct", {"NFTA_CT_KEY": 22, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
     Field.ORIGINAL_PORT: ("ct", {"NFTA_CT_KEY": 12, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
+    Field.ORIGINAL_SOURCE_PORT: ("ct", {"NFTA_CT_KEY": 11, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
+    Field.CONNECTION: ("ct", {"NFTA_CT_KEY": 23}),
+    Field.DIRECTION: ("ct", {"NFTA_CT_KEY": 1}),
+    Field.TCP_FLAGS: _payload(_TRANSPORT, 13, 1),
     Field.STATE: ("ct", {"NFTA_CT_KEY": 0}),
     Field.STATUS: ("ct", {"NFTA_CT_KEY": 2}),
     Field.TRANSPARENT: ("socket", {"NFTA_SOCKET_KEY": 0}),
@@ -231,6 +235,8 @@ def _decision(action: Simple) -> list[Attributes]:
         return []
     if action in _VERDICTS:
         return [_verdict(_VERDICTS[action])]
+    if action is Simple.UNTRACKED:
+        return [[("NFTA_EXPR_NAME", "notrack")]]  # it takes no attributes
     return [_expression(*_DECISIONS[action])]
 
 

@@ -34,19 +34,22 @@ _CONCATENATED = {spec.name: len(spec.key) > 1 for spec in SETS}
 
 
 def add_elements(
-    elements: Iterable[Element], comments: Mapping[tuple[str, bytes], str] | None = None
+    elements: Iterable[Element],
+    comments: Mapping[tuple[str, bytes], str] | None = None,
+    table: str = TABLE,
 ) -> Iterator[Message]:
     """Add elements; an error if one's key is there with something else under it.
 
     Args:
         elements: to add.
         comments: by set and key, what nft shows beside an element.
+        table: that has the sets.
     """
     by_set: dict[str, list[bytes]] = {}
     for element in elements:
         comment = comments.get((element.set, element.key), "") if comments else ""
         by_set.setdefault(element.set, []).append(_pack(element, keys_only=False, comment=comment))
-    return _messages(by_set, nft.NFT_MSG_NEWSETELEM, netlink.NLM_F_CREATE)
+    return _messages(by_set, nft.NFT_MSG_NEWSETELEM, netlink.NLM_F_CREATE, table)
 
 
 def delete_elements(elements: Iterable[Element]) -> Iterator[Message]:
@@ -80,9 +83,11 @@ def delete_pins(pins: Iterable[ClientPin]) -> Iterator[Message]:
     return _messages(by_map, nft.NFT_MSG_DELSETELEM, 0)
 
 
-def _messages(by_set: Mapping[str, list[bytes]], kind: int, flags: int) -> Iterator[Message]:
+def _messages(
+    by_set: Mapping[str, list[bytes]], kind: int, flags: int, table: str = TABLE
+) -> Iterator[Message]:
     for name, packed in by_set.items():
-        head = NFTABLES_HEADER + attribute(1, string(TABLE)) + attribute(2, string(name))
+        head = NFTABLES_HEADER + attribute(1, string(table)) + attribute(2, string(name))
         for part in _parts(packed):
             yield Message(NFT_SUBSYSTEM | kind, flags, head + attribute(3, part), f"elements of {name}")
 

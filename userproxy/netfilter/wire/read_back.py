@@ -83,10 +83,10 @@ def _static_bodies(socket: Socket) -> Iterator[tuple[int, bytes]]:
             yield kind, body
 
 
-def read_elements(socket: Socket, set_names: Iterable[str]) -> Iterator[Element]:
+def read_elements(socket: Socket, set_names: Iterable[str], table: str = TABLE) -> Iterator[Element]:
     """The elements of these sets, which must exist."""
     for name in set_names:
-        yield from decode_elements(name, _element_bodies(socket, name))
+        yield from decode_elements(name, _element_bodies(socket, name, table))
 
 
 def read_pins(socket: Socket, map_names: Iterable[str]) -> Iterator[ClientPin]:
@@ -95,8 +95,8 @@ def read_pins(socket: Socket, map_names: Iterable[str]) -> Iterator[ClientPin]:
         yield from decode_pins(name, _element_bodies(socket, name))
 
 
-def _element_bodies(socket: Socket, name: str) -> list[bytes]:
-    question = attribute(_TABLE_ATTRIBUTE, string(TABLE)) + attribute(2, string(name))
+def _element_bodies(socket: Socket, name: str, table: str = TABLE) -> list[bytes]:
+    question = attribute(_TABLE_ATTRIBUTE, string(table)) + attribute(2, string(name))
     return socket.dump(request(nft.NFT_MSG_GETSETELEM, question, f"elements of {name}"))
 
 

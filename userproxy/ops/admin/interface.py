@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from userproxy.model.filter import ConnectionFilter, RecordFilter
     from userproxy.model.records import RecordRow
     from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, StatusRow
+    from userproxy.ops.admin.messages import Killed
 
 _UCRED = struct.Struct("iII")  # pid, uid and gid: `struct ucred` of unix(7)
 
@@ -83,13 +84,8 @@ class OperatorError(Exception):
 class Operator(Protocol):
     """What the daemon does when told to, beside what its sources say."""
 
-    async def kill(
-        self, ids: Sequence[str] | None, wanted: ConnectionFilter, /, asker: Asker
-    ) -> tuple[int, int]:
-        """Reset the connections with these ids (None: any) that match.
-
-        Returns:
-            How many were reset, and how many others netfilter carries, so that they cannot be.
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, /, asker: Asker) -> Killed:
+        """End the connections with these ids (None: any) that match, whoever carries them.
 
         Raises:
             OperatorError: nothing in particular is asked for.

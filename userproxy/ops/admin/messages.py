@@ -61,13 +61,19 @@ class Killed(msgspec.Struct, frozen=True, kw_only=True):
     """What killing came to.
 
     Attributes:
-        killed: how many connections were reset.
-        out_of_reach: how many others were meant, which netfilter carries to pods: nothing of ours can end
-            them.
+        killed: how many connections were ended: each side got a reset.
+        carried: how many of these the kernel carried; workers relayed the others.
+        out_of_reach: how many others were meant, which the kernel carries, and which could not be ended in
+            time: an end of theirs did not speak.
+        left: their ids.
+        problem: why that may be; empty if nothing is known.
     """
 
     killed: int
+    carried: int = 0
     out_of_reach: int = 0
+    left: tuple[str, ...] = ()
+    problem: str = ""
 
 
 class DrainRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

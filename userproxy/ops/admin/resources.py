@@ -121,8 +121,7 @@ def resources(view: View, operator: Operator) -> tuple[Resource, ...]:
         if body.state:
             found = [row.id async for rows in _in_state(view.connections(wanted), body.state) for row in rows]
             ids = tuple(found if ids is None else set(ids).intersection(found))
-        killed, beyond = await operator.kill(ids, wanted, asker=call.asker)
-        return Killed(killed=killed, out_of_reach=beyond)
+        return await operator.kill(ids, wanted, asker=call.asker)
 
     async def drain(call: Call, *, undo: bool) -> Drained:
         backends, connections = await operator.drain(call.body.address, asker=call.asker, undo=undo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,7 +47,8 @@ def test_kill_by_id_says_how_many(shell: Shell) -> None:
 def test_kill_by_what_connections_have(shell: Shell) -> None:
     done = shell.run("kill", "--service", "default/web", "--client", "10.0.1.0/24", "--backend", "10.0.1.2")
     assert done.exit_code == 0
-    assert done.stdout == "killed 3 connections of default/web from 10.0.1.0/24 to 10.0.1.2\n"
+    meant, carried = "of default/web from 10.0.1.0/24 to 10.0.1.2", "1 relayed, 2 carried by the kernel"
+    assert done.stdout == f"killed 3 connections {meant}: {carried}\n"
     wanted = ConnectionFilter(
         service=ServicePortName("default", "web"), client="10.0.1.0/24", backend=Address("10.0.1.2", 0)
     )
@@ -59,21 +61,42 @@ def test_an_id_that_is_not_there_is_told(shell: Shell) -> None:
     assert done.stderr.startswith("userproxy: 1 of the IDs is no connection (any more)")
 
 
-def test_what_netfilter_carries_is_told_with_the_reason(shell: Shell) -> None:
+def test_what_the_kernel_carries_and_does_not_end_is_named(shell: Shell) -> None:
     shell.operator.beyond = 2
     done = shell.run("kill", "--service", "default/web")
-    assert (done.exit_code, done.stdout) == (1, "killed 3 connections of default/web\n")
+    assert (done.exit_code, done.stdout) == (1, "killed 1 connection of default/web\n")
     assert done.stderr == (
-        "userproxy: 2 connections go straight to pods by netfilter (path redirect-to-pod), "
-        "which only their own ends can end: stop the client or the pod\n"
+        "userproxy: 2 carried by the kernel did not end in time: ct-1, ct-2 "
+        "(an end that says nothing cannot be reset)\n"
     )
 
 
-def test_an_id_of_the_kernel_is_there_and_out_of_reach(shell: Shell) -> None:
-    done = shell.run("kill", "4711-1", "ct-7")
-    assert (done.exit_code, done.stdout) == (1, "killed 1 connection\n")
-    assert done.stderr.startswith("userproxy: 1 connection goes straight to pods by netfilter")
+def test_an_id_of_the_kernel_that_does_not_end_is_not_one_that_is_missing(shell: Shell) -> None:
+    shell.operator.beyond = 1
+    done = shell.run("kill", "4711-1", *(f"ct-{number}" for number in range(12)))
+    assert done.stdout == "killed 12 connections: 1 relayed, 11 carried by the kernel\n"
+    assert done.exit_code == 1
     assert "of the IDs" not in done.stderr
+
+
+def test_many_that_do_not_end_are_not_all_named(shell: Shell) -> None:
+    shell.operator.beyond = 12
+    done = shell.run("kill", *(f"ct-{number}" for number in range(12)))
+    assert "12 carried by the kernel did not end in time: ct-0," in done.stderr
+    assert "ct-9 and 2 more (" in done.stderr
+
+
+def test_what_kill_came_to_is_told_to_programs_too(shell: Shell) -> None:
+    shell.operator.beyond = 1
+    done = shell.run("kill", "--service", "default/web", "-o", "json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout) == {
+        "killed": 2,
+        "carried": 1,
+        "out_of_reach": 1,
+        "left": ["ct-1"],
+        "problem": "",
+    }
 
 
 @pytest.mark.parametrize("arguments", [(), ("4711-1", "--client", "10.0.1.3")])
@@ -88,7 +111,7 @@ def test_drain_says_what_it_means_and_what_goes_on(shell: Shell) -> None:
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
         "10.0.1.2:8080 gets no new connections: 2 backends",
-        "5 connections may go on; to end those that are relayed: userproxy kill --backend 10.0.1.2:8080",
+        "5 connections may go on; to end them: userproxy kill --backend 10.0.1.2:8080",
     ]
     assert shell.operator.drained == [(Address("10.0.1.2", 8080), False)]
 

@@ -16,6 +16,7 @@ from userproxy.model.filter import ANY_PORT, ConnectionFilter
 from userproxy.model.service import Path, PoolName
 from userproxy.netfilter import NetfilterError
 from userproxy.ops.admin.interface import Asker, OperatorError
+from userproxy.ops.admin.messages import Killed
 from userproxy.tests.control.rig.node import CART, POD1, POD2, WEB, count, counts, flow, service, snapshot
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Desk:
         self._side = side
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_busy = False
-        self.operator = Operator(side.reconciler, side.workers, side.view, self._notify)
+        self.operator = Operator(side.reconciler, side.sides, side.view, self._notify)
 
     def _notify(self) -> None:
         if not self.is_busy:
@@ -65,23 +66,36 @@ async def test_to_kill_nothing_in_particular_is_refused(desk: Desk, side: Contro
 
 
 async def test_connections_are_killed_by_id_or_by_what_they_have(desk: Desk, side: ControlSide) -> None:
-    assert await desk.operator.kill(["7-1", "7-2"], EVERYTHING, ROOT) == (2, 0)
-    assert await desk.operator.kill(None, ConnectionFilter(backend=POD1), ROOT) == (0, 0)
+    assert await desk.operator.kill(["7-1", "7-2"], EVERYTHING, ROOT) == Killed(killed=2)
+    assert await desk.operator.kill(None, ConnectionFilter(backend=POD1), ROOT) == Killed(killed=0)
     assert side.journal[-2:] == ["kill 7-1 7-2 of False", "kill all of True"]
 
 
 async def test_to_kill_an_empty_list_kills_nothing(desk: Desk) -> None:
-    assert await desk.operator.kill([], EVERYTHING, ROOT) == (0, 0)
+    assert await desk.operator.kill([], EVERYTHING, ROOT) == Killed(killed=0)
 
 
-async def test_what_netfilter_carries_is_counted_since_it_cannot_be_killed(
+async def test_what_the_kernel_carries_is_ended_too_and_what_is_left_is_named(
     desk: Desk, side: ControlSide
 ) -> None:
     await side.apply(snapshot(service(path=Path.REDIRECT_TO_POD)))
     side.flows = [flow("10.3.0.1:80", POD1, 1), flow("10.3.0.1:80", POD2, 2)]
-    assert await desk.operator.kill(None, ConnectionFilter(service=WEB), ROOT) == (0, 2)
-    assert await desk.operator.kill(None, ConnectionFilter(backend=POD1), ROOT) == (0, 1)
-    assert await desk.operator.kill(["7-1", "ct-2", "ct-9"], EVERYTHING, ROOT) == (3, 1)
+    side.kernel.silent = frozenset({2})
+    kill, web = desk.operator.kill, ConnectionFilter(service=WEB)
+    assert await kill(None, web, ROOT) == Killed(killed=1, carried=1, out_of_reach=1, left=("ct-2",))
+    assert await kill(None, ConnectionFilter(backend=POD1), ROOT) == Killed(killed=1, carried=1)
+    assert await kill(["7-1", "ct-1", "ct-9"], EVERYTHING, ROOT) == Killed(killed=4, carried=1)
+    assert [line for line in side.journal if line.startswith("end")] == ["end 1 2", "end 1", "end 1"]
+    await kill(["7-1"], EVERYTHING, ROOT)
+    assert side.journal[-1].startswith("kill"), "conntrack is not read for ids of workers"
+
+
+async def test_why_the_kernel_ended_nothing_is_told(desk: Desk, side: ControlSide) -> None:
+    await side.apply(snapshot(service(path=Path.REDIRECT_TO_POD)))
+    side.flows = [flow("10.3.0.1:80", POD1, 1)]
+    side.kernel.errors["end"] = NetfilterError("no memory")
+    answer = await desk.operator.kill(["ct-1"], EVERYTHING, ROOT)
+    assert answer == Killed(killed=1, out_of_reach=1, left=("ct-1",), problem="no memory")
 
 
 async def test_a_drain_is_carried_out_when_it_is_answered(desk: Desk, side: ControlSide) -> None:

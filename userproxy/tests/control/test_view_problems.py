@@ -12,7 +12,6 @@ from userproxy.config import Config
 from userproxy.control.view import View
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
-from userproxy.model.filter import ConnectionFilter
 from userproxy.model.messages import Totals
 from userproxy.model.rows import SourceStatus
 from userproxy.model.service import PoolName, Protocol, ServicePortName
@@ -104,12 +103,3 @@ async def test_a_source_that_cannot_be_followed_is_told_though_nothing_was_carri
     shown.fail(problem)
     row = await shown.view.status()
     assert (row.problems, row.failing) == (((str(AWAY),), True) if problem else ((), False))
-
-
-async def test_what_netfilter_carries_is_counted_by_id_and_by_what_it_is() -> None:
-    shown = Shown(flow(1), flow(2, client=Address("10.0.9.9", 1)))
-    everything = ConnectionFilter()
-    assert await shown.view.carried_by_netfilter(None, ConnectionFilter(service=WEB)) == 2
-    assert await shown.view.carried_by_netfilter(None, ConnectionFilter(client="10.0.9.0/24")) == 1
-    assert await shown.view.carried_by_netfilter(["ct-2", "ct-9", "4711-1"], everything) == 1
-    assert await shown.view.carried_by_netfilter(["4711-1"], everything) == 0

@@ -14,6 +14,7 @@ from userproxy.model.address import Address
 from userproxy.model.rows import BackendRow, ConnectionRow, ServiceRow, SourceStatus, StatusRow
 from userproxy.model.service import ServicePortName
 from userproxy.ops.admin.interface import Asker, OperatorError, View
+from userproxy.ops.admin.messages import Killed
 from userproxy.ops.admin.server import serve_admin
 from userproxy.tests.records import record
 
@@ -154,7 +155,7 @@ class MadeUpOperator:
     """What the made-up daemon is told to do; it notes that, and kills and drains nothing.
 
     Attributes:
-        beyond: how many connections netfilter carries.
+        beyond: how many connections the kernel carries that do not end.
         askers: who told it, each time.
     """
 
@@ -165,16 +166,20 @@ class MadeUpOperator:
         self.askers: list[Asker] = []
         self.level = "info"
 
-    async def kill(
-        self, ids: Sequence[str] | None, wanted: ConnectionFilter, /, asker: Asker
-    ) -> tuple[int, int]:
-        """As many as ids were given; three otherwise. Those of the kernel are out of reach."""
+    async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, /, asker: Asker) -> Killed:
+        """As many as ids were given; three otherwise. Of those of the kernel, the first `beyond` stay."""
         self.askers.append(asker)
         self.killed.append((None if ids is None else tuple(ids), wanted))
-        if ids is None:
-            return 3, self.beyond
-        beyond = len([one for one in ids if one.startswith("ct-")])
-        return len([one for one in ids if one != "unknown"]) - beyond, beyond
+        told = ("1", "ct-1", "ct-2") if ids is None else ids
+        found = [one for one in told if one != "unknown"]
+        carried = [one for one in found if one.startswith("ct-")]
+        left = tuple(carried[: self.beyond])
+        return Killed(
+            killed=len(found) - len(left),
+            carried=len(carried) - len(left),
+            out_of_reach=len(left),
+            left=left,
+        )
 
     def log_level(self) -> str:
         """As it was set."""

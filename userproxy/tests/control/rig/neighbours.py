@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from userproxy.model.counters import Counters
 from userproxy.model.state import NodeState, Refuse
+from userproxy.netfilter.ending.ending import Ended
 from userproxy.worker.outages import Outages
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from userproxy.model.service import PoolName, ServicePortName
     from userproxy.model.state import Frontend, Serve, Target
     from userproxy.netfilter.bypass.claims import Taker
+    from userproxy.netfilter.conntrack.flows import Flow
 
 
 class InMemoryHearts:
@@ -247,6 +249,7 @@ class InMemoryKernel:
         beating: the workers whose hearts it hears.
         owned: nobody else can change its table.
         owner: the socket that can.
+        silent: connections, by number, that cannot be ended.
     """
 
     def __init__(self, journal: list[str]) -> None:
@@ -263,6 +266,7 @@ class InMemoryKernel:
         self.beating: set[int] = set()
         self.owned = True
         self.owner: socket.socket | None = None
+        self.silent: frozenset[int] = frozenset()
         self._journal = journal
 
     async def give(self) -> socket.socket | None:
@@ -302,6 +306,12 @@ class InMemoryKernel:
     async def forget(self, frontends: Mapping[Frontend, Collection[Address]]) -> None:
         """Of `Kernel`."""
         self._note(f"forget flows of {len(frontends)}", "forget")
+
+    async def end(self, flows: Collection[Flow]) -> Ended:
+        """Of `Kernel`: all are ended, but for those in `silent`."""
+        self._note(f"end {' '.join(str(each.id) for each in flows)}", "end")
+        numbers = frozenset(each.id for each in flows)
+        return Ended(numbers - self.silent, untouched=numbers & self.silent)
 
     async def alive(self) -> frozenset[int]:
         """Of `Kernel`."""

@@ -11,7 +11,6 @@ from userproxy.cli import offers
 from userproxy.cli.commands import Command
 from userproxy.cli.connections import BACKEND, filter_options
 from userproxy.cli.daemon import admin_socket_option, daemon_at
-from userproxy.cli.listing import output_option
 from userproxy.model.levels import LEVELS
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ _NAMED = 10
 )
 @click.argument("ids", nargs=-1, metavar="ID...", shell_complete=offers.from_daemon(offers.connections))
 @filter_options
-@output_option("text", "json")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @admin_socket_option
 def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter, output: str) -> None:
     """Reset connections: those with these IDs, or all that match the options.

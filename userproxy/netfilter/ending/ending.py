@@ -124,8 +124,7 @@ def _end(flows: Collection[Flow], sender: Sender, conntrack: Socket) -> Ended:
         _forget(reached, conntrack)
     unheard = (each for each in flows if each.id in done.untouched)
     untouched = frozenset(each.id for each in unheard if _is_there(each, conntrack))
-    ended = done.ended | done.untouched - untouched
-    return Ended(ended, done.halves, untouched, sender.lacking)
+    return Ended(done.ended | done.untouched - untouched, done.halves, untouched, sender.lacking)
 
 
 def _provoke(flows: Collection[Flow], sender: Sender, table: EndingTable) -> Ends:

@@ -1,4 +1,4 @@
-"""Segments that have an end of a TCP connection speak, whatever its sequence numbers are. Pure.
+"""Segments that have an end of a TCP connection speak, whatever its sequence numbers are.
 
 RFC 5961 has an end answer with an ACK that tells what it expects: to any SYN (section 4.2), and as ever to an
 ACK that does not fit (RFC 9293, section 3.10.7.4). Firewalls and other nodes' conntrack drop the latter as

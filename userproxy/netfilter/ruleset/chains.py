@@ -174,10 +174,11 @@ def _to_listener(family: Family, *, outside: bool) -> Rule:
 
 def _relayed(family: Family, *, outside: bool, quick: bool) -> Chain:
     """To a listener, as workers are alive; who has none goes on where this was jumped to."""
+    side = family.side(outside=outside)
     to_listener = _to_listener(family, outside=outside)
     served = (*to_listener.matches, NotIn(family.frontend, family.vacant.name))
-    timed = (vacancy.no_memory(family),) if quick else ()
-    return Chain(family.side(outside=outside).relayed, (*timed, Rule(served, to_listener.action)))
+    timed = (vacancy.no_memory(family, side),) if quick else ()
+    return Chain(side.relayed, (*timed, Rule(served, to_listener.action)))
 
 
 def _capture(family: Family, *, outside: bool) -> Chain:

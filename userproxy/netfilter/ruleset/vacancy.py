@@ -26,7 +26,7 @@ from userproxy.netfilter.ruleset.language import (
 from userproxy.netfilter.ruleset.sets import FAMILIES, each
 
 if TYPE_CHECKING:
-    from userproxy.netfilter.ruleset.sets import Family
+    from userproxy.netfilter.ruleset.sets import Family, Side
 
 LANDING = "landing"
 """The chain for new packets that have been translated and are for this host."""
@@ -56,10 +56,11 @@ def landings() -> tuple[Chain, ...]:
     return (lost, *map(_landing, FAMILIES), Chain(LANDING, each(landing)))
 
 
-def no_memory(family: Family) -> Rule:
-    """For a new connection that is sent to a listener."""
+def no_memory(family: Family, side: Side) -> Rule:
+    """For a new connection that is sent to a listener; one to a pod is remembered as usual."""
     tcp = (Equals(Field.FAMILY, family.number), Equals(Field.PROTOCOL, TCP))
-    return Rule((*tcp, Times(timeout(family).name)), Simple.CONTINUE)
+    listened = In(family.frontend, side.listeners.name)
+    return Rule((*tcp, listened, Times(timeout(family).name)), Simple.CONTINUE)
 
 
 def timeout(family: Family) -> Timeout:

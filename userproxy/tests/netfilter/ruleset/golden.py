@@ -236,12 +236,12 @@ CHAINS_OF_IPV4 = """\
 	}
 
 	chain relayed4 {
-		meta nfproto ipv4 meta l4proto tcp ct timeout set "relayed4"
+		meta l4proto tcp ip daddr . meta l4proto . th dport @listeners4 ct timeout set "relayed4"
 		meta l4proto @protocols ip daddr . meta l4proto . th dport != @vacant4 dnat ip to ip daddr . meta l4proto . th dport map @listeners4
 	}
 
 	chain outside-relayed4 {
-		meta nfproto ipv4 meta l4proto tcp ct timeout set "relayed4"
+		meta l4proto tcp ip daddr . meta l4proto . th dport @outside-listeners4 ct timeout set "relayed4"
 		meta l4proto @protocols ip daddr . meta l4proto . th dport != @vacant4 dnat ip to ip daddr . meta l4proto . th dport map @outside-listeners4
 	}
 

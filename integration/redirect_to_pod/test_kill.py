@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.redirect_to_pod.servers import ask_udp, hold, lives, serving, udp_client
-from integration.redirect_to_pod.services import service, tcp, udp
+from integration.redirect_to_pod.services import put, service, tcp, udp
 from integration.sockets import PATIENCE_SECONDS, connect, listen
 from userproxy.model.address import Address
 from userproxy.model.filter import ConnectionFilter
@@ -31,11 +31,10 @@ MANY = 1000
 WITHIN_SECONDS = 2.0
 
 
-def kill(lab: Lab, name: str) -> tuple[Killed, float]:
-    """What ending all connections of a Service comes to, and when that is answered."""
+def kill(lab: Lab, name: str) -> Killed:
+    """What ending all connections of a Service comes to."""
     with AdminClient(lab.admin_socket("host1")) as admin:
-        answer = admin.kill(None, ConnectionFilter(service=ServicePortName("default", name)))
-    return answer, time.monotonic()
+        return admin.kill(None, ConnectionFilter(service=ServicePortName("default", name)))
 
 
 class Traffic:
@@ -95,14 +94,12 @@ def test_all_connections_of_a_service_are_reset_at_both_ends_and_no_others(lab: 
         began = time.monotonic()
         killing = stack.enter_context(ThreadPoolExecutor()).submit(kill, lab, "meant")
         traffic.go_on(PATIENCE_SECONDS)
-        answer, answered = killing.result()
+        answer = killing.result()
         assert (len(traffic.reset_at), traffic.others) == (4 * MANY, [])
-        print("reset", max(traffic.reset_at.values()) - began, "answered", answered - began, answer.problem)
         assert (answer.carried, answer.killed, answer.left) == (2 * MANY, 2 * MANY, ())
         assert max(traffic.reset_at.values()) - began < WITHIN_SECONDS
-        print("reset", max(traffic.reset_at.values()) - began, "answered", answered - began)
         assert all(map(lives, kept))
-        assert kill(lab, "meant")[0] == Killed(killed=0)
+        assert kill(lab, "meant") == Killed(killed=0)
 
 
 def test_who_asks_from_the_host_or_asks_itself_is_ended_and_the_command_says_so(lab: Lab) -> None:
@@ -121,6 +118,27 @@ def test_who_asks_from_the_host_or_asks_itself_is_ended_and_the_command_says_so(
                 each.recv(1)
         assert lab.rows("host1", "connections", "--service", "default/near") == []
         assert ask_udp(datagrams)[0] == "server1:7000", "a UDP client is chosen for anew"
+
+
+def test_connections_end_at_their_age_and_when_their_pod_is_gone(lab: Lab) -> None:
+    aged, removed = {"max-connection-age": "2s"}, {"close-on-removal": "1s"}
+    with (
+        serving(lab, ["server1", "server2"], 7000),
+        service(lab, "aged", MEANT.ip, [TCP], ["server1"], annotations=aged),
+        service(lab, "removed", OTHER.ip, [TCP], ["server1"], annotations=removed),
+        hold(lab, "client", OTHER)[0] as to_the_removed,
+        hold(lab, "client", MEANT)[0] as aging,
+    ):
+        began = time.monotonic()
+        assert lives(aging)
+        put(lab, "removed", OTHER.ip, [TCP], ["server2"], annotations=removed)
+        for each in (to_the_removed, aging):
+            each.settimeout(PATIENCE_SECONDS)
+            with pytest.raises(ConnectionResetError):
+                each.recv(1)
+        assert 1.5 < time.monotonic() - began < 8.0
+        with hold(lab, "client", OTHER)[0] as kept:
+            assert lives(kept)
 
 
 def accepted(listeners: Sequence[socket.socket]) -> Iterator[socket.socket]:

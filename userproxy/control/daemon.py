@@ -19,6 +19,7 @@ from userproxy.control import handover
 from userproxy.control.handover import Handover
 from userproxy.control.health_ports import FLAG
 from userproxy.control.lag import watch_lag
+from userproxy.control.lifetimes import CarriedLifetimes
 from userproxy.control.loop import ReconcileLoop
 from userproxy.control.relay_watch import LOOK_SECONDS, RelayWatch
 from userproxy.control.stopping import following, stop
@@ -221,6 +222,7 @@ class Daemon:
         yield self._notice_use()
         yield self._watch_relay()
         yield self._watch_addresses()
+        yield CarriedLifetimes(self._sides).run(lambda: self._reconciler.snapshot)
         yield watch_lag(self._metrics.lagged)
         yield self._workers.mind(self.notify)
         yield self._health_ports.run(lambda: self._health().healthy, self._listeners, self.notify)

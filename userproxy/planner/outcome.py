@@ -189,6 +189,15 @@ def exhausted_problem(name: ServicePortName, ports: range, remedy: str = "") -> 
     return Problem(str(name), "PortRangeExhausted", message)
 
 
+def unlimited_problem(name: ServicePortName) -> Problem:
+    """It asks for limits that nobody keeps on its path."""
+    message = (
+        "max-connections and max-connections-per-client are not kept where netfilter sends connections "
+        "straight to pods: set userproxy.dev/path to redirect-to-host, or leave them out"
+    )
+    return Problem(str(name), "LimitsNotKept", message)
+
+
 def _family_problem(name: ServicePortName, address: Address, family: IpFamily) -> Problem:
     message = (
         f"{address} is not served, as this node has no {family} address: give it one and a default route, or "

@@ -106,6 +106,20 @@ class FlowTable:
         chosen = None if ids is None else frozenset(ids)
         return [flow for _, flow in await self._matching(wanted) if chosen is None or id_of(flow) in chosen]
 
+    async def carried(self, services: Collection[ServicePortName]) -> list[tuple[ServicePortName, Flow]]:
+        """The connections of these Service ports.
+
+        Raises:
+            NetfilterError: they cannot be read.
+        """
+        pools = self._state.pools
+        asked = [key for key, pool in pools.items() if pool.service_port in services and not key.outside]
+        if not self._in_use or not asked:
+            return []
+        found = await self._read(asked)
+        named = await asyncio.to_thread(self._named, found, pools)
+        return [(name, flow) for name, flow in named if name in services]
+
     async def completed(
         self, relayed: AsyncIterator[list[ConnectionRow]]
     ) -> AsyncIterator[list[ConnectionRow]]:

@@ -20,6 +20,7 @@ from userproxy.planner.outcome import (
     holds_clients,
     ranges_of,
     target_of,
+    unlimited_problem,
     unserved_addresses,
 )
 from userproxy.planner.paths.to_host import relay
@@ -50,6 +51,9 @@ def outcome_of(traffic: Traffic) -> Outcome:
     relayed = relay(traffic, to_relay)
     if len(relayed.serves) < len(pools_of(service.name, to_relay)):
         problems = (*problems, exhausted_problem(service.name, traffic.context.ports))
+    settings = service.settings
+    if settings.max_connections is not None or settings.max_connections_per_client is not None:
+        problems = (*problems, unlimited_problem(service.name))
     direct = [entry for entry in entries if not entry.is_loopback]
     choices = {pool: traffic.choice(pool) for pool in pools_of(service.name, direct)}
     pools = {entry.frontend: entry.pool_of(service.name) for entry in direct}

@@ -35,6 +35,7 @@ REASONS = frozenset(
         "BadAnnotation",
         "BadObject",
         "ExternalIPsOff",
+        "LimitsNotKept",
         "PortConflict",
         "PortRangeExhausted",
         "ProtocolNotSupported",

@@ -122,6 +122,20 @@ def test_pods_that_netfilter_sends_to_are_checked_unless_they_cannot_or_must_not
         assert [backend.address for backend in pool.backends] == [READY.address]
 
 
+@pytest.mark.parametrize("limits", [Settings(max_connections=5), Settings(max_connections_per_client=5)])
+def test_limits_that_nobody_keeps_on_a_path_are_told(limits: Settings) -> None:
+    service = ServicePort(
+        name=ServicePortName("default", "web"),
+        protocol=Protocol.TCP,
+        entries=cluster_ips(FRONTEND.address),
+        settings=limits,
+    )
+    traffic = Traffic(service, (READY,), {PoolName.of(service.name): 10400}, CONTEXT)
+    assert [each.reason for each in to_pod.outcome_of(traffic).problems] == ["LimitsNotKept"]
+    assert to_host.outcome_of(traffic).problems == ()
+    assert carried(READY).problems == ()
+
+
 HELD = Settings(no_endpoints=NoEndpoints.HOLD)
 LISTENER = Address("10.100.0.2", 10400)
 

@@ -28,23 +28,23 @@ def reset_it(client: socket.socket, _request: bytes) -> None:
 
 
 def end_it(client: socket.socket, _request: bytes) -> None:
-    client.close()
+    client.shutdown(socket.SHUT_WR)  # closed, it would answer what comes next with a reset
 
 
 def end_midway(client: socket.socket, request: bytes) -> None:
     client.sendall(request.split()[-1][:1])
-    client.close()
+    client.shutdown(socket.SHUT_WR)
 
 
 def say_something_else(client: socket.socket, _request: bytes) -> None:
     client.sendall(b"0 somebody\n")
-    client.close()
+    client.shutdown(socket.SHUT_WR)
 
 
 def answer_late(client: socket.socket, request: bytes) -> None:
     time.sleep(1.2)
     client.sendall(b"%b somebody\n" % request.split()[-1])
-    client.close()
+    client.shutdown(socket.SHUT_WR)
 
 
 def say_nothing(_client: socket.socket, _request: bytes) -> None:

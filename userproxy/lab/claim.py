@@ -29,11 +29,16 @@ class Claim:
         Raises:
             LabError: it exists.
         """
-        self._directory.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._directory.mkdir()
-        except FileExistsError:
-            raise LabError(f"lab {self._directory.name} is just being brought up by somebody else") from None
+        while True:
+            try:
+                self._directory.parent.mkdir(parents=True, exist_ok=True)
+                self._directory.mkdir()
+            except FileNotFoundError:
+                continue  # another lab, at its end, has just taken away the empty directories above
+            except FileExistsError:
+                name = self._directory.name
+                raise LabError(f"lab {name} is just being brought up by somebody else") from None
+            break
         self._owner.write_text(f"{os.getpid()} {processes.started_at(os.getpid())}")
 
     def leave(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +33,29 @@ def test_the_second_one_is_refused(tmp_path: Path) -> None:
     Claim(tmp_path / "lab", ()).take()
     with pytest.raises(LabError, match="lab lab is just being brought up by somebody else"):
         Claim(tmp_path / "lab", ()).take()
+
+
+def test_another_lab_s_end_meanwhile_is_no_error(tmp_path: Path) -> None:
+    """Which takes away what is empty of the directories that they share."""
+    shared, over = tmp_path / "run" / "lab", threading.Event()
+
+    def end_on_and_on() -> None:
+        while not over.is_set():
+            for each in (shared, shared.parent):
+                with contextlib.suppress(OSError):
+                    each.rmdir()
+
+    other = threading.Thread(target=end_on_and_on)
+    other.start()
+    try:
+        for _ in range(1000):
+            claim = Claim(shared / "mine", ())
+            claim.take()
+            assert claim.holds()
+            shutil.rmtree(shared / "mine")
+    finally:
+        over.set()
+        other.join()
 
 
 def test_one_that_was_left_running_holds_while_something_runs_in_it(tmp_path: Path) -> None:

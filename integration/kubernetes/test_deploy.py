@@ -57,7 +57,7 @@ def test_the_container_has_few_privileges(cluster: Cluster) -> None:
     context = pod["containers"][0]["securityContext"]
     assert context["capabilities"] == {
         "drop": ["ALL"],
-        "add": ["NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL"],
+        "add": ["NET_ADMIN", "NET_RAW", "SETUID", "SETGID", "SETPCAP", "KILL"],
     }
     assert context["readOnlyRootFilesystem"]
     assert not context["allowPrivilegeEscalation"]

@@ -49,7 +49,7 @@ def start_pod(site: Site, account: Path) -> None:
 
 
 def test_as_a_pod_with_a_token_that_is_rotated(site: Site, tmp_path: Path) -> None:
-    assert CAPABILITIES.keys() == {"NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL"}
+    assert CAPABILITIES.keys() == {"NET_ADMIN", "NET_RAW", "SETUID", "SETGID", "SETPCAP", "KILL"}
     config = json.loads(site.kubeconfig.read_text())
     (tmp_path / "ca.crt").write_bytes(site.cluster.ca_file.read_bytes())
     (tmp_path / "token").write_text("expired")

@@ -26,6 +26,7 @@ class CaptureChange(msgspec.Struct, frozen=True):
         perimeter: where the outside begins, if that is new.
         names: whose frontends those in `put` are, for people who list the rules.
         workers: how many accept clients at the listeners, if that is new.
+        queues: in how many packets wait for a steering process, if that is new.
     """
 
     put: dict[Frontend, Target] = {}
@@ -40,6 +41,7 @@ class CaptureChange(msgspec.Struct, frozen=True):
     perimeter: Perimeter | None = None
     names: dict[Frontend, str] = {}
     workers: int | None = None
+    queues: int | None = None
 
     def __bool__(self) -> bool:
         return self != _NO_CHANGE

@@ -12,7 +12,7 @@ class PlannedRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         service: `ns/name:port`.
-        path: `redirect-to-host` or `redirect-to-pod`.
+        path: `redirect-to-host`, `redirect-to-pod` or `steered`.
         policy: `Cluster`, or `Local`: only backends on this node are picked.
         family: `IPv4` or `IPv6`.
         outcome: `served`; `held`: clients wait for an endpoint; `refused` or `dropped`, at once; `left-out`:

@@ -25,7 +25,7 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
         state: `connecting`, `greeting`, `waiting`, `established`, `client-finished` or `backend-finished`; of
             UDP `unreplied` or `replied`. On the path redirect-to-pod as conntrack knows it: `connecting`,
             `established`, `half-closed`, `closing`; of UDP `assured` too.
-        path: `redirect-to-host` or `redirect-to-pod`.
+        path: `redirect-to-host`, `redirect-to-pod` or `steered`.
         started_at: RFC 3339, UTC. On the path redirect-to-pod empty, unless the kernel notes it
             (`nf_conntrack_timestamp=1`).
         age_seconds: where `started_at` is empty, what is certain: `idle_seconds`.
@@ -61,7 +61,7 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         service: `ns/name:port`.
         protocol: `TCP` or `UDP`.
-        path: `redirect-to-host` or `redirect-to-pod`.
+        path: `redirect-to-host`, `redirect-to-pod` or `steered`.
         frontends: all `ip:port` at which it answers.
         listener: our host port; null on the path redirect-to-pod, unless clients wait there for endpoints.
         backends_up: how many may be picked for a new connection now.

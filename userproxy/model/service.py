@@ -29,6 +29,9 @@ class Path(enum.StrEnum):
     REDIRECT_TO_POD = "redirect-to-pod"
     """Netfilter sends the packet straight to a pod."""
 
+    STEERED = "steered"
+    """We choose the pod while the connection's first packet waits; netfilter sends all of them there."""
+
 
 class TrafficPolicy(enum.StrEnum):
     """Which endpoints may take traffic: any, or those on this node. The values are those of the API."""

@@ -75,10 +75,12 @@ class Steer(Pool, frozen=True, kw_only=True):
 
     Attributes:
         frontends: whose packets it is asked for.
+        outside: likewise, of packets from outside alone: those that are marked so (`steering.OUTSIDE`).
         protocol: what is spoken there.
     """
 
     frontends: tuple[Address, ...] = ()
+    outside: tuple[Address, ...] = ()
     protocol: Protocol = Protocol.TCP
 
 
@@ -172,6 +174,7 @@ class NodeState(msgspec.Struct, frozen=True):
         pods: IPs of all pods to which the kernel sends, or may have sent, connections, those included that
             get no new ones; a set likewise.
         perimeter: of this node.
+        queues: in how many the packets of the frontends in `steered` wait, each read by a steering process.
         workers: how many accept clients at the listeners: of TCP, one that is alive will do, of UDP all must
             be. 0: new connections go to none of them but where nothing is behind it.
         pools: by frontend in `captures`: the pool that it leads to.
@@ -188,6 +191,7 @@ class NodeState(msgspec.Struct, frozen=True):
     ranges: Mapping[Frontend, tuple[str, ...]] = {}
     pods: Mapping[str, None] = {}
     perimeter: Perimeter = Perimeter()
+    queues: int = 0
     workers: int = 0
     pools: Mapping[Frontend, PoolName] = {}
     frontends: Mapping[PoolName, tuple[Frontend, ...]] = {}

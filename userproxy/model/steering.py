@@ -22,6 +22,9 @@ REFUSED = 0x3FFF
 MOST_PODS = 0x1FFF
 """So many pods of one frontend can be told apart; the index behind them is that of `REFUSED`."""
 
+OUTSIDE = 0x0001
+"""Of our bits while a packet waits: it is from outside, and for a frontend that only such packets have."""
+
 FIRST_QUEUE = 30064
 """The number of the netfilter queue that the first steering process reads; the next one reads the next."""
 

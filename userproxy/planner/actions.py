@@ -29,7 +29,7 @@ def actions_for(wanted: NodeState, actual: NodeState) -> Actions:
 
     Values are compared by identity first, so states that share most of theirs are cheap to compare. A Serve
     whose listener differs from the open one opens the new listener; the old one closes when the whole plan
-    has been applied. `checked` needs no action of its own.
+    has been applied. `checked` and `steered` need no action of their own.
 
     Args:
         wanted: where to get to.
@@ -56,6 +56,7 @@ def actions_for(wanted: NodeState, actual: NodeState) -> Actions:
             names={key: str(wanted.pools[key].service_port) for key in put if key in wanted.pools},
             perimeter=wanted.perimeter if wanted.perimeter != actual.perimeter else None,
             workers=wanted.workers if wanted.workers != actual.workers else None,
+            queues=wanted.queues if wanted.queues != actual.queues else None,
         ),
         forget=_outdated(wanted.flows, actual.flows)
         | {frontend: () for frontend in removed if frontend.protocol is Protocol.UDP},

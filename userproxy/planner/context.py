@@ -25,6 +25,7 @@ class PlanContext(msgspec.Struct, frozen=True):
         udp_idle: seconds that a UDP client's session may carry nothing, where its Service does not say.
         fall_open: whether new connections go to the pods while no worker accepts them, likewise.
         workers: how many do when all is well.
+        queues: in how many packets can wait for a steering process; 0: the kernel has none.
     """
 
     node: Node
@@ -35,6 +36,7 @@ class PlanContext(msgspec.Struct, frozen=True):
     udp_idle: float = 30.0
     fall_open: bool = True
     workers: int = 1
+    queues: int = 1
 
     @property
     def perimeter(self) -> Perimeter:

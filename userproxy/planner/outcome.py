@@ -14,7 +14,7 @@ from userproxy.model.address import Address, IpFamily, family_of
 from userproxy.model.service import EntryKind, PoolName, Protocol, ServicePortName
 from userproxy.model.settings import NoEndpoints
 from userproxy.model.snapshot import Problem
-from userproxy.model.state import Drop, Frontend, Pool, Refuse, Serve, Target
+from userproxy.model.state import Drop, Frontend, Pool, Refuse, Serve, Steer, Target
 from userproxy.planner import topology
 from userproxy.planner.entries import frontends_of
 
@@ -76,6 +76,7 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
         guards: its listeners, to be refused to whoever was not redirected to them.
         flows: if it is UDP, where the flows of each of its captured frontends may lead.
         checked: by pool, the pods that netfilter sends its packets to, if they are to be checked.
+        steered: by pool, what a steering process must know to choose for its packets.
         cluster_ips: that it has.
         ranges: by frontend, the networks whose clients alone may reach it.
         pods: IPs of those to which the kernel sends its connections, or has sent some that go on.
@@ -89,6 +90,7 @@ class Outcome(msgspec.Struct, frozen=True, eq=False):
     guards: tuple[Frontend, ...] = ()
     flows: dict[Frontend, tuple[Address, ...]] = {}
     checked: dict[PoolName, Pool] = {}
+    steered: dict[PoolName, Steer] = {}
     cluster_ips: tuple[str, ...] = ()
     ranges: dict[Frontend, tuple[str, ...]] = {}
     pods: tuple[str, ...] = ()
@@ -178,6 +180,16 @@ def _without(
         problems=(*outcome.problems, *conflicts),
         flows={key: pods for key, pods in outcome.flows.items() if key in kept},
         ranges={key: ranges for key, ranges in outcome.ranges.items() if key in kept},
+        steered={name: _without_frontends(steer, lost) for name, steer in outcome.steered.items()},
+    )
+
+
+def _without_frontends(steer: Steer, lost: list[Frontend]) -> Steer:
+    inside, outside = ({key.address for key in lost if key.outside is side} for side in (False, True))
+    return msgspec.structs.replace(
+        steer,
+        frontends=tuple(each for each in steer.frontends if each not in inside),
+        outside=tuple(each for each in steer.outside if each not in outside),
     )
 
 

@@ -181,6 +181,7 @@ class Planner:
             problems = [outcome.problems for outcome in outcomes]
         self._wanted = msgspec.structs.replace(
             wanted,
+            queues=self._context.queues if self._context and wanted.steered else 0,
             cluster_ips=_recounted(
                 self._cluster_ips,
                 self._wanted.cluster_ips,
@@ -230,6 +231,7 @@ def _replaced(wanted: NodeState, old: list[Outcome], new: list[Outcome]) -> Node
         guards=merged(lambda outcome: dict.fromkeys(outcome.guards), wanted.guards),
         flows=merged(lambda outcome: outcome.flows, wanted.flows),
         checked=merged(lambda outcome: outcome.checked, wanted.checked),
+        steered=merged(lambda outcome: outcome.steered, wanted.steered),
         ranges=merged(lambda outcome: outcome.ranges, wanted.ranges),
         pools=merged(lambda outcome: outcome.pools, wanted.pools),
         frontends=merged(_frontends, wanted.frontends),

@@ -287,7 +287,7 @@ _CHOSEN = (
         "no_endpoints",
         _one_of(NoEndpoints),
         _options(NoEndpoints),
-        "`hold`: TCP clients wait for an endpoint, on either path",
+        "`hold`: TCP clients wait for an endpoint, on every path",
     ),
     Annotation(
         "hold-connections",

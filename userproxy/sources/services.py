@@ -71,7 +71,7 @@ def decode_service(service: api.Service, scope: Scope = EVERYTHING) -> ServiceOb
     about, chosen = f"{key.namespace}/{key.name}", metadata.annotations or {}
     path = read_path(chosen, about, problems)
     settings = read_settings(chosen, about, problems)
-    if settings.needs_relay and path is Path.REDIRECT_TO_POD:
+    if settings.needs_relay and path in (Path.REDIRECT_TO_POD, Path.STEERED):
         message = f"the PROXY protocol takes a relay: path {Path.REDIRECT_TO_HOST} is used for TCP"
         problems.append(Problem(about, "BadAnnotation", message))
     internal = _choice(TrafficPolicy, "spec.internalTrafficPolicy", spec.internal_traffic_policy)

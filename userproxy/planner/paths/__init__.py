@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from userproxy.model.service import Path
-from userproxy.planner.paths import to_host, to_pod
+from userproxy.planner.paths import steered, to_host, to_pod
 
 if TYPE_CHECKING:
     from userproxy.model.service import PoolName, ServicePort
@@ -26,4 +26,8 @@ class PathModule(Protocol):
         """What a Service port comes to."""
 
 
-PATHS: dict[Path, PathModule] = {Path.REDIRECT_TO_HOST: to_host, Path.REDIRECT_TO_POD: to_pod}
+PATHS: dict[Path, PathModule] = {
+    Path.REDIRECT_TO_HOST: to_host,
+    Path.REDIRECT_TO_POD: to_pod,
+    Path.STEERED: steered,
+}

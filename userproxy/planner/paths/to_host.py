@@ -125,8 +125,8 @@ def _serve(traffic: Traffic, pool: PoolName, choice: Choice, listener: Address) 
         listener=listener,
         backends=choice.backends,
         far=choice.far,
-        leaving=_leaving(traffic, pool, choice),
-        settings=_unchecked(service.settings) if is_udp else service.settings,
+        leaving=leaving(traffic, pool, choice),
+        settings=unchecked(service.settings) if is_udp else service.settings,
         affinity=service.affinity,
         protocol=service.protocol,
         idle=idle,
@@ -134,7 +134,7 @@ def _serve(traffic: Traffic, pool: PoolName, choice: Choice, listener: Address) 
     )
 
 
-def _unchecked(settings: Settings) -> Settings:
+def unchecked(settings: Settings) -> Settings:
     """Without active checks: nobody knows what a UDP pod would answer to."""
     return msgspec.structs.replace(
         settings, check=msgspec.structs.replace(settings.check, kind=HealthCheck.OFF)
@@ -147,7 +147,7 @@ def _is_dns(service: ServicePort) -> bool:
     return by_number or _DNS_NAME in service.name.port.split("-")
 
 
-def _leaving(traffic: Traffic, pool: PoolName, choice: Choice) -> tuple[Address, ...]:
+def leaving(traffic: Traffic, pool: PoolName, choice: Choice) -> tuple[Address, ...]:
     """Pods that connections may stay with. A UDP client may while its pod serves, unless that is drained."""
     is_udp = traffic.service.protocol is Protocol.UDP
     if traffic.service.settings.close_on_removal is None and not is_udp:

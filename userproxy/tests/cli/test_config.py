@@ -97,7 +97,7 @@ def test_show_refuses_what_makes_no_sense_in_lines_of_their_own() -> None:
     told = invoke("show", "--udp-sessions", "x", "--mode", "iptables")
     assert (told.exit_code, told.stdout) == (2, "")
     assert told.stderr.splitlines() == [
-        "userproxy config show: --mode: 'iptables' is none of redirect-to-host, redirect-to-pod",
+        "userproxy config show: --mode: 'iptables' is none of redirect-to-host, redirect-to-pod, steered",
         "userproxy config show: --udp-sessions: 'x' is not a whole number (see userproxy config show --help)",
     ]
 

@@ -42,7 +42,7 @@ def completed(words: str, admin_socket: Path | str = "/nowhere") -> list[str]:
         ("userproxy con", ["config", "connections"]),
         ("userproxy --ver", ["--version"]),
         ("userproxy config s", ["show"]),
-        ("userproxy run --mode ", ["redirect-to-host", "redirect-to-pod"]),
+        ("userproxy run --mode ", ["redirect-to-host", "redirect-to-pod", "steered"]),
         ("userproxy run --m", ["--manifests", "--mode", "--metrics-bind-address", "--metrics-per-service"]),
         ("userproxy services --sort-by backends", ["backends_up", "backends"]),
         ("userproxy backends --state e", ["ejected"]),

@@ -196,7 +196,7 @@ def test_a_default_is_shown_as_it_may_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "part",
     [
-        "--mode [redirect-to-host|redirect-to-pod]",
+        "--mode [redirect-to-host|redirect-to-pod|steered]",
         "--workers N|auto",
         "--drain-seconds SECONDS",
         "[env var: USERPROXY_ADMIN_SOCKET]",

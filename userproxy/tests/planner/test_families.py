@@ -18,7 +18,7 @@ from userproxy.model.service import (
     TrafficPolicy,
 )
 from userproxy.model.snapshot import Node
-from userproxy.model.state import Frontend, ToListener, ToPods
+from userproxy.model.state import Frontend, Target, ToListener, ToPods
 from userproxy.planner.context import PlanContext
 from userproxy.planner.outcome import Outcome, Traffic
 from userproxy.planner.paths import PATHS
@@ -61,9 +61,11 @@ def outcome(made: ServicePort, *families: IpFamily) -> Outcome:
 @pytest.mark.parametrize("family", list(IpFamily))
 def test_a_family_leads_to_endpoints_of_its_own(path: Path, family: IpFamily) -> None:
     made = outcome(service(path, *IpFamily), *IpFamily)
-    target = ToListener(LISTENER[family]) if path is Path.REDIRECT_TO_HOST else ToPods((POD[family],))
+    target: Target = ToPods((POD[family],), steered=path is Path.STEERED)
+    if path is Path.REDIRECT_TO_HOST:
+        target = ToListener(LISTENER[family])
     assert made.captures[tcp(CLUSTER_IP[family])] == target
-    assert made.captures[tcp(LOOPBACK[family])] == ToListener(LISTENER[family]), "on either path"
+    assert made.captures[tcp(LOOPBACK[family])] == ToListener(LISTENER[family]), "on every path"
     pool = PoolName.of(WEB, family=family)
     assert made.serves[pool].listener == LISTENER[family]
     assert [backend.address for backend in made.serves[pool].backends] == [POD[family]]

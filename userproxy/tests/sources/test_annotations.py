@@ -164,10 +164,11 @@ def test_whoever_speaks_the_proxy_protocol_is_relayed(annotation: dict[str, str]
     decoded = decoded_service(service(metadata={"annotations": named}, ports=ports))
     assert [port.path for port in decoded.ports] == [Path.REDIRECT_TO_HOST, None]
     assert not decoded.problems
-    named[f"{PREFIX}path"] = "redirect-to-pod"
-    decoded = decoded_service(service(metadata={"annotations": named}, ports=ports))
-    assert [port.path for port in decoded.ports] == [Path.REDIRECT_TO_HOST, Path.REDIRECT_TO_POD]
-    assert "takes a relay" in decoded.problems[0].message
+    for path in (Path.REDIRECT_TO_POD, Path.STEERED):
+        named[f"{PREFIX}path"] = path.value
+        decoded = decoded_service(service(metadata={"annotations": named}, ports=ports))
+        assert [port.path for port in decoded.ports] == [Path.REDIRECT_TO_HOST, path]
+        assert "takes a relay" in decoded.problems[0].message
 
 
 def test_the_path_is_chosen_too() -> None:

@@ -1,0 +1,98 @@
+"""Steered: netfilter sends the packets straight to a pod, which a steering process chooses.
+
+It is redirect to pod, with the pods told to whoever chooses: what a listener has to relay is the same, and so
+are the rules while nobody chooses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from userproxy.model.service import Path, Protocol
+from userproxy.model.snapshot import Problem
+from userproxy.model.state import Steer, ToPods
+from userproxy.model.steering import MOST_PODS
+from userproxy.planner.entries import pools_of
+from userproxy.planner.paths import to_pod
+from userproxy.planner.paths.to_host import leaving, unchecked
+
+if TYPE_CHECKING:
+    from userproxy.model.address import Address
+    from userproxy.model.service import PoolName, ServicePort, ServicePortName
+    from userproxy.model.state import Frontend, Target
+    from userproxy.planner.context import PlanContext
+    from userproxy.planner.outcome import Outcome, Traffic
+    from userproxy.planner.topology import Choice
+
+
+def listeners_of(service: ServicePort, context: PlanContext) -> tuple[PoolName, ...]:
+    """The pools of a Service port that need a listener of ours: as on the path redirect-to-pod."""
+    return to_pod.listeners_of(service, context)
+
+
+def outcome_of(traffic: Traffic) -> Outcome:
+    """What a Service port comes to: captures that ask first, and what whoever is asked must know."""
+    outcome = to_pod.outcome_of(traffic)
+    if not traffic.context.queues:  # of which the control side tells, once for all
+        return outcome
+    direct = [entry for entry in traffic.entries if not entry.is_loopback]
+    choices = {pool: traffic.choice(pool) for pool in pools_of(traffic.service.name, direct)}
+    most = max((len(_steerable(choice)) for choice in choices.values()), default=0)
+    if most > MOST_PODS:
+        problem = _too_many(traffic.service.name, most)
+        return msgspec.structs.replace(outcome, problems=(*outcome.problems, problem))
+    return msgspec.structs.replace(
+        outcome,
+        captures={
+            key: _asking(target, choices.get(outcome.pools[key])) for key, target in outcome.captures.items()
+        },
+        checked={},
+        steered={
+            pool: _steer(
+                traffic,
+                pool,
+                choice,
+                [each.frontend for each in direct if each.pool_of(pool.service_port) == pool],
+            )
+            for pool, choice in choices.items()
+        },
+    )
+
+
+def _asking(target: Target, choice: Choice | None) -> Target:
+    if choice is None or not isinstance(target, ToPods):
+        return target
+    far = tuple(backend.address for backend in choice.far)
+    return msgspec.structs.replace(target, steered=True, others=far)
+
+
+def _steer(traffic: Traffic, pool: PoolName, choice: Choice, frontends: list[Frontend]) -> Steer:
+    service = traffic.service
+    is_udp = service.protocol is Protocol.UDP
+    return Steer(
+        service=service.name,
+        policy=pool.policy,
+        family=pool.family,
+        backends=choice.backends,
+        far=choice.far,
+        leaving=leaving(traffic, pool, choice),
+        settings=unchecked(service.settings) if is_udp else service.settings,
+        affinity=service.affinity,
+        frontends=tuple(key.address for key in frontends if not key.outside),
+        outside=tuple(key.address for key in frontends if key.outside),
+        protocol=service.protocol,
+    )
+
+
+def _steerable(choice: Choice) -> tuple[Address, ...]:
+    return tuple(backend.address for backend in (*choice.backends, *choice.far))
+
+
+def _too_many(name: ServicePortName, pods: int) -> Problem:
+    message = (
+        f"path {Path.REDIRECT_TO_POD} is used, as a mark tells {MOST_PODS} pods apart and it has {pods}: "
+        f"split the Service, or choose that path"
+    )
+    return Problem(str(name), "TooManyPods", message)

@@ -12,10 +12,11 @@ from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.elements.access import USED, alive_among, constant_elements, used_by
 from userproxy.netfilter.elements.pins import PINS, pin_changes, retimed, sorted_out
 from userproxy.netfilter.elements.table import Elements, chains_of, state_of
+from userproxy.netfilter.features import features_of
 from userproxy.netfilter.ownership import Ownership
 from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.language import TABLE
-from userproxy.netfilter.ruleset.made import Pick, Pin, Relay, made_among
+from userproxy.netfilter.ruleset.made import Pick, Pin, Relay, chains_made, made_among
 from userproxy.netfilter.ruleset.sets import ALIVE
 from userproxy.netfilter.wire import encode, packing, read_back
 from userproxy.netfilter.wire.netlink import RefusedError, Socket
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from userproxy.model.state import Frontend, NodeState, Target
     from userproxy.netfilter.elements.element import ClientPin, Element
     from userproxy.netfilter.elements.pins import PinChanges
+    from userproxy.netfilter.features import Features
     from userproxy.netfilter.ruleset.made import Made
     from userproxy.netfilter.wire.netlink import Message
 
@@ -42,7 +44,6 @@ _REMEDIES = {
     errno.ETIMEDOUT: "the kernel did not answer; is another program holding the nf_tables lock?",
 }
 _CHANGED_BY_OTHERS = (errno.ENOENT, errno.EEXIST)
-_LACKING = (errno.ENOENT, errno.EOPNOTSUPP)
 _SETTLE_ATTEMPTS = 3
 _EXAMPLES: frozenset[Made] = frozenset({Pick(2), Pick(2, sticky=True), Pin(1), Relay(1)})
 
@@ -68,7 +69,7 @@ class Nftables:
             raise _with_remedy("cannot speak to netfilter", error) from error
         self._ownership = Ownership(self._socket)
         self._lock = threading.Lock()
-        self._quick: bool | None = None  # whether the kernel has what `vacancy` needs, once that is known
+        self._found: Features | None = None  # until the kernel has been asked
         self._elements: Elements | None = None  # until the kernel's side is known
         self._made: frozenset[Made] = frozenset()
         self._certain = False  # that the table is as we have made it, unless somebody else has changed it
@@ -160,6 +161,11 @@ class Nftables:
                 self._generation = now
             return tuple(found)
 
+    @property
+    def can_queue(self) -> bool:
+        """Whether packets can wait for a steering process; known once the table is there."""
+        return self._found is not None and self._found.queues
+
     def used(self) -> set[Frontend]:
         """The frontends from which the kernel has sent a new connection to a pod within a minute or so.
 
@@ -208,19 +214,11 @@ class Nftables:
                 return (str(_with_remedy("the nftables ruleset cannot be loaded", error)),)
             return ()
 
-    def _is_quick(self) -> bool:
-        """Whether the kernel has what `ruleset.vacancy` needs; it is asked once, while the table is ours."""
-        if self._quick is None:
-            try:
-                messages = encode.creation(ruleset(_EXAMPLES), self._ownership.flags)
-                self._socket.batch([encode.table(), encode.delete_table(), *messages], commit=False)
-            except RefusedError as error:
-                if error.refusal.errno not in _LACKING:
-                    raise
-                self._quick = False  # or it lacks something else, and then refuses the rest too
-            else:
-                self._quick = True
-        return self._quick
+    def _features(self) -> Features:
+        """What the kernel has; it is asked once, while the table is ours."""
+        if self._found is None:
+            self._found = features_of(self._socket, self._ownership.flags)
+        return self._found
 
     def _ensure(self) -> NodeState:
         as_owned = self._ownership.take()
@@ -261,7 +259,7 @@ class Nftables:
         return found
 
     def _expected(self, made: frozenset[Made] = frozenset()) -> read_back.Static:
-        return _expected(made, quick=self._is_quick())
+        return _expected(made, self._features())
 
     def _apply(self, change: CaptureChange) -> None:
         elements = self._elements
@@ -270,7 +268,8 @@ class Nftables:
         gone, new = elements.difference(change)
         made = chains_of(new) - self._made
         added = packing.add_elements(new, elements.comments(change))
-        self._commit([*_chains(made), *packing.delete_elements(gone), *added])
+        chains = chains_made(made, self._made, as_target=self._features().as_target)
+        self._commit([*encode.chains(chains), *packing.delete_elements(gone), *added])
         elements.apply(change)
         self._made |= made
         self._settle(pin_changes(gone, new))
@@ -293,10 +292,12 @@ class Nftables:
         self, made: frozenset[Made], elements: Elements, pins: Iterable[ClientPin]
     ) -> list[Message]:
         """Create, delete and create again: deleting a table that is not there would be an error."""
+        features = self._features()
+        rules = ruleset(made, quick=features.quick, as_target=features.as_target)
         return [
             encode.table(),
             encode.delete_table(),
-            *encode.creation(ruleset(made, quick=self._is_quick()), self._ownership.flags),
+            *encode.creation(rules, self._ownership.flags),
             *packing.add_elements(elements, elements.comments()),
             *packing.add_pins(pins),
         ]
@@ -312,15 +313,9 @@ class Nftables:
 
 
 @functools.lru_cache(maxsize=4)
-def _expected(made: frozenset[Made], *, quick: bool) -> read_back.Static:
-    return read_back.created_by(encode.creation(ruleset(made, quick=quick)))
-
-
-def _chains(made: Iterable[Made]) -> Iterator[Message]:
-    for spec in (each.chain for each in made):
-        yield encode.chain(spec)
-        for rule in spec.rules:
-            yield encode.rule(spec.name, rule)
+def _expected(made: frozenset[Made], found: Features) -> read_back.Static:
+    rules = ruleset(made, quick=found.quick, as_target=found.as_target)
+    return read_back.created_by(encode.creation(rules))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,16 @@ from userproxy.model.state import Frontend, Perimeter
 from userproxy.netfilter.elements.element import Element
 from userproxy.netfilter.elements.packing import NUMBERS, PACKINGS, packing_of
 from userproxy.netfilter.ruleset.made import Relay, parse
-from userproxy.netfilter.ruleset.sets import CLOSED, FAMILIES, OUTSIDE_RELAY, PROTOCOLS, RELAY, UPLINKS
+from userproxy.netfilter.ruleset.sets import (
+    CLOSED,
+    FAMILIES,
+    OUTSIDE_RELAY,
+    PROTOCOLS,
+    RELAY,
+    STEER,
+    UPLINKS,
+)
+from userproxy.netfilter.ruleset.steering import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,6 +102,19 @@ def workers_of(elements: Iterable[Element]) -> int:
     return max((chain.workers for chain in chains if isinstance(chain, Relay)), default=0)
 
 
+def steer_elements(queues: int) -> list[Element]:
+    """That packets wait in so many queues for whoever is asked; without any, that none waits."""
+    return [
+        Element(STEER.name, bytes([family.number]), chain=Queue(queues).name) for family in FAMILIES if queues
+    ]
+
+
+def queues_of(elements: Iterable[Element]) -> int:
+    """In how many queues packets wait by a table's elements."""
+    chains = (parse(element.chain) for element in elements if element.set == STEER.name)
+    return max((chain.size for chain in chains if isinstance(chain, Queue)), default=0)
+
+
 def guards_of(elements: Iterable[Element]) -> set[Frontend]:
     """The listeners that a table's elements guard."""
     sets = {packing.family.guarded.name: packing for packing in PACKINGS}
@@ -171,6 +193,7 @@ ACCESS_SETS = {
     CLOSED.name,
     RELAY.name,
     OUTSIDE_RELAY.name,
+    STEER.name,
     *(
         spec.name
         for packing in PACKINGS

@@ -51,9 +51,14 @@ def _pod_elements(packing: Packing, key: bytes, frontend: Frontend, target: ToPo
     seconds = math.ceil(target.affinity or 0)
     pick = Pick(len(target.pods), bool(seconds), frontend.outside)
     addresses = [packing.address(pod) for pod in target.pods]
+    others = [packing.address(pod) for pod in target.others]
     elements = [Element(side.sizes.name, key, chain=pick.name)]
     pods = side.pods.name
-    elements += [Element(pods, key + INDEX.pack(index), pod) for index, pod in enumerate(addresses)]
+    elements += [
+        Element(pods, key + INDEX.pack(index), pod) for index, pod in enumerate((*addresses, *others))
+    ]
+    if target.steered:
+        elements += [Element(packing.family.steered.name, key), Element(side.checked.name, key)]
     if seconds:
         pin, members = Pin(seconds, frontend.outside).name, side.members.name
         elements += [Element(members, key + pod, chain=pin) for pod in addresses]
@@ -64,7 +69,7 @@ def _own_address_elements(packing: Packing, key: bytes, frontend: Frontend, targ
     """Which packets to these pods get the node's own address; behind a listener, all do."""
     # Two pods of one Service port may share an address (two container ports): one hairpin, used twice.
     hairpins = packing.family.hairpins.name
-    elements = [Element(hairpins, packing.ip(pod.ip) * 2) for pod in target.pods]
+    elements = [Element(hairpins, packing.ip(pod.ip) * 2) for pod in (*target.pods, *target.others)]
     if target.masquerade:
         elements.append(Element(packing.family.side(outside=frontend.outside).masquerade.name, key))
     return elements
@@ -108,6 +113,7 @@ def _captures_of_side(
     captures |= {unpacked(each.key): Drop() for each in found(side.dropped.name)}
     listeners = {each.key: packing.unpack_address(each.data) for each in found(side.listeners.name)}
     masqueraded = {each.key for each in found(side.masquerade.name)} | listeners.keys()
+    steered = {each.key for each in found(packing.family.steered.name)}
     pods: dict[bytes, dict[int, Address]] = {}
     for each in found(side.pods.name):
         key, (index,) = each.key[: packing.frontend_size], INDEX.unpack(each.key[packing.frontend_size :])
@@ -116,11 +122,14 @@ def _captures_of_side(
     to_pods: dict[bytes, ToPods] = {}
     for each in found(side.sizes.name):
         pick, pin, of_key = parse(each.chain), pins.get(each.key), pods.get(each.key, {})
-        if isinstance(pick, Pick) and sorted(of_key) == list(range(pick.size)):
+        if isinstance(pick, Pick) and sorted(of_key) == list(range(max(pick.size, len(of_key)))):
+            known = tuple(of_key[index] for index in range(len(of_key)))
             to_pods[each.key] = ToPods(
-                tuple(of_key[index] for index in range(pick.size)),
+                known[: pick.size],
                 masquerade=each.key in masqueraded,
                 affinity=float(pin.seconds) if pick.sticky and isinstance(pin, Pin) else None,
+                steered=each.key in steered,
+                others=known[pick.size :],
             )
     for key, pods_of_key in to_pods.items():
         captures[unpacked(key)] = pods_of_key

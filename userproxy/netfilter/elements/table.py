@@ -16,9 +16,11 @@ from userproxy.netfilter.elements.access import (
     perimeter_of,
     pod_element,
     pods_of,
+    queues_of,
     range_elements,
     ranges_of,
     relay_elements,
+    steer_elements,
     workers_of,
 )
 from userproxy.netfilter.elements.captures import captures_of, comments_of, elements_of
@@ -51,6 +53,7 @@ class Elements:
         self.pods = set(begin.pods)
         self.perimeter = begin.perimeter
         self.workers = begin.workers
+        self.queues = begin.queues
         self._names = {key: str(pool.service_port) for key, pool in begin.pools.items()}
         self._uses: Counter[Element] = Counter()
         for frontend, target in self.captures.items():
@@ -62,6 +65,7 @@ class Elements:
         self._uses.update(map(pod_element, self.pods))
         self._uses.update(perimeter_elements(self.perimeter))
         self._uses.update(relay_elements(self.workers))
+        self._uses.update(steer_elements(self.queues))
 
     def __iter__(self) -> Iterator[Element]:
         return iter(self._uses)
@@ -77,6 +81,7 @@ class Elements:
             pods=dict.fromkeys(self.pods),
             perimeter=self.perimeter,
             workers=self.workers,
+            queues=self.queues,
         )
 
     def comments(self, change: CaptureChange | None = None) -> dict[tuple[str, bytes], str]:
@@ -124,6 +129,7 @@ class Elements:
                 self.ranges[frontend] = networks
         self.perimeter = change.perimeter or self.perimeter
         self.workers = self.workers if change.workers is None else change.workers
+        self.queues = self.queues if change.queues is None else change.queues
 
     def _delta(self, change: CaptureChange) -> Counter[Element]:
         """How many more, or fewer, uses of each element there would be."""
@@ -147,6 +153,9 @@ class Elements:
         if change.workers is not None:
             delta.subtract(relay_elements(self.workers))
             delta.update(relay_elements(change.workers))
+        if change.queues is not None:
+            delta.subtract(steer_elements(self.queues))
+            delta.update(steer_elements(change.queues))
         return delta
 
 
@@ -161,6 +170,7 @@ def state_of(elements: Collection[Element]) -> NodeState:
         pods=dict.fromkeys(pods_of(others)),
         perimeter=perimeter_of(others),
         workers=workers_of(others),
+        queues=queues_of(others),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from userproxy.model import steering
 from userproxy.model.heartbeat import BEAT_PORT, MARK_BITS, MARKS
 from userproxy.netfilter.ruleset import vacancy, vouching
 from userproxy.netfilter.ruleset.language import (
@@ -32,6 +33,7 @@ from userproxy.netfilter.ruleset.language import (
     Ruleset,
     Simple,
 )
+from userproxy.netfilter.ruleset.made import chains_made
 from userproxy.netfilter.ruleset.sets import (
     ALIVE,
     CLOSED,
@@ -157,10 +159,12 @@ def _deny(family: Family, *, outside: bool) -> Chain:
 def _check(family: Family, *, outside: bool) -> Chain:
     side, candidate, key = family.side(outside=outside), family.candidate, family.frontend
     stranger = (In(key, family.ranged.name), NotIn((*key, family.source), family.ranges.name))
+    no_pod = (Masked(Field.MARK, steering.MARK_BITS, steering.REFUSED), In(key, family.steered.name))
     return Chain(
         _Names(family, outside=outside).check,
         (
             Rule((*candidate, *stranger), Simple.DROP),
+            Rule((*candidate, *no_pod), Goto(_REFUSE)),
             Rule((*candidate, In(key, side.refused.name)), Goto(_REFUSE)),
             Rule((*candidate, In(key, side.dropped.name)), Simple.DROP),
         ),
@@ -363,14 +367,15 @@ def _static_chains(*, quick: bool) -> tuple[Chain, ...]:
     )
 
 
-def ruleset(made: frozenset[Made] = frozenset(), *, quick: bool = True) -> Ruleset:
+def ruleset(made: frozenset[Made] = frozenset(), *, quick: bool = True, as_target: bool = False) -> Ruleset:
     """The static part of the table.
 
     Args:
         made: the chains that were made for what it has.
         quick: whether the kernel has what `vacancy` needs. If not, that a listener is gone is seen by the
             heartbeats alone.
+        as_target: packets are queued in the words of iptables.
     """
-    chains = (each.chain for each in sorted(made, key=lambda made: made.name))
+    chains = chains_made(made, as_target=as_target)
     timeouts = tuple(map(vacancy.timeout, FAMILIES)) if quick else ()
     return Ruleset(SETS, (*_static_chains(quick=quick), *chains), timeouts)

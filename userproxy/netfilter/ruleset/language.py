@@ -85,7 +85,14 @@ class Constant(msgspec.Struct, frozen=True):
     value: int
 
 
-Part = Field | Random | Constant
+class Bits(msgspec.Struct, frozen=True):
+    """Of a field of 32 bits, those of the mask."""
+
+    field: Field
+    mask: int
+
+
+Part = Field | Random | Constant | Bits
 Key = tuple[Part, ...]
 
 
@@ -211,6 +218,29 @@ class Goto(msgspec.Struct, frozen=True):
     chain: str
 
 
+class Mark(msgspec.Struct, frozen=True):
+    """Keep these bits of the packet's mark, put others beside them, and go on."""
+
+    keep: int
+    put: int
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """Have the packet wait until somebody answers for it, and go on with the next hook.
+
+    Where nobody reads the queue, it does not wait.
+
+    Attributes:
+        first: the number of the queue, or of the first one: the IPs of a packet say which has it.
+        size: how many there are.
+        as_target: in the words of iptables, for a kernel that has none of nftables' own.
+    """
+
+    first: int
+    size: int
+    as_target: bool = False
+
+
 class Simple(enum.Enum):
     """A decision without arguments, as nft writes it."""
 
@@ -224,7 +254,7 @@ class Simple(enum.Enum):
     UNREACHABLE = "reject"  # with icmpx port-unreachable, which nft does not spell out
 
 
-Action = DnatBy | SnatBy | JumpBy | Jump | Goto | Simple
+Action = DnatBy | SnatBy | JumpBy | Jump | Goto | Mark | Queue | Simple
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The chains that are made when they are first needed: to pick a pod, to pin clients, to ask for workers.
+"""The chains that are made when they are first needed: to pick a pod, to pin clients, to ask who serves.
 
 There is one for each number of pods, for each time that clients keep theirs, and for each number of workers,
 whatever the number of Services.
@@ -26,13 +26,16 @@ from userproxy.netfilter.ruleset.language import (
     Simple,
 )
 from userproxy.netfilter.ruleset.sets import ALIVE, OUTSIDE_PREFIX, each
+from userproxy.netfilter.ruleset.steering import Queue, steering_chains
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from userproxy.netfilter.ruleset.sets import Family
 
-_NAME = re.compile(r"(outside-)?(?:(sticky-)?pick-([1-9][0-9]*)|pin-for-([1-9][0-9]*)|relay-([1-9][0-9]*))")
+_NAME = re.compile(
+    r"(outside-)?(?:(sticky-)?pick-([1-9][0-9]*)|pin-for-([1-9][0-9]*)|relay-([1-9][0-9]*)|queue-([1-9][0-9]*))"
+)
 
 
 class Pick(NamedTuple):
@@ -133,7 +136,7 @@ class Relay(NamedTuple):
         return (*(Rule((*tcp, one), relayed) for one in alive), Rule((*udp, *alive), relayed))
 
 
-Made = Pick | Pin | Relay
+Made = Pick | Pin | Relay | Queue
 
 
 def parse(name: str) -> Made | None:
@@ -141,8 +144,10 @@ def parse(name: str) -> Made | None:
     found = _NAME.fullmatch(name)
     if found is None:
         return None
-    prefix, sticky, size, seconds, workers = found.groups()
+    prefix, sticky, size, seconds, workers, queues = found.groups()
     outside = bool(prefix)
+    if queues:
+        return None if outside else Queue(int(queues))
     if workers:
         return Relay(int(workers), outside)
     return Pick(int(size), bool(sticky), outside) if size else Pin(int(seconds), outside)
@@ -151,3 +156,23 @@ def parse(name: str) -> Made | None:
 def made_among(names: Iterable[str]) -> frozenset[Made]:
     """The chains of these names, as far as they are such."""
     return frozenset(made for made in map(parse, names) if made is not None)
+
+
+def chains_made(
+    made: Iterable[Made], known: Iterable[Made] = (), *, as_target: bool = False
+) -> tuple[Chain, ...]:
+    """All chains to be made for these, in an order of names.
+
+    Args:
+        made: what they do.
+        known: what those do that are there.
+        as_target: packets are queued in the words of iptables.
+    """
+    ordered = sorted(made, key=lambda one: one.name)
+    first = _has_queues(ordered) and not _has_queues(known)
+    chains = tuple(one.as_target if as_target and isinstance(one, Queue) else one.chain for one in ordered)
+    return (*(steering_chains() if first else ()), *chains)
+
+
+def _has_queues(made: Iterable[Made]) -> bool:
+    return any(isinstance(one, Queue) for one in made)

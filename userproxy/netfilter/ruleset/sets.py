@@ -42,12 +42,17 @@ RELAY, OUTSIDE_RELAY = (
 """By family, to the chain that sends packets to our listeners while workers are alive; nothing: none goes."""
 
 
+STEER = Set("steer", (Datatype.NF_PROTO,), to_chain=True)
+"""By family, to the chain that has packets wait for a steering process; nothing: none waits."""
+
+
 class Side(msgspec.Struct, frozen=True):
     """Where frontends are looked up: those for everybody, or those for packets from outside.
 
     Attributes:
         prefix: of the names of its sets and chains.
-        checked: frontends that are in `refused`, in `dropped`, or in the family's `ranged`: most are not.
+        checked: frontends that are in `refused`, in `dropped`, or in the family's `ranged` or `steered`: most
+            are not.
         refused: frontends to refuse.
         dropped: frontends to drop.
         listeners: to our listener.
@@ -97,6 +102,7 @@ class Family(msgspec.Struct, frozen=True):
         own: the frontends that are in `outside` at all.
         ranged: frontends that only clients in `ranges` may reach, from outside or not.
         ranges: those frontends, each with networks of clients.
+        steered: frontends for whose packets a steering process is asked, from outside or not.
         inside: networks from which no packet is from outside.
         cluster_ips: those of our Services.
         guarded: listeners that nobody is to reach but through a Service.
@@ -116,6 +122,7 @@ class Family(msgspec.Struct, frozen=True):
     own: Set
     ranged: Set
     ranges: Set
+    steered: Set
     inside: Set
     cluster_ips: Set
     guarded: Set
@@ -156,7 +163,15 @@ class Family(msgspec.Struct, frozen=True):
     @property
     def sets(self) -> tuple[Set, ...]:
         """All of them."""
-        access = (self.own, self.ranged, self.ranges, self.inside, self.cluster_ips, self.guarded)
+        access = (
+            self.own,
+            self.ranged,
+            self.ranges,
+            self.steered,
+            self.inside,
+            self.cluster_ips,
+            self.guarded,
+        )
         return (*self.anywhere.sets, *self.outside.sets, *access, self.hairpins, self.vacant, self.clients)
 
     def side(self, *, outside: bool) -> Side:
@@ -203,6 +218,7 @@ def _family(number: int, suffix: str, address: Datatype, fields: tuple[Field, Fi
         own=Set(f"outside{suffix}", frontend),
         ranged=Set(f"ranged{suffix}", frontend),
         ranges=Set(f"ranges{suffix}", (*frontend, address), ranges=True),
+        steered=Set(f"steered{suffix}", frontend),
         inside=Set(f"inside{suffix}", (address,), ranges=True),
         cluster_ips=Set(f"cluster-ips{suffix}", (address,)),
         guarded=Set(f"guarded{suffix}", frontend),
@@ -229,6 +245,7 @@ SETS = (
     ALIVE,
     RELAY,
     OUTSIDE_RELAY,
+    STEER,
     *(spec for family in FAMILIES for spec in family.sets),
 )
 

@@ -8,6 +8,7 @@ import msgspec
 
 from userproxy.netfilter.ruleset.language import (
     TABLE,
+    Bits,
     Chain,
     Constant,
     Datatype,
@@ -21,11 +22,13 @@ from userproxy.netfilter.ruleset.language import (
     Jump,
     JumpBy,
     Key,
+    Mark,
     Masked,
     Match,
     Note,
     NotIn,
     Part,
+    Queue,
     Random,
     Rule,
     Ruleset,
@@ -54,6 +57,7 @@ _BITS = {
     Field.STATE: {0x01: "invalid", 0x02: "established", 0x04: "related", 0x08: "new"},
     Field.STATUS: {0x08: "confirmed", 0x20: "dnat"},
 }
+_TCP_FLAGS = ("fin", "syn", "rst", "psh", "ack")
 _NAMES = {IPV4.number: "ipv4", IPV6.number: "ipv6"}
 _L3_NAMES = {IPV4.number: "ip", IPV6.number: "ip6"}
 _DNATS = {IPV4.address: "dnat ip", IPV6.address: "dnat ip6"}
@@ -178,13 +182,29 @@ def _match(match: Match) -> str:
             return f"udp dport {port}"
         case Equals(field, value):
             return f"{field.value} {_PROTOCOLS.get(value, value)}"
+        case Masked() | HasAny():
+            return _about_bits(match)
+        case _:
+            return _about_set(match)
+
+
+def _about_bits(match: Masked | HasAny) -> str:
+    match match:
+        case Masked(Field.TCP_FLAGS, mask, value):
+            return f"{Field.TCP_FLAGS.value} {_tcp_flags(value)} / {_tcp_flags(mask)}"
+        case Masked(field, mask, value) if mask & 1:
+            return f"{field.value} & {mask:#010x} == {value:#010x}"
         case Masked(field, mask, value):
             return f"{field.value} {value:#010x}/{mask.bit_count()}"
+        case HasAny(Field.MARK, bits):
+            return f"{Field.MARK.value} & {bits:#010x} != 0x00000000"
         case HasAny(field, bits):
             names = [name for bit, name in _BITS[field].items() if bits & bit]
             return f"{field.value} {','.join(names)}"
-        case _:
-            return _about_set(match)
+
+
+def _tcp_flags(bits: int) -> str:
+    return ",".join(name for place, name in enumerate(_TCP_FLAGS) if bits >> place & 1)
 
 
 def _about_set(match: In | NotIn | Note | Erase | Times) -> str:
@@ -206,6 +226,19 @@ def _about_set(match: In | NotIn | Note | Erase | Times) -> str:
 
 def _action(spec: Rule) -> str:
     match spec.action:
+        case Mark(keep, put):
+            beside = f" | {put:#010x}" if put else ""
+            return f"meta mark set meta mark & {keep | put:#010x}{beside}"
+        case Queue(first, size):
+            return f"queue flags bypass to {first}" + (f"-{first + size - 1}" if size > 1 else "")
+        case Simple() as simple:
+            return simple.value
+        case _:
+            return _leads_on(spec.action)
+
+
+def _leads_on(action: DnatBy | SnatBy | JumpBy | Jump | Goto) -> str:
+    match action:
         case DnatBy(key, name, address):
             return f"{_DNATS[address]} to {_key(key)} map @{name}"
         case SnatBy(key, name, address):
@@ -216,8 +249,6 @@ def _action(spec: Rule) -> str:
             return f"jump {chain}"
         case Goto(chain):
             return f"goto {chain}"
-        case Simple() as simple:
-            return simple.value
 
 
 def _key(key: Key) -> str:
@@ -230,5 +261,7 @@ def _part(part: Part) -> str:
             return f"numgen random mod {modulus}"
         case Constant(value):
             return f"meta mark & {value:#010x} | {value:#010x}"
+        case Bits(field, mask):
+            return f"({field.value} & {mask:#010x})"
         case Field():
             return part.value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyroute2.netlink.nfnetlink import nftsocket as nft
@@ -24,6 +25,7 @@ from userproxy.netfilter.wire.netlink import (
     RefusedError,
     Socket,
     attributes,
+    string,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +90,8 @@ class Real:
         try:
             static = read_back.read_static(self._netfilter)
             made = made_among(static.chains)
-            rules = ruleset(made, quick=LANDING in static.chains)  # not everywhere, if the kernel lacks it
+            # What the kernel lacks is not there.
+            rules = ruleset(made, quick=LANDING in static.chains, as_target=_queues_as_target(static))
             expected = read_back.created_by(encode.creation(rules))
             sets = [
                 name
@@ -124,6 +127,11 @@ class Real:
         except OSError:
             device = ""
         return Way(device, local=way.kind == LOCAL)
+
+
+def _queues_as_target(static: read_back.Static) -> bool:
+    rules = chain.from_iterable(static.rules.values())
+    return any(name == string("target") for name, _ in chain.from_iterable(rules))
 
 
 def _base_chains(body: bytes) -> Iterator[Foreign]:

@@ -13,6 +13,7 @@ from userproxy.model.address import Address
 from userproxy.netfilter.elements.packing import packing_of
 from userproxy.netfilter.ruleset.chains import STATE_NEW, STATUS_DNAT
 from userproxy.netfilter.ruleset.language import (
+    Bits,
     Constant,
     DnatBy,
     Equals,
@@ -23,10 +24,12 @@ from userproxy.netfilter.ruleset.language import (
     In,
     Jump,
     JumpBy,
+    Mark,
     Masked,
     Match,
     Note,
     NotIn,
+    Queue,
     Random,
     Rule,
     Simple,
@@ -35,7 +38,7 @@ from userproxy.netfilter.ruleset.language import (
 from userproxy.netfilter.ruleset.sets import FAMILIES, IPV4, IPV6
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from userproxy.netfilter.elements.element import Element
     from userproxy.netfilter.ruleset.language import Chain, Hook, Key, Part, Ruleset
@@ -61,6 +64,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
         device: by which it came in; empty for the host's own.
         protocol: IPPROTO_TCP or IPPROTO_UDP.
         mark: of the packet.
+        flags: of TCP; by default those of a SYN.
         user: whose socket sends it, if it is the host's own.
         state: of its connection, as a bit (`ct state`).
         status: of its connection, as bits (`ct status`).
@@ -74,6 +78,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     device: str = ""
     protocol: int = 6
     mark: int = 0
+    flags: int = 0x02
     user: int = 0
     state: int = STATE_NEW
     status: int = 0
@@ -108,14 +113,22 @@ class Table:
         ruleset: its static part.
         elements: of its sets and maps.
         draw: stands for the random number.
+        answer: stands for the steering process: the packet with its answer. None: nobody listens.
 
     Attributes:
         steps: the rules that applied, of all packets that were sent.
         draw: as above.
+        answer: likewise.
     """
 
-    def __init__(self, ruleset: Ruleset, elements: Iterable[Element], draw: int = 0) -> None:
-        self.draw = draw
+    def __init__(
+        self,
+        ruleset: Ruleset,
+        elements: Iterable[Element],
+        draw: int = 0,
+        answer: Callable[[Packet], Packet] | None = None,
+    ) -> None:
+        self.draw, self.answer = draw, answer
         self.steps: list[Step] = []
         self.ruleset = ruleset
         self.chains = {chain.name: chain for chain in ruleset.chains}
@@ -165,8 +178,10 @@ class Table:
             case DnatBy() | SnatBy():
                 translated = self._translate(rule.action, packet)
                 return ("accept", translated, True) if translated else ("", packet, False)
-            case Simple() as simple:
-                return simple.value, packet, True
+            case Queue():
+                return "accept", self.answer(packet) if self.answer else packet, True
+            case Mark() | Simple():
+                return *_done(rule.action, packet), True
 
     def _translate(self, action: DnatBy | SnatBy, packet: Packet) -> Packet | None:
         """The packet with another destination or source; None if the map has none for it."""
@@ -192,10 +207,10 @@ class Table:
                     Field.PROTOCOL: packet.protocol,
                     Field.PORT: packet.destination.port,
                 }[field] == value
-            case Masked(_, mask, value):
-                return packet.mark & mask == value
+            case Masked(field, mask, value):
+                return _bits_of(field, packet) & mask == value
             case HasAny(field, bits):
-                return bool({Field.STATE: packet.state, Field.STATUS: packet.status}[field] & bits)
+                return bool(_bits_of(field, packet) & bits)
             case In(key, name):
                 return self.find(key, name, packet) is not None
             case NotIn(key, name):
@@ -228,6 +243,8 @@ class Table:
             return (self.draw % part.modulus).to_bytes(4, sys.byteorder)
         if isinstance(part, Constant):
             return part.value.to_bytes(4, sys.byteorder)
+        if isinstance(part, Bits):
+            return (_bits_of(part.field, packet) & part.mask).to_bytes(4, sys.byteorder)
         if part in _FOREIGN[packet.family.number]:
             raise ValueError(f"a rule of the other family looks at {packet}")
         before = packet.original or packet.destination
@@ -248,6 +265,21 @@ class Table:
             Field.ORIGINAL_PORT: _port(before.port),
         }
         return fields[part]
+
+
+def _done(action: Mark | Simple, packet: Packet) -> tuple[str, Packet]:
+    if isinstance(action, Mark):
+        return "", msgspec.structs.replace(packet, mark=packet.mark & action.keep | action.put)
+    return action.value, packet
+
+
+def _bits_of(field: Field, packet: Packet) -> int:
+    return {
+        Field.STATE: packet.state,
+        Field.STATUS: packet.status,
+        Field.MARK: packet.mark,
+        Field.TCP_FLAGS: packet.flags,
+    }[field]
 
 
 def _is_settled(packet: Packet, point: str) -> bool:

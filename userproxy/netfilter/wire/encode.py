@@ -16,6 +16,8 @@ from userproxy.netfilter.wire.netlink import NFT_SUBSYSTEM, NFTABLES_HEADER, Mes
 from userproxy.netfilter.wire.packing import add_elements
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from userproxy.netfilter.ruleset.language import Chain, Rule, Ruleset, Set, Timeout
 
 _FAMILY_INET = 1
@@ -155,9 +157,16 @@ def creation(spec: Ruleset, flags: int = 0) -> list[Message]:
         table(flags, name),
         *(timeout(each) for each in spec.timeouts),
         *(set_(each, identity, name) for identity, each in enumerate(spec.sets, start=1)),
-        *(chain(each, name) for each in spec.chains),
-        *(rule(each.name, line, name) for each in spec.chains for line in each.rules),
+        *chains(spec.chains, name),
         *(add_elements(constant_elements()) if name == TABLE else ()),
+    ]
+
+
+def chains(specs: Collection[Chain], table_name: str = TABLE) -> list[Message]:
+    """Create chains, then their rules, which may lead from one to another."""
+    return [
+        *(chain(each, table_name) for each in specs),
+        *(rule(each.name, line, table_name) for each in specs for line in each.rules),
     ]
 
 

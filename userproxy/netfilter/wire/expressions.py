@@ -7,10 +7,12 @@ there. What a map has under it takes its place.
 from __future__ import annotations
 
 import struct
+import sys
 from typing import Any
 
 from userproxy.netfilter.ruleset.language import (
     Action,
+    Bits,
     Constant,
     Datatype,
     DnatBy,
@@ -23,11 +25,13 @@ from userproxy.netfilter.ruleset.language import (
     Jump,
     JumpBy,
     Key,
+    Mark,
     Masked,
     Match,
     Note,
     NotIn,
     Part,
+    Queue,
     Random,
     Rule,
     Simple,
@@ -90,7 +94,10 @@ _SLOTS = {
     Field.ORIGINAL_DESTINATION6: 4,
 }  # of all others: 1
 _BYTES = {Field.PORT: 2, Field.SOURCE_PORT: 2}  # of what `Equals` compares; of all others: 1
-_NUMBER = struct.Struct("=I")
+_MASKED_BYTES = {Field.TCP_FLAGS: 1}  # of what `Masked` compares; of all others: 4
+_TARGET, _TARGET_REVISION, _TARGET_INFO = "NFQUEUE", 3, struct.Struct("=HHHxx")  # xt_NFQ_info_v3, aligned
+_TARGET_BYPASS = 0x01  # NFQ_FLAG_BYPASS
+_QUEUE_BYPASS = 0x01  # NFT_QUEUE_FLAG_BYPASS; pyroute2 cannot pack the name
 _NAT_FAMILIES = {Datatype.IPV4_ADDR: 2, Datatype.IPV6_ADDR: 10}  # NFPROTO_...
 _DESTINATION_REGISTER = {
     "meta": "NFTA_META_DREG",
@@ -129,6 +136,8 @@ def _load(part: Part, slot: int) -> list[Attributes]:
             return [_expression("numgen", numgen)]
         case Constant(value):
             return [*_load(Field.MARK, slot), _bits(slot, 0, value)]
+        case Bits(field, mask):
+            return [*_load(field, slot), _bits(slot, mask)]
         case Field():
             name, attrs = _LOADS[part]
             return [_expression(name, [(_DESTINATION_REGISTER[name], _register(slot)), *attrs.items()])]
@@ -138,15 +147,17 @@ def _load_key(key: Key) -> list[Attributes]:
     return [each for index, part in enumerate(key) for each in _load(part, _slots(*key[:index]))]
 
 
-def _bits(slot: int, mask: int, flip: int = 0) -> Attributes:
-    """Of what is in the slot keep the bits of the mask, and flip others."""
-    mask_data, flip_data = ({"attrs": [("NFTA_DATA_VALUE", _NUMBER.pack(each))]} for each in (mask, flip))
+def _bits(slot: int, mask: int, flip: int = 0, size: int = 4) -> Attributes:
+    """Of what is in the slot, so many bytes, keep the bits of the mask, and flip others."""
+    mask_data, flip_data = (
+        {"attrs": [("NFTA_DATA_VALUE", each.to_bytes(size, sys.byteorder))]} for each in (mask, flip)
+    )
     return _expression(
         "bitwise",
         [
             ("NFTA_BITWISE_SREG", _register(slot)),
             ("NFTA_BITWISE_DREG", _register(slot)),
-            ("NFTA_BITWISE_LEN", 4),
+            ("NFTA_BITWISE_LEN", size),
             ("NFTA_BITWISE_MASK", mask_data),
             ("NFTA_BITWISE_XOR", flip_data),
         ],
@@ -194,7 +205,9 @@ def _match(match: Match) -> list[Attributes]:
         case Equals(field, value):
             return [*_load(field, 0), _compare(0, value.to_bytes(_BYTES.get(field, 1), "big"))]
         case Masked(field, mask, value):
-            return [*_load(field, 0), _bits(0, mask), _compare(0, _NUMBER.pack(value))]
+            size = _MASKED_BYTES.get(field, 4)
+            wanted = value.to_bytes(size, sys.byteorder)
+            return [*_load(field, 0), _bits(0, mask, size=size), _compare(0, wanted)]
         case HasAny(field, bits):
             return [*_load(field, 0), _bits(0, bits), _compare(1, bytes(4))]
         case In(key, set_name) | NotIn(key, set_name):
@@ -207,6 +220,7 @@ def _match(match: Match) -> list[Attributes]:
             ]
 
 
+_SET_MARK: Attributes = [("NFTA_META_KEY", 3), ("NFTA_META_SREG", _register(0))]
 _VERDICTS = {Simple.ACCEPT: ACCEPT, Simple.DROP: DROP}
 _DECISIONS: dict[Simple, tuple[str, Attributes]] = {
     Simple.MASQUERADE: ("masq", []),
@@ -226,11 +240,15 @@ def _action(action: Action) -> list[Attributes]:
             return [*_load_key(key), _lookup(map_name, _VERDICT_REGISTER)]
         case Jump(target) | Goto(target):
             return [_verdict(JUMP if isinstance(action, Jump) else GOTO, target)]
-        case Simple():
+        case Mark(keep, put):
+            return [*_load(Field.MARK, 0), _bits(0, keep, put), _expression("meta", _SET_MARK)]
+        case Queue() | Simple():
             return _decision(action)
 
 
-def _decision(action: Simple) -> list[Attributes]:
+def _decision(action: Queue | Simple) -> list[Attributes]:
+    if isinstance(action, Queue):
+        return [_queue(action)]
     if action is Simple.CONTINUE:
         return []
     if action in _VERDICTS:
@@ -238,6 +256,24 @@ def _decision(action: Simple) -> list[Attributes]:
     if action is Simple.UNTRACKED:
         return [[("NFTA_EXPR_NAME", "notrack")]]  # it takes no attributes
     return [_expression(*_DECISIONS[action])]
+
+
+def _queue(queue: Queue) -> Attributes:
+    """Have it wait, or go on at once if nobody listens."""
+    if queue.as_target:
+        info = _TARGET_INFO.pack(queue.first, queue.size, _TARGET_BYPASS)
+        target: Attributes = [
+            ("NFTA_TARGET_NAME", _TARGET),
+            ("NFTA_TARGET_REV", _TARGET_REVISION),
+            ("NFTA_TARGET_INFO", info),
+        ]
+        return _expression("target", target)
+    waits: Attributes = [
+        ("NFTA_QUEUE_NUM", queue.first),
+        ("NFTA_QUEUE_TOTAL", queue.size),
+        ("NFTA_QUEUE_FLAGS", _QUEUE_BYPASS),
+    ]
+    return _expression("queue", waits)
 
 
 def _dnat(address: Datatype) -> Attributes:

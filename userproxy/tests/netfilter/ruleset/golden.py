@@ -43,6 +43,10 @@ FIRST = """\
 	map outside-relay {
 		type nf_proto : verdict
 	}
+
+	map steer {
+		type nf_proto : verdict
+	}
 """
 
 SETS_OF_IPV4 = """\
@@ -159,6 +163,10 @@ SETS_OF_IPV4 = """\
 		flags interval
 	}
 
+	set steered4 {
+		type ipv4_addr . inet_proto . inet_service
+	}
+
 	set inside4 {
 		type ipv4_addr
 		flags interval
@@ -201,12 +209,14 @@ REFUSE = """\
 CHAINS_OF_IPV4 = """\
 	chain check4 {
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @ranged4 ip daddr . meta l4proto . th dport . ip saddr != @ranges4 drop
+		meta l4proto @protocols meta mark & 0x00003fff == 0x00003fff ip daddr . meta l4proto . th dport @steered4 goto refuse
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @refused4 goto refuse
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @dropped4 drop
 	}
 
 	chain outside-check4 {
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @ranged4 ip daddr . meta l4proto . th dport . ip saddr != @ranges4 drop
+		meta l4proto @protocols meta mark & 0x00003fff == 0x00003fff ip daddr . meta l4proto . th dport @steered4 goto refuse
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside-refused4 goto refuse
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside-dropped4 drop
 	}

@@ -11,10 +11,13 @@ from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.model.state import Drop, Frontend, NodeState, Refuse, Target, ToListener, ToPods
 from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATE_NEW, STATUS_DNAT, ruleset
-from userproxy.netfilter.ruleset.made import Made, Pick, Pin, Relay, parse
+from userproxy.netfilter.ruleset.language import Ruleset
+from userproxy.netfilter.ruleset.made import Made, Pick, Pin, Relay, chains_made, parse
+from userproxy.netfilter.ruleset.steering import Queue
 from userproxy.netfilter.ruleset.text import listed
 from userproxy.netfilter.trace.walk import Packet
 from userproxy.tests.netfilter.ruleset.golden import GOLDEN
+from userproxy.tests.netfilter.ruleset.golden_steered import GOLDEN_STEERED
 from userproxy.tests.netfilter.ruleset.tracer import Kernel
 
 if TYPE_CHECKING:
@@ -45,6 +48,10 @@ def test_the_rules_read_as_nft_lists_them() -> None:
         }
     )
     assert listed(ruleset(made)) == GOLDEN
+    steered = chains_made({Queue(2)})
+    assert listed(Ruleset((), steered)) == GOLDEN_STEERED
+    assert ruleset(frozenset({Queue(2)})).chains[-len(steered) :] == steered
+    assert chains_made({Queue(3)}, known={Queue(2)}) == (Queue(3).chain,), "the others are there"
 
 
 @pytest.mark.parametrize("hook", HOOKS)

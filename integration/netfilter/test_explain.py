@@ -14,6 +14,7 @@ from integration.vitals import family
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import CLIENT, SERVER1, SERVER2, SERVER_SERVICE
 from userproxy.model.address import Address
+from userproxy.model.steering import FIRST_QUEUE
 
 if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
@@ -40,12 +41,12 @@ def test_a_relayed_connection_is_told_and_then_seen(lab: Lab) -> None:
     assert any("@listeners4" in taken["rule"] for taken in packet["rules"])
 
 
-def test_the_path_redirect_to_pod(lab: Lab) -> None:
-    with published(
-        lab, "straight", "10.3.241.70", [Address(SERVER2.ip, 8080)], path="redirect-to-pod"
-    ) as frontend:
+@pytest.mark.parametrize(("path", "queue"), [("redirect-to-pod", 0), ("steered", FIRST_QUEUE)])
+def test_the_paths_to_pods(lab: Lab, path: str, queue: int) -> None:
+    with published(lab, "straight", "10.3.241.70", [Address(SERVER2.ip, 8080)], path=path) as frontend:
         told = explain(lab, "--send", str(frontend))
-        assert told["packet"]["outcome"] == "sent to a pod"
+        assert (told["packet"]["outcome"], told["packet"]["queue"]) == ("sent to a pod", queue)
+        assert told["packet"]["differences"] == []
         assert told["packet"]["pods"] == [told["sent"]["led_to"]] == [f"{SERVER2.ip}:8080"]
         assert told["sent"]["answer"] == "connected"
 

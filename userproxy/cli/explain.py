@@ -190,7 +190,12 @@ def _outcome(packet: Explanation) -> str:
             return f"relayed by the listener {packet.listener} ({workers}){others}"
         case "sent to a pod":
             why = "" if packet.alive else ", as no worker accepts" if packet.listener else ""
-            return f"sent by the kernel to one of {', '.join(packet.pods)}, evenly{why}"
+            asked = (
+                f"asks the steering process (queue {packet.queue}); while there is none: "
+                if packet.queue
+                else ""
+            )
+            return f"{asked}sent by the kernel to one of {', '.join(packet.pods)}, evenly{why}"
         case "not captured":
             return "not captured: no rule of ours takes it; it goes on to where its route leads"
     return f"{packet.outcome}: {packet.why}" if packet.why else packet.outcome

@@ -19,6 +19,7 @@ from userproxy.model.state import NodeState, Refuse
 from userproxy.planner.actions import actions_for
 from userproxy.planner.context import PlanContext
 from userproxy.planner.drained import Drained
+from userproxy.planner.paths.steered import unsteered
 from userproxy.planner.state import Planner
 from userproxy.planner.unopened import without_listeners
 
@@ -151,7 +152,7 @@ class Reconciler:
         if self._snapshot is None or self._config.on_stop is OnStop.REMOVE:
             return
         snapshot = self._drained.mark(self._snapshot)
-        context = msgspec.structs.replace(context_of(self._config, snapshot, self._address), workers=0)
+        context = msgspec.structs.replace(self._context(snapshot), workers=0)
         wanted, _ = self._planner.wanted(snapshot, context, self._actual)
         wanted = self._restrict(wanted)
         captures = {**wanted.captures, **dict.fromkeys(alone(wanted), Refuse())}
@@ -180,7 +181,7 @@ class Reconciler:
         if self._snapshot is None:
             return
         snapshot = self._drained.mark(self._snapshot)
-        context = context_of(self._config, snapshot, self._address)
+        context = self._context(snapshot)
         behind = self._workers.behind
         attempt = _Attempt()
         while True:
@@ -209,6 +210,7 @@ class Reconciler:
                     *snapshot.problems,
                     *problems,
                     *self._drained.idle(snapshot),
+                    *unsteered(snapshot, context),
                     *self._bypasses,
                     *self._fallen_open,
                     *self._address.problems,
@@ -221,6 +223,9 @@ class Reconciler:
         ports = PortUse(used, occupied, len(book.range) - used - occupied)
         self._view.observe(snapshot, self._actual, tuple(sorted(self._problems)), ports)
         attempt.raise_failures(self._workers.behind)
+
+    def _context(self, snapshot: Snapshot) -> PlanContext:
+        return context_of(self._config, snapshot, self._address, queues=int(self._kernel.can_queue))
 
     def _possible(self, wanted: NodeState, unopened: Collection[PoolName]) -> NodeState:
         return self._restrict(without_listeners(wanted, self._actual, unopened))
@@ -334,8 +339,8 @@ class Reconciler:
             self._ports.book.mark_occupied(port)
 
 
-def context_of(config: Config, snapshot: Snapshot, address: HostAddress) -> PlanContext:
-    """What a daemon with this configuration plans a snapshot with, on a node with these addresses."""
+def context_of(config: Config, snapshot: Snapshot, address: HostAddress, *, queues: int = 1) -> PlanContext:
+    """What a daemon with this configuration plans with, on a node with these addresses and queues."""
     node = snapshot.node or Node(config.node_name)
     return PlanContext(
         node=node,
@@ -346,6 +351,7 @@ def context_of(config: Config, snapshot: Snapshot, address: HostAddress) -> Plan
         udp_idle=config.udp_idle_seconds,
         fall_open=config.fall_open,
         workers=config.worker_count,
+        queues=queues,
     )
 
 

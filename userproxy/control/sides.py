@@ -128,6 +128,10 @@ class Kernel(Protocol):
     def owned(self) -> bool:
         """Whether nobody else can change our table."""
 
+    @property
+    def can_queue(self) -> bool:
+        """Whether packets can wait for a steering process; known once it has started."""
+
     async def start(self) -> NodeState:
         """Adopt what an earlier daemon left."""
 

@@ -99,6 +99,11 @@ class Kernel:
         """Whether nobody else can change our table; else what they change is put back by `repair`."""
         return self._nftables.owned
 
+    @property
+    def can_queue(self) -> bool:
+        """Whether packets can wait for a steering process; known once it has started."""
+        return self._nftables.can_queue
+
     def missing_features(self) -> tuple[str, ...]:
         """What the kernel or our privileges lack, each a line with its remedy. Nothing is changed."""
         return self._nftables.missing_kernel_features()

@@ -10,7 +10,7 @@ from userproxy.model.address import Address
 from userproxy.model.heartbeat import mark_of
 from userproxy.model.service import Protocol
 from userproxy.netfilter.elements.packing import INDEX, packing_of
-from userproxy.netfilter.ruleset.language import TCP, UDP, Constant, In, NotIn, Simple
+from userproxy.netfilter.ruleset.language import TCP, UDP, Constant, In, NotIn, Queue, Simple
 from userproxy.netfilter.ruleset.made import Pick, Relay, parse
 from userproxy.netfilter.ruleset.sets import ALIVE, OUTSIDE_PREFIX
 from userproxy.netfilter.ruleset.text import rule as text_of
@@ -66,6 +66,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         why: it is refused or dropped; empty otherwise.
         listener: of ours that takes it while a worker accepts; empty if there is none.
         pods: of which the kernel picks one, evenly: now, or behind the listener, when no worker accepts.
+        queue: where it waits for a steering process, which chooses if there is one; 0: in none.
         alive: the workers that accept clients, by their places; None if it does not depend on them.
         masqueraded: whether the pod sees this node as its client.
         rules: of ours that applied, in order.
@@ -82,6 +83,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     listener: str
     pods: tuple[str, ...]
+    queue: int
     alive: tuple[int, ...]
     masqueraded: bool
     rules: tuple[RuleTaken, ...]
@@ -132,6 +134,9 @@ def explain(real: Real, protocol: Protocol, destination: Address, source: str = 
         why=why,
         listener=listener,
         pods=pods,
+        queue=next(
+            (step.rule.action.first for step in table.steps if isinstance(step.rule.action, Queue)), 0
+        ),
         alive=tuple(_alive(table)),
         masqueraded=verdict in _MASQUERADES,
         rules=rules,

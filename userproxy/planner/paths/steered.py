@@ -14,6 +14,7 @@ from userproxy.model.service import Path, Protocol
 from userproxy.model.snapshot import Problem
 from userproxy.model.state import Steer, ToPods
 from userproxy.model.steering import MOST_PODS
+from userproxy.planner.context import path_of
 from userproxy.planner.entries import pools_of
 from userproxy.planner.paths import to_pod
 from userproxy.planner.paths.to_host import leaving, unchecked
@@ -21,6 +22,7 @@ from userproxy.planner.paths.to_host import leaving, unchecked
 if TYPE_CHECKING:
     from userproxy.model.address import Address
     from userproxy.model.service import PoolName, ServicePort, ServicePortName
+    from userproxy.model.snapshot import Snapshot
     from userproxy.model.state import Frontend, Target
     from userproxy.planner.context import PlanContext
     from userproxy.planner.outcome import Outcome, Traffic
@@ -59,6 +61,19 @@ def outcome_of(traffic: Traffic) -> Outcome:
             for pool, choice in choices.items()
         },
     )
+
+
+def unsteered(snapshot: Snapshot, context: PlanContext) -> tuple[Problem, ...]:
+    """That who is to be steered is not, as the kernel has no queues: told once for all Services."""
+    if context.queues or all(
+        path_of(each, context.mode) is not Path.STEERED for each in snapshot.services.values()
+    ):
+        return ()
+    message = (
+        f"path {Path.REDIRECT_TO_POD} is used for steered Services, as the kernel has no netfilter queues: "
+        f"load nfnetlink_queue, and nft_queue or xt_NFQUEUE, and start again"
+    )
+    return (Problem(context.node.name, "NoQueues", message),)
 
 
 def _asking(target: Target, choice: Choice | None) -> Target:

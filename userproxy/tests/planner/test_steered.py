@@ -23,6 +23,7 @@ from userproxy.model.settings import Check, HealthCheck, NoEndpoints, Settings
 from userproxy.model.snapshot import Problem, Snapshot
 from userproxy.model.state import Backend, Frontend, NodeState, Refuse, Steer, ToListener, ToPods
 from userproxy.model.steering import MOST_PODS
+from userproxy.planner.paths.steered import unsteered
 from userproxy.planner.ports import PortBook
 from userproxy.planner.state import Planner
 from userproxy.tests.services import cluster_ips, context
@@ -123,6 +124,17 @@ def test_without_queues_in_the_kernel_it_is_redirect_to_pod() -> None:
     without = Daemon(queues=0).plan(EXTERNAL)
     assert without == Daemon(Path.REDIRECT_TO_POD).plan(EXTERNAL)
     assert (without.steered, without.queues) == ({}, 0)
+
+
+def test_that_a_kernel_has_no_queues_is_told_once_for_all_services() -> None:
+    web, other = replace(WEB, path=Path.STEERED), replace(WEB, name=ServicePortName("default", "other"))
+    both = Snapshot({WEB.name: web, other.name: replace(other, path=Path.STEERED)}, {})
+    without = replace(context(Path.REDIRECT_TO_POD), queues=0)
+    (problem,) = unsteered(both, without)
+    assert (problem.about, problem.reason) == ("host1", "NoQueues")
+    assert unsteered(Snapshot({other.name: other}, {}), without) == ()
+    assert unsteered(Snapshot({other.name: other}, {}), replace(without, mode=Path.STEERED)) == (problem,)
+    assert unsteered(both, context(Path.STEERED)) == ()
 
 
 def test_packets_wait_for_as_long_as_any_service_is_steered() -> None:

@@ -248,6 +248,7 @@ class InMemoryKernel:
         workers: how many accept clients at listeners.
         beating: the workers whose hearts it hears.
         owned: nobody else can change its table.
+        can_queue: packets can wait for a steering process.
         owner: the socket that can.
         silent: connections, by number, that cannot be ended.
     """
@@ -265,6 +266,7 @@ class InMemoryKernel:
         self.workers = 0
         self.beating: set[int] = set()
         self.owned = True
+        self.can_queue = True
         self.owner: socket.socket | None = None
         self.silent: frozenset[int] = frozenset()
         self._journal = journal

@@ -1,0 +1,1 @@
+"""Tests of what is chosen for connections that the kernel carries."""

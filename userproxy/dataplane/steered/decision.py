@@ -1,0 +1,373 @@
+"""What is said to the kernel about each connection's first packet."""
+
+from __future__ import annotations
+
+import enum
+import errno
+from typing import TYPE_CHECKING
+
+from userproxy.dataplane.steered.port import Carried, Port, Token
+from userproxy.model.flow_key import UDP, client_of, frontend_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from userproxy.backends.backend import LiveBackend
+    from userproxy.model.address import Address
+    from userproxy.model.counters import Counters
+
+HELD_SECONDS = 0.1
+"""How long a packet is held at most, and so how long a dial that sees how a backend is has."""
+
+MOST_HELD = 512
+"""Packets held at once, for whatever reason: others still find room in the queue."""
+
+MEMORY_SECONDS = 70.0
+"""So long a connection is known of which conntrack has said nothing: clients send again after 1, 3, 7, 15, 31
+and 63 s."""
+
+MOST_UNCONFIRMED = 65536
+"""Connections of which conntrack has said nothing, as in a flood of first packets: the oldest gives way."""
+
+_SOON = 0.2  # No client sends again so soon: a packet that was doubled, or more datagrams of a new flow.
+_AGAIN_SECONDS = 15.0  # between two times that it is said that clients wait
+_OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+
+
+class Say(enum.IntEnum):
+    """What is said of a packet, beside the index of a backend, from 0."""
+
+    REFUSE = -1
+    """Refuse the client."""
+    DROP = -2
+    """Let it vanish: the one before it is still held."""
+    UNSTEERED = -3
+    """Let it go on as it came."""
+    HELD = -4
+    """Nothing yet: see `Decision.settled`."""
+    LOOK = -5
+    """Look what conntrack knows of the connection, and ask `Decision.again`."""
+
+
+class Known(enum.Enum):
+    """What conntrack knows of a connection that begins again."""
+
+    NOTHING = enum.auto()
+    UNANSWERED = enum.auto()
+    """It was there, without an answer, and has been deleted."""
+    LIVE = enum.auto()
+    OVER = enum.auto()
+
+
+class Decision:
+    """Chooses, and keeps account. Lives as long as the steering process.
+
+    Args:
+        counters: of this process.
+        clock: monotonic seconds.
+
+    Attributes:
+        frontends: by their key, whose they are.
+        settled: what is said of packets that were held: for the caller to take, and to clear.
+        to_dial: backends to be dialled at once, to see how they are, with their Service ports; likewise. The
+            outcome goes to `dialled`, within `HELD_SECONDS`.
+        to_tell: Service ports whose clients wait for endpoints; likewise.
+    """
+
+    def __init__(self, counters: Counters, clock: Callable[[], float]) -> None:
+        self.frontends: dict[bytes, Port] = {}
+        self.settled: list[tuple[Token, int]] = []
+        self.to_dial: list[tuple[Port, LiveBackend]] = []
+        self.to_tell: list[Port] = []
+        self._counters = counters
+        self._clock = clock
+        self._known: dict[bytes, Carried] = {}
+        self._unconfirmed: dict[bytes, Carried] = {}  # the oldest first
+        self._dialled: dict[LiveBackend, list[Carried]] = {}
+        self._held = 0
+
+    def __len__(self) -> int:
+        """How many connections are known, those that wait included."""
+        return len(self._known)
+
+    @property
+    def held(self) -> int:
+        """How many packets are held."""
+        return self._held
+
+    def first(self, flow: bytes, sequence: int, token: Token) -> int:
+        """A first packet: the index of its backend, or something of `Say`.
+
+        Args:
+            flow: the key of its connection.
+            sequence: its sequence number; 0 of UDP.
+            token: by which it is answered.
+        """
+        known = self._known.get(flow)
+        if known is not None:
+            return self._first_again(known, sequence, token)
+        port = self.frontends.get(frontend_of(flow))
+        if port is None:
+            return Say.UNSTEERED
+        return self._choose(Carried(flow, port, client_of(flow), sequence, self._clock()), token)
+
+    def again(self, flow: bytes, sequence: int, token: Token, known: Known) -> int:
+        """Likewise, after a look at conntrack: whose entry, if it had no answer, is no longer there."""
+        carried = self._known.get(flow)
+        if carried is None:
+            return self.first(flow, sequence, token)
+        same = carried.sequence == sequence
+        if known is Known.LIVE or (known is Known.OVER and same):
+            return Say.UNSTEERED  # where it goes has been settled
+        if not same:
+            self._forget(carried)
+            return self.first(flow, sequence, token)
+        self._failed(carried, errno.ETIMEDOUT if known is Known.UNANSWERED else errno.ECONNREFUSED)
+        return self._choose(carried, token)
+
+    def dialled(self, port: Port, live: LiveBackend, error: int, seconds: float) -> None:
+        """What came of a dial that was asked for.
+
+        Args:
+            port: whose backend it is.
+            live: the backend.
+            error: the errno, `ETIMEDOUT` if it was not answered in time; 0 if it was.
+            seconds: that it took.
+        """
+        if error:
+            port.service.dial_failed(live, error)
+        else:
+            port.service.dial_answered(live, seconds)
+        for carried in self._dialled.pop(live, ()):
+            token = self._release(carried)
+            if token is None or carried.live is not live:
+                continue
+            if error and error not in _OUR_OWN:
+                port.service.retry(live)
+                carried.tried += (live,)
+            elif live in port.places:
+                self._settle(token, self._go(carried))
+                continue
+            carried.leave()
+            self._settle(token, self._choose(carried, token))
+
+    def carried(self, flow: bytes, backend: Address, *, answered: bool) -> None:
+        """Conntrack knows of a connection: where it leads, and whether it has been answered.
+
+        Also for those that were not chosen for here: the rules did while nobody answered the queue.
+        """
+        known = self._known.get(flow)
+        if known is None:
+            port = self.frontends.get(frontend_of(flow))
+            if port is None:
+                return
+            known = self._known[flow] = Carried(flow, port, client_of(flow), None, self._clock())
+        if known.token is not None:
+            return  # that is the one before
+        if known.live is None or known.live.address != backend:
+            known.leave()
+            known.enter(known.port.service.known(backend))
+        self._unconfirmed.pop(flow, None)
+        if answered and not known.answered and known.live is not None:
+            known.answered = True
+            if known.sequence is not None and flow[0] != UDP:
+                known.port.service.dial_answered(known.live, self._clock() - known.sent)
+
+    def ended(self, flow: bytes, backend: Address) -> None:
+        """A connection to this backend is over, or its entry has been deleted."""
+        known = self._told_of(flow, backend)
+        if known is not None:
+            self._forget(known)
+
+    def refused(self, flow: bytes, backend: Address) -> None:
+        """Conntrack has forgotten a connection to this backend that was never answered.
+
+        The client does not know it: its next packet goes elsewhere.
+        """
+        known = self._told_of(flow, backend)
+        if known is None or known.answered:
+            return
+        if flow[0] == UDP or self._clock() - known.sent >= MEMORY_SECONDS:
+            self._forget(known)
+        else:
+            self._failed(known, errno.ECONNREFUSED)
+            self._remember(known)
+
+    def settle(self, port: Port) -> None:
+        """A Service port has changed: let those go on that wait for endpoints, if they need not any more."""
+        if not port.service.holds:
+            for carried in list(port.waiting.values()):
+                self._settle_waiting(carried)
+
+    def expire(self) -> None:
+        """Forget what was to be known for a while; to be called from time to time, several times a second."""
+        now = self._clock()
+        while self._unconfirmed:
+            carried = next(iter(self._unconfirmed.values()))
+            if now - carried.sent < MEMORY_SECONDS:
+                break
+            self._forget(carried)
+        for port in {id(port): port for port in self.frontends.values() if port.waiting}.values():
+            self._look_at_waiting(port, now)
+
+    def stop(self, port: Port) -> None:
+        """A Service port is steered no longer: nobody waits for it any more. Its connections live on."""
+        port.places = {}
+        for carried in list(port.waiting.values()):
+            self._settle_waiting(carried)
+
+    def _told_of(self, flow: bytes, backend: Address) -> Carried | None:
+        """The connection whose end is told, unless that is the end of one before it."""
+        known = self._known.get(flow)
+        if known is None or known.live is None or known.live.address != backend:
+            return None
+        # Of each that the kernel carries, it has told the beginning before.
+        return None if known.token is not None or flow in self._unconfirmed else known
+
+    def _first_again(self, known: Carried, sequence: int, token: Token) -> int:
+        """Another first packet of a connection that is known."""
+        if known.token is not None:
+            return Say.DROP
+        if known.live is None:  # it was refused
+            if known.sequence != sequence:
+                known.tried = ()
+                known.sequence = sequence
+            return self._choose(known, token)
+        recent = self._clock() - known.sent < _SOON
+        if known.flow[0] == UDP and not recent:
+            self._forget(known)
+            return self.first(known.flow, sequence, token)
+        if known.sequence == sequence and recent:
+            return known.port.places.get(known.live, Say.LOOK)
+        return Say.LOOK
+
+    def _choose(self, carried: Carried, token: Token) -> int:
+        """Pick a backend for a connection that has none, or hold or refuse it."""
+        port, client = carried.port, carried.client
+        service = port.service
+        if service.is_full or service.is_full_for(client):
+            self._counters.clients_turned_away += 1
+            self._forget(carried)
+            return Say.REFUSE
+        live = service.pick(client, carried.tried)
+        if live is None and carried.tried:  # all have failed: from the beginning
+            carried.tried = ()
+            live = service.pick(client, ())
+        if live is None:
+            return self._wait(carried, token)
+        place = port.places.get(live)
+        if place is None:  # it is steered no longer
+            self._forget(carried)
+            return Say.UNSTEERED
+        carried.enter(live)
+        if (live.outlier.failures or live.ejected) and self._may_hold(carried):
+            return self._hold(carried, token, live)
+        return self._go(carried)
+
+    def _go(self, carried: Carried) -> int:
+        """The index of a connection's backend, which goes on with that."""
+        live = carried.live
+        place = None if live is None else carried.port.places.get(live)
+        if place is None:
+            self._forget(carried)
+            return Say.UNSTEERED
+        carried.sent = self._clock()
+        self._remember(carried)
+        return place
+
+    def _may_hold(self, carried: Carried) -> bool:
+        return (
+            carried.flow[0] != UDP and self._held < MOST_HELD and self._clock() - carried.since < HELD_SECONDS
+        )
+
+    def _hold(self, carried: Carried, token: Token, live: LiveBackend) -> int:
+        self._keep(carried, token)
+        dialled = self._dialled.get(live)
+        if dialled is None:
+            self._dialled[live] = [carried]
+            self.to_dial.append((carried.port, live))
+        else:
+            dialled.append(carried)
+        return Say.HELD
+
+    def _wait(self, carried: Carried, token: Token) -> int:
+        """Hold a packet until there are endpoints, if the author wants it and there is a place."""
+        port = carried.port
+        full = len(port.waiting) >= port.service.places or self._held >= MOST_HELD
+        if not port.service.holds or full:
+            self._forget(carried)
+            return Say.REFUSE
+        self._counters.clients_held += 1
+        carried.since = self._clock()
+        if not port.waiting:
+            self._tell(port, carried.since)
+        self._keep(carried, token)
+        port.waiting[carried.flow] = carried
+        return Say.HELD
+
+    def _tell(self, port: Port, now: float) -> None:
+        port.told = now
+        self.to_tell.append(port)
+
+    def _keep(self, carried: Carried, token: Token) -> None:
+        carried.token = token
+        self._held += 1
+        self._known[carried.flow] = carried
+        self._unconfirmed.pop(carried.flow, None)
+
+    def _release(self, carried: Carried) -> Token | None:
+        token, carried.token = carried.token, None
+        if token is not None:
+            self._held -= 1
+            carried.port.waiting.pop(carried.flow, None)
+        return token
+
+    def _settle(self, token: Token, answer: int) -> None:
+        if answer != Say.HELD:
+            self.settled.append((token, answer))
+
+    def _settle_waiting(self, carried: Carried, *, over: bool = False) -> None:
+        token = self._release(carried)
+        if token is None:
+            return
+        if over or not carried.port.places:
+            self._forget(carried)
+            self.settled.append((token, Say.REFUSE))
+            return
+        carried.since = self._clock()
+        self._settle(token, self._choose(carried, token))
+
+    def _look_at_waiting(self, port: Port, now: float) -> None:
+        longest = port.service.pool.settings.hold_timeout
+        for carried in list(port.waiting.values()):
+            if now - carried.since < longest:
+                break
+            self._settle_waiting(carried, over=True)
+        if port.waiting and now - port.told >= _AGAIN_SECONDS:
+            self._tell(port, now)
+
+    def _failed(self, carried: Carried, error: int) -> None:
+        """A connection's backend has failed it."""
+        live = carried.live
+        if live is None:
+            return
+        carried.leave()
+        self._unconfirmed.pop(carried.flow, None)
+        carried.tried += (live,)
+        carried.since = self._clock()
+        carried.port.service.dial_failed(live, error)
+        carried.port.service.retry(live)
+
+    def _remember(self, carried: Carried) -> None:
+        self._known[carried.flow] = carried
+        self._unconfirmed[carried.flow] = carried
+        if len(self._unconfirmed) > MOST_UNCONFIRMED:
+            self._forget(next(iter(self._unconfirmed.values())))
+
+    def _forget(self, carried: Carried) -> None:
+        """It is over."""
+        carried.leave()
+        if self._known.get(carried.flow) is carried:
+            del self._known[carried.flow]
+        if self._unconfirmed.get(carried.flow) is carried:
+            del self._unconfirmed[carried.flow]

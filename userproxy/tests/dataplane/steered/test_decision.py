@@ -1,0 +1,305 @@
+"""What is said of first packets, as conversations."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from userproxy.dataplane.steered import decision as module
+from userproxy.dataplane.steered.decision import HELD_SECONDS, MEMORY_SECONDS, MOST_HELD, Known, Say
+from userproxy.model.service import Protocol
+from userproxy.model.settings import Balance, NoEndpoints, Settings
+from userproxy.tests.dataplane.steered.bench import Bench, address, flow
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+HOLDING = Settings(no_endpoints=NoEndpoints.HOLD, hold_connections=2, hold_timeout=10.0)
+
+
+def test_backends_take_turns_and_each_connection_is_counted() -> None:
+    bench = Bench(3)
+    assert [bench.first(flow(client)) for client in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    assert bench.counted() == [3, 2, 2]
+    assert bench.service.connections == 7
+
+
+def test_what_is_no_frontend_of_ours_goes_on_as_it_came() -> None:
+    bench = Bench(1)
+    bench.decision.frontends.clear()
+    assert bench.first(flow(1)) == Say.UNSTEERED
+    assert len(bench.decision) == 0
+
+
+def test_a_packet_that_comes_again_without_an_answer_goes_elsewhere() -> None:
+    bench = Bench(2)
+    assert bench.first(flow(1)) == 0
+    bench.now += 1
+    assert bench.first(flow(1)) == Say.LOOK
+    assert bench.decision.again(flow(1), 1, (2, 0), Known.UNANSWERED) == 1
+    assert bench.counted() == [0, 1]
+    assert bench.counters.failed_dials == {"timeout": 1}
+    assert bench.counters.retried_dials == {"timeout": 1}
+    assert bench.service.backends[0].outlier.failures == 2
+
+
+def test_a_packet_that_comes_again_though_it_was_answered_stays_where_it_is() -> None:
+    bench = Bench(2)
+    bench.first(flow(1))
+    bench.now += 1
+    assert bench.first(flow(1)) == Say.LOOK
+    assert bench.decision.again(flow(1), 1, (2, 0), Known.LIVE) == Say.UNSTEERED
+    assert bench.counted() == [1, 0]
+    assert not bench.counters.failed_dials
+
+
+def test_a_packet_that_was_doubled_is_no_failure() -> None:
+    bench = Bench(2)
+    assert [bench.first(flow(1)), bench.first(flow(1))] == [0, 0]
+    assert bench.counted() == [1, 0]
+
+
+def test_when_all_have_failed_it_begins_anew() -> None:
+    bench = Bench(2)
+    bench.first(flow(1))
+    seen = []
+    for _ in range(3):
+        bench.now += 1
+        answer = bench.decision.again(flow(1), 1, (9, 0), Known.UNANSWERED)
+        if answer == Say.HELD:  # it has failed before
+            bench.dialled()
+            ((_, answer),) = bench.take_settled()
+        seen.append(answer)
+    assert seen[0] == 1
+    assert set(seen[1:]) == {0, 1}
+    assert sum(bench.counted()) == 1
+
+
+def test_another_connection_of_the_same_port_is_a_new_one() -> None:
+    bench = Bench(2)
+    bench.first(flow(1), sequence=1)
+    bench.now += 5
+    assert bench.first(flow(1), sequence=2) == Say.LOOK
+    assert bench.decision.again(flow(1), 2, (2, 0), Known.OVER) == 1
+    assert bench.counted() == [0, 1]
+    assert not bench.counters.failed_dials
+
+
+def test_one_that_the_kernel_still_carries_is_left_where_it_is() -> None:
+    bench = Bench(2)
+    bench.first(flow(1), sequence=1)
+    assert bench.first(flow(1), sequence=2) == Say.LOOK
+    assert bench.decision.again(flow(1), 2, (2, 0), Known.LIVE) == Say.UNSTEERED
+    assert bench.counted() == [1, 0]
+
+
+def test_after_a_refusal_the_next_packet_goes_elsewhere() -> None:
+    bench = Bench(2)
+    bench.first(flow(1))
+    bench.decision.carried(flow(1), address(0), answered=False)
+    bench.decision.refused(flow(1), address(0))
+    assert bench.counted() == [0, 0]
+    assert bench.counters.failed_dials == {"refused": 1}
+    bench.now += 1
+    assert bench.first(flow(1)) == 1
+    assert bench.counters.failed_dials == {"refused": 1}
+
+
+def test_a_refusal_that_nobody_told_of_is_seen_when_the_packet_comes_again() -> None:
+    bench = Bench(2)
+    bench.first(flow(1))
+    bench.now += 1
+    assert bench.first(flow(1)) == Say.LOOK
+    assert bench.decision.again(flow(1), 1, (2, 0), Known.NOTHING) == 1
+    assert bench.counters.failed_dials == {"refused": 1}
+
+
+def test_that_a_former_entry_is_gone_says_nothing_of_its_successor() -> None:
+    bench = Bench(2)
+    bench.first(flow(1))
+    bench.decision.again(flow(1), 1, (2, 0), Known.UNANSWERED)
+    bench.decision.refused(flow(1), address(0))
+    bench.decision.ended(flow(1), address(0))
+    assert bench.counted() == [0, 1]
+
+
+@pytest.fixture
+def suspicious() -> Bench:
+    """Two backends; the first has failed once, and it is its turn."""
+    bench = Bench(2)
+    bench.service.dial_failed(bench.service.backends[0], errno.ECONNREFUSED)
+    return bench
+
+
+def test_a_packet_is_held_until_the_dial_is_answered(suspicious: Bench) -> None:
+    assert suspicious.first(flow(1)) == Say.HELD
+    assert not suspicious.take_settled()
+    assert suspicious.dialled() == [0]
+    assert suspicious.take_settled() == [(suspicious.token, 0)]
+    assert suspicious.service.backends[0].outlier.failures == 0
+    assert suspicious.first(flow(2)) == 1
+    assert suspicious.first(flow(3)) == 0
+
+
+def test_a_dial_that_fails_sends_it_elsewhere(suspicious: Bench) -> None:
+    assert suspicious.first(flow(1)) == Say.HELD
+    assert suspicious.dialled(errno.ECONNREFUSED) == [0]
+    assert suspicious.take_settled() == [(suspicious.token, 1)]
+    assert suspicious.counted() == [0, 1]
+
+
+def test_one_dial_tells_all_that_wait_for_it(suspicious: Bench) -> None:
+    assert [suspicious.first(flow(client)) for client in (1, 2, 3)] == [Say.HELD, 1, Say.HELD]
+    assert suspicious.dialled(errno.ECONNREFUSED) == [0]
+    assert suspicious.take_settled() == [(1, 1), (3, 1)]
+
+
+def test_whoever_sends_again_meanwhile_has_one_packet_held(suspicious: Bench) -> None:
+    assert suspicious.first(flow(1)) == Say.HELD
+    assert suspicious.first(flow(1)) == Say.DROP
+    assert suspicious.decision.held == 1
+
+
+def test_nobody_is_held_for_longer_than_is_bearable(suspicious: Bench) -> None:
+    suspicious.service.dial_failed(suspicious.service.backends[1], errno.ECONNREFUSED)
+    assert suspicious.first(flow(1)) == Say.HELD
+    suspicious.now += HELD_SECONDS
+    suspicious.dialled(errno.ETIMEDOUT)
+    assert suspicious.take_settled() == [(1, 1)]
+
+
+def test_with_all_places_taken_it_goes_on_at_once(suspicious: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_HELD", 0)
+    assert MOST_HELD
+    assert suspicious.first(flow(1)) == 0
+
+
+def test_what_is_short_here_is_not_the_backends_fault(suspicious: Bench) -> None:
+    suspicious.first(flow(1))
+    suspicious.dialled(errno.EMFILE)
+    assert suspicious.take_settled() == [(1, 0)]
+
+
+def test_one_that_was_removed_meanwhile_is_not_gone_to(suspicious: Bench) -> None:
+    suspicious.first(flow(1))
+    suspicious.update([1])
+    suspicious.dialled()
+    assert suspicious.take_settled() == [(1, 0)]
+    assert suspicious.counted() == [1]
+
+
+def test_a_service_port_has_as_many_connections_as_it_may() -> None:
+    bench = Bench(2, Settings(max_connections=2))
+    assert [bench.first(flow(client)) for client in range(3)] == [0, 1, Say.REFUSE]
+    bench.decision.carried(flow(0), address(0), answered=True)
+    bench.decision.ended(flow(0), address(0))
+    assert bench.first(flow(4)) == 0
+    assert bench.counters.clients_turned_away == 1
+
+
+def test_so_has_a_client() -> None:
+    bench = Bench(2, Settings(max_connections_per_client=1))
+    assert bench.first(flow(1, 1)) == 0
+    assert bench.first(flow(1, 2)) == Say.REFUSE
+    assert bench.first(flow(2, 1)) == 1
+
+
+def test_without_endpoints_it_is_refused() -> None:
+    assert Bench(0).first(flow(1)) == Say.REFUSE
+
+
+def test_they_go_on_when_endpoints_come() -> None:
+    bench = Bench(0, HOLDING)
+    assert [bench.first(flow(client)) for client in range(3)] == [Say.HELD, Say.HELD, Say.REFUSE]
+    assert bench.decision.to_tell == [bench.port]
+    bench.update([0, 1])
+    assert bench.take_settled() == [(1, 0), (2, 1)]
+    assert bench.counted() == [1, 1]
+    assert bench.decision.held == 0
+
+
+def test_not_for_ever() -> None:
+    bench = Bench(0, HOLDING)
+    bench.first(flow(1))
+    bench.now += HOLDING.hold_timeout
+    bench.decision.expire()
+    assert bench.take_settled() == [(1, Say.REFUSE)]
+    assert len(bench.decision) == 0
+
+
+def test_not_for_what_is_steered_no_longer() -> None:
+    bench = Bench(0, HOLDING)
+    bench.first(flow(1))
+    bench.service.retire()
+    bench.decision.stop(bench.port)
+    assert bench.take_settled() == [(1, Say.REFUSE)]
+
+
+def test_one_that_was_not_chosen_for_is_counted_all_the_same() -> None:
+    bench = Bench(2)
+    bench.decision.carried(flow(1), address(1), answered=True)
+    assert bench.counted() == [0, 1]
+    bench.decision.ended(flow(1), address(1))
+    assert bench.counted() == [0, 0]
+
+
+def test_it_is_counted_where_the_kernel_has_it() -> None:
+    bench = Bench(2)
+    assert bench.first(flow(1)) == 0
+    bench.decision.carried(flow(1), address(1), answered=False)
+    assert bench.counted() == [0, 1]
+
+
+def test_one_that_it_says_nothing_of_is_forgotten_in_the_end() -> None:
+    bench = Bench(1)
+    bench.first(flow(1))
+    bench.decision.carried(flow(1), address(0), answered=False)
+    bench.first(flow(2))
+    bench.now += MEMORY_SECONDS
+    bench.decision.expire()
+    assert bench.service.connections == 1
+
+
+def test_a_flood_of_first_packets_takes_so_much_room_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_UNCONFIRMED", 10)
+    bench = Bench(1)
+    for client in range(100):
+        bench.first(flow(client))
+    assert len(bench.decision) == bench.service.connections == 10
+
+
+def test_how_long_a_backend_took_to_answer_is_noted() -> None:
+    bench = Bench(1)
+    bench.first(flow(1))
+    bench.now += 0.25
+    bench.decision.carried(flow(1), address(0), answered=True)
+    assert bench.service.backends[0].latency == 0.25
+
+
+def test_several_before_conntrack_knows_the_flow_go_to_the_same() -> None:
+    bench = Bench(2)
+    udp = flow(1, protocol=Protocol.UDP)
+    assert [bench.first(udp, 0) for _ in range(3)] == [0, 0, 0]
+    assert bench.service.connections == 1
+
+
+def test_a_flow_that_begins_again_is_chosen_for_again() -> None:
+    bench = Bench(2)
+    udp = flow(1, protocol=Protocol.UDP)
+    bench.first(udp, 0)
+    bench.now += 40
+    assert bench.first(udp, 0) == 1
+    assert bench.counted() == [0, 1]
+
+
+def test_least_connections_is_exact() -> None:
+    bench = Bench(3, Settings(balance=Balance.LEAST_CONNECTIONS))
+    chosen = {}
+    for client in range(100):
+        chosen[client] = bench.first(flow(client))
+        bench.decision.carried(flow(client), address(chosen[client]), answered=True)
+    for client in range(0, 100, 3):
+        bench.decision.ended(flow(client), address(chosen[client]))
+    for client in range(100, 200):
+        bench.first(flow(client))
+    assert max(bench.counted()) - min(bench.counted()) <= 1

@@ -69,6 +69,7 @@ class Probe:
         live: the backend.
         began: in monotonic time.
         ends: when it has had its time: call `expire`.
+        error: the errno of a connect that failed.
     """
 
     __slots__ = (
@@ -83,6 +84,7 @@ class Probe:
         "_sock",
         "began",
         "ends",
+        "error",
         "live",
     )
 
@@ -102,7 +104,7 @@ class Probe:
         self._done = done
         self._left = left
         self._asked = self._leaving = False
-        self._heard = 0
+        self._heard = self.error = 0
         self._received = b""
         self._sock: socket | None = None
 
@@ -198,6 +200,7 @@ class Probe:
             self._leave(sock, "no HTTP answer", finish=True)
 
     def _end(self, error: int) -> None:
+        self.error = error
         self._give_up(None if error in _INCONCLUSIVE else os.strerror(error).lower())
 
     def _give_up(self, failure: str | None) -> None:

@@ -14,7 +14,7 @@ from userproxy.model.filter import ConnectionFilter, RecordFilter
 from userproxy.model.records import RecordRow
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import PoolName
-from userproxy.model.state import Serve
+from userproxy.model.state import Serve, Steer
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -203,6 +203,40 @@ class InheritSessions(Order, frozen=True, kw_only=True):
     sessions: tuple[SessionState, ...]
 
 
+class BeginSteering(Order, frozen=True, kw_only=True):
+    """The first order to a steering process: how to work.
+
+    The socket of its queue comes along if another process has had it; otherwise it opens one.
+
+    Attributes:
+        queue: the number of its netfilter queue.
+        orphan_seconds: how long to go on without a control side; None for ever.
+        log_format: as in the configuration.
+        log_level: as in the configuration.
+    """
+
+    queue: int
+    orphan_seconds: float | None
+    log_format: str
+    log_level: str
+
+
+class SteerPools(Order, frozen=True, kw_only=True):
+    """Choose for new connections to these, and no longer for those.
+
+    Attributes:
+        steers: new ones, and ones that have changed.
+        stops: that are steered no longer; their connections live on.
+    """
+
+    steers: tuple[Steer, ...] = ()
+    stops: tuple[PoolName, ...] = ()
+
+
+class YieldQueue(Order, frozen=True, kw_only=True):
+    """Answer for no more packets, and give up the queue. Answered by `Queue`."""
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """From a worker to control: a part of the answer to the order of that serial number."""
 
@@ -277,6 +311,10 @@ class Sessions(Part, frozen=True, kw_only=True):
     """Some sessions that a worker gives up; their sockets come with this message, in this order."""
 
     sessions: tuple[SessionState, ...]
+
+
+class Queue(Part, frozen=True, kw_only=True):
+    """The socket of a netfilter queue comes with this message: packets wait there."""
 
 
 class BackendCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -410,6 +448,9 @@ Orders = (
     | ListPins
     | YieldSessions
     | InheritSessions
+    | BeginSteering
+    | SteerPools
+    | YieldQueue
 )
 Parts = (
     Hello
@@ -419,6 +460,7 @@ Parts = (
     | Outage
     | Pins
     | Sessions
+    | Queue
     | ConnectionListing
     | RecordListing
     | Records

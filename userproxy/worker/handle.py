@@ -74,6 +74,7 @@ class WorkerHandle:
         name: what the ids of its connections begin with; no other worker here has it.
         held: what it was serving when it was found, with the listening sockets.
         yielded: the sessions that it has given up, with their sockets.
+        queue: the socket of the netfilter queue that it has given up; -1: none.
         counters: what it had counted when it last said so.
         holds: how many Service ports it was serving when it was found.
         beats: it said to the kernel then that it accepts clients, and all of its sockets have come along.
@@ -88,6 +89,7 @@ class WorkerHandle:
         self.holds = 0
         self.held: list[tuple[Serve, int]] = []
         self.yielded: list[tuple[messages.SessionState, int]] = []
+        self.queue = -1
         self.counters = Counters()
         self.patience = ANSWER_SECONDS
         self._visible = bool(pid)
@@ -207,7 +209,7 @@ class WorkerHandle:
             case messages.Hello(pid=pid, holds=holds, name=name, beats=beats):
                 self.beats, self.holds = beats, holds
                 self.pid, self.name, self._expected = self.pid or pid, name or pid, holds
-            case messages.Holds() | messages.Sessions():
+            case messages.Holds() | messages.Sessions() | messages.Queue():
                 self._take_sockets(part, fds)
             case messages.Leaving():
                 self._callbacks.leaving(self)
@@ -224,7 +226,9 @@ class WorkerHandle:
         if len(self.held) == self._expected:
             _settle(self._ready)
 
-    def _take_sockets(self, part: messages.Holds | messages.Sessions, fds: list[int]) -> None:
+    def _take_sockets(
+        self, part: messages.Holds | messages.Sessions | messages.Queue, fds: list[int]
+    ) -> None:
         """Take what came with sockets, if anybody waits for it. Fewer come if we may open no more files."""
         match part:
             case messages.Holds(serves=serves) if not self._given_up:
@@ -233,6 +237,8 @@ class WorkerHandle:
                 self.held += zip(serves, fds, strict=False)
             case messages.Sessions(serial=serial, sessions=sessions) if serial in self._waiting:
                 self.yielded += zip(sessions, fds, strict=False)
+            case messages.Queue(serial=serial) if serial in self._waiting and fds:
+                self.queue = fds[0]
             case _:
                 _close_all(fds)
 

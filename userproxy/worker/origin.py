@@ -31,20 +31,24 @@ class Origin(NamedTuple):
     find: Callable[[], list[tuple[socket.socket, int]]]
 
 
-def processes(prefix: str = rendezvous.PREFIX) -> Origin:
+WORKER = "userproxy.worker.process"
+
+
+def processes(prefix: str = rendezvous.PREFIX, module: str = WORKER) -> Origin:
     """Processes of their own in this network namespace.
 
     Args:
         prefix: of the names of the workers' rendezvous sockets. Pools with different ones do not see each
             other's.
+        module: that they run.
     """
-    return Origin(partial(_start, prefix), partial(_find, prefix))
+    return Origin(partial(_start, prefix, module), partial(_find, prefix))
 
 
-def _start(prefix: str) -> tuple[socket.socket, int]:
+def _start(prefix: str, module: str) -> tuple[socket.socket, int]:
     ours, theirs = pair()
     # -P: modules come from where this program is installed, not from where it was started.
-    program = [sys.executable, "-P", "-m", "userproxy.worker.process"]
+    program = [sys.executable, "-P", "-m", module]
     try:
         with theirs:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module

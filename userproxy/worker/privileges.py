@@ -3,6 +3,7 @@
 | process | keeps | why |
 |---|---|---|
 | control | `CONTROL`, as far as it has been given that | see there |
+| steering | `STEERING` | the kernel takes no answers for packets from anybody else |
 | worker | nothing | strangers' bytes pass through it; what takes a privilege, the control side does for it |
 
 A worker is also nobody: its user and group are its own, so it reads and writes no file of root's, and of what
@@ -58,6 +59,9 @@ CONTROL = frozenset(
 )
 """What the control process keeps. A version that is started in its place (SIGHUP) gets no more than that."""
 
+STEERING = frozenset({Capability.NET_ADMIN})
+"""What a steering process keeps: no stranger's byte passes through it, but for headers of first packets."""
+
 OWN_USER = frozenset({Capability.SETUID, Capability.SETGID, Capability.KILL})
 """What it takes to give workers users of their own, and to end them all the same."""
 
@@ -73,6 +77,7 @@ _HALVES = struct.Struct("6I")
 
 # linux/prctl.h
 _SET_DUMPABLE = 4
+_SET_KEEP_CAPABILITIES = 8
 _BOUNDING_READ = 23
 _BOUNDING_DROP = 24
 _SET_NO_NEW_PRIVILEGES = 38
@@ -116,8 +121,8 @@ def keep(wanted: frozenset[Capability]) -> frozenset[Capability]:
     return frozenset(each for each in wanted if _has(before, each))
 
 
-def give_up_all() -> None:
-    """Give up everything: capabilities, getting any by executing a program, root's files, core dumps.
+def give_up_all(but: frozenset[Capability] = frozenset()) -> None:
+    """Give up everything: capabilities but these, getting any by executing a program, root's files, dumps.
 
     To be called while there is one thread.
 
@@ -127,14 +132,17 @@ def give_up_all() -> None:
     try:
         before = _read()
         _prctl(_SET_NO_NEW_PRIVILEGES, 1)
+        mask = sum(1 << each for each in but)
         if _has(before, Capability.SETPCAP):
-            _bound(0)
+            _bound(mask)
+        _prctl(_SET_KEEP_CAPABILITIES, bool(but))  # becoming another user
         own = _FIRST_USER + os.getpid() % _USERS
         if os.geteuid() == 0 and all(_has(before, each) for each in OWN_USER) and _exists(own):
             os.setgroups([])
             os.setresgid(own, own, own)
             os.setresuid(own, own, own)
-        _write(_Sets(0, 0, 0))  # and with those, the ambient ones
+        kept = before.permitted & mask
+        _write(_Sets(kept, kept, 0))  # and with those, the ambient ones
         _prctl(_SET_DUMPABLE, 0)
     except OSError as error:
         raise PrivilegesError(f"privileges cannot be given up: {error}") from None
@@ -165,10 +173,10 @@ def user_of(pid: int) -> int:
     return int(status.partition("Uid:")[2].split()[0])
 
 
-def give_up_all_or_end() -> None:
-    """Give up everything, or end this process on the spot, and say why."""
+def give_up_all_or_end(but: frozenset[Capability] = frozenset()) -> None:
+    """Give up everything but these, or end this process on the spot, and say why."""
     try:
-        give_up_all()
+        give_up_all(but)
     except PrivilegesError as error:
         log.critical("a worker ends: it is not to carry strangers' bytes as it is", error=str(error))
         os._exit(1)

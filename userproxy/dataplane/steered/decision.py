@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from userproxy.dataplane.steered.port import Carried, Port, Token
 from userproxy.model.flow_key import UDP, client_of, frontend_of
+from userproxy.model.steering import OUTSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +69,7 @@ class Decision:
 
     Attributes:
         frontends: by their key, whose they are.
+        outside: likewise, for packets that come from outside, where that makes a difference.
         settled: what is said of packets that were held: for the caller to take, and to clear.
         to_dial: backends to be dialled at once, to see how they are, with their Service ports; likewise. The
             outcome goes to `dialled`, within `HELD_SECONDS`.
@@ -76,6 +78,7 @@ class Decision:
 
     def __init__(self, counters: Counters, clock: Callable[[], float]) -> None:
         self.frontends: dict[bytes, Port] = {}
+        self.outside: dict[bytes, Port] = {}
         self.settled: list[tuple[Token, int]] = []
         self.to_dial: list[tuple[Port, LiveBackend]] = []
         self.to_tell: list[Port] = []
@@ -106,7 +109,8 @@ class Decision:
         known = self._known.get(flow)
         if known is not None:
             return self._first_again(known, sequence, token)
-        port = self.frontends.get(frontend_of(flow))
+        frontends = self.outside if token[1] & OUTSIDE else self.frontends
+        port = frontends.get(frontend_of(flow))
         if port is None:
             return Say.UNSTEERED
         return self._choose(Carried(flow, port, client_of(flow), sequence, self._clock()), token)
@@ -158,7 +162,8 @@ class Decision:
         """
         known = self._known.get(flow)
         if known is None:
-            port = self.frontends.get(frontend_of(flow))
+            frontend = frontend_of(flow)
+            port = self.frontends.get(frontend) or self.outside.get(frontend)
             if port is None:
                 return
             known = self._known[flow] = Carried(flow, port, client_of(flow), None, self._clock())
@@ -207,7 +212,8 @@ class Decision:
             if now - carried.sent < MEMORY_SECONDS:
                 break
             self._forget(carried)
-        for port in {id(port): port for port in self.frontends.values() if port.waiting}.values():
+        ports = (*self.frontends.values(), *self.outside.values())
+        for port in {id(port): port for port in ports if port.waiting}.values():
             self._look_at_waiting(port, now)
 
     def stop(self, port: Port) -> None:
@@ -215,6 +221,14 @@ class Decision:
         port.places = {}
         for carried in list(port.waiting.values()):
             self._settle_waiting(carried)
+
+    def let_go(self) -> None:
+        """Nobody chooses here any more: packets that are held go on as they came."""
+        for carried in list(self._known.values()):
+            token = self._release(carried)
+            if token is not None:
+                self._forget(carried)
+                self.settled.append((token, Say.UNSTEERED))
 
     def _told_of(self, flow: bytes, backend: Address) -> Carried | None:
         """The connection whose end is told, unless that is the end of one before it."""

@@ -78,8 +78,9 @@ class PacketQueue:
 
         They go on before this returns: their way through the rules is walked in this process.
         """
-        if answers:
-            self._socket.send(b"".join(answers))
+        data = b"".join(answers)
+        if data:
+            self._socket.send(data)
 
     def close(self) -> None:
         """Ask the kernel not to wait for us any more. Packets that wait are lost, and sent again."""

@@ -1,0 +1,216 @@
+"""The steering process, as the control side sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from userproxy.model import messages
+from userproxy.worker.counted import Counted
+from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle
+from userproxy.worker.origin import Origin, processes
+from userproxy.worker.telling import chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from userproxy.model.counters import Counters
+    from userproxy.model.service import PoolName
+    from userproxy.model.state import Steer
+
+log = structlog.get_logger("userproxy.steering")
+
+PREFIX = "userproxy-steering-"
+"""How the names of steering processes' rendezvous sockets begin."""
+
+MODULE = "userproxy.worker.steering.process"
+
+_RESPAWN_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
+# One that does not answer within this time is stopped, or worse: packets wait for it, and clients with them.
+_PATIENCE_SECONDS = 2.0
+
+
+def steering_processes() -> Origin:
+    """Processes of their own in this network namespace."""
+    return processes(PREFIX, MODULE)
+
+
+class Crew:
+    """Starts a steering process when a Service is steered first, and tells it what to choose from.
+
+    Args:
+        begin: how it is to work.
+        origin: where it comes from.
+
+    Attributes:
+        on_need: called with the name of a pool that clients wait for, from time to time while they do.
+    """
+
+    def __init__(self, begin: messages.BeginSteering, origin: Origin) -> None:
+        self.on_need: Callable[[PoolName], object] | None = None
+        self._begin = begin
+        self._origin = origin
+        self._wanted: dict[PoolName, Steer] = {}
+        self._told: dict[PoolName, Steer] = {}
+        self._handle: WorkerHandle | None = None
+        self._counted = Counted()
+        self._lock = asyncio.Lock()
+        self._callbacks = Callbacks(gone=self._on_gone, leaving=lambda _: None, need_pods=self._need_pods)
+
+    @property
+    def living_counters(self) -> dict[int, Counters]:
+        """What the process that lives has counted when it last said so."""
+        return self._counted.living(self._handles())
+
+    @property
+    def past_counters(self) -> Counters:
+        """What processes have counted that are gone."""
+        return self._counted.past
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Its process, if it can be seen from here."""
+        return tuple(handle.pid for handle in self._handles() if handle.is_visible)
+
+    async def steer(self, wanted: Mapping[PoolName, Steer]) -> None:
+        """Have these chosen for, and no others: returns when it is so, or when nobody can be asked.
+
+        A process is started with the first. Those that an earlier control side left are replaced by one of
+        this version, which goes on with their queue.
+        """
+        self._wanted = dict(wanted)
+        async with self._lock:
+            await self._bring_up()
+
+    async def mind(self) -> None:
+        """Replace a process that dies, or does not answer, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not self._wanted:
+                continue
+            handle = self._handle
+            if handle is not None:
+                try:
+                    await handle.ask(messages.Count(), seconds=_PATIENCE_SECONDS)
+                except WorkerGoneError:
+                    log.error("the steering process does not answer, and is replaced", pid=handle.pid)  # noqa: TRY400
+                    handle.kill()
+                    await asyncio.sleep(_RESPAWN_SECONDS)
+                except OrderFailedError:
+                    pass
+            async with self._lock:
+                await self._bring_up()
+
+    async def count(self) -> list[messages.Parts]:
+        """`ServiceCounts` and `Totals`, if there is a process and it answers."""
+        handle = self._handle
+        if handle is None:
+            return []
+        with contextlib.suppress(WorkerGoneError, OrderFailedError):
+            return await handle.ask(messages.Count(), seconds=_PATIENCE_SECONDS)
+        return []
+
+    def set_log_level(self, level: str) -> None:
+        """Have it log from this severity on."""
+        self._begin = msgspec.structs.replace(self._begin, log_level=level)
+        for handle in self._handles():
+            handle.tell(messages.SetLogLevel(level=level))
+
+    def leave(self) -> None:
+        """Leave it to itself: it goes on until somebody takes over."""
+        for handle in self._handles():
+            handle.retiring = True
+            handle.leave()
+        self._handle = None
+        self._wanted = {}
+
+    async def stop(self) -> None:
+        """End it: the rules choose."""
+        self._wanted = {}
+        async with self._lock:
+            await self._dismiss()
+
+    async def _bring_up(self) -> None:
+        try:
+            if self._handle is None:
+                await self._begin_anew()
+            if self._handle is not None:
+                await self._tell(self._handle)
+        except (WorkerGoneError, OrderFailedError, OSError) as error:
+            log.error("nobody chooses for steered connections: the rules do", error=str(error))  # noqa: TRY400
+
+    async def _begin_anew(self) -> None:
+        """Take over from an earlier process, or start the first one."""
+        earlier = [WorkerHandle(visit, pid, self._callbacks) for visit, pid in self._origin.find()]
+        if not self._wanted and not earlier:
+            return
+        queue = -1
+        for handle in earlier:
+            with contextlib.suppress(WorkerGoneError, OrderFailedError):
+                await handle.ready(_PATIENCE_SECONDS)
+                if self._wanted:
+                    await handle.ask(messages.YieldQueue(), seconds=_PATIENCE_SECONDS)
+            handle.retiring = True
+            handle.tell(messages.Retire())
+            if handle.queue >= 0 and queue < 0:
+                queue = handle.queue
+            elif handle.queue >= 0:
+                os.close(handle.queue)
+        try:
+            if self._wanted:
+                await self._hire([queue] if queue >= 0 else [])
+        finally:
+            if queue >= 0:
+                os.close(queue)
+
+    async def _hire(self, fds: list[int]) -> None:
+        handle = WorkerHandle(*self._origin.start(), self._callbacks)
+        try:
+            await handle.ready()
+            await handle.ask(self._begin, fds)
+        except BaseException:
+            handle.retiring = True
+            handle.kill()
+            raise
+        self._told = {}
+        self._handle = handle
+        log.info("a steering process has begun", pid=handle.pid, queue=self._begin.queue, inherited=bool(fds))
+
+    async def _tell(self, handle: WorkerHandle) -> None:
+        changed = [steer for name, steer in self._wanted.items() if self._told.get(name) is not steer]
+        stops = [name for name in self._told if name not in self._wanted]
+        told = dict(self._wanted)
+        for names in chunks(stops):
+            await handle.ask(messages.SteerPools(stops=tuple(names)))
+        for steers in chunks(changed):
+            await handle.ask(messages.SteerPools(steers=tuple(steers)))
+        self._told = told
+
+    async def _dismiss(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.retiring = True
+            with contextlib.suppress(WorkerGoneError, OrderFailedError):
+                await handle.ask(messages.Retire(), seconds=_PATIENCE_SECONDS)
+
+    def _handles(self) -> list[WorkerHandle]:
+        return [] if self._handle is None else [self._handle]
+
+    def _need_pods(self, name: PoolName) -> None:
+        if self.on_need is not None:
+            self.on_need(name)
+
+    def _on_gone(self, handle: WorkerHandle) -> None:
+        self._counted.lose(handle)
+        if self._handle is handle:
+            self._handle = None
+            if not handle.retiring:
+                log.error(
+                    "the steering process has died: the rules choose until it is replaced", pid=handle.pid
+                )

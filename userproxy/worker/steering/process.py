@@ -1,0 +1,190 @@
+"""A steering process, and the orders it takes.
+
+Runs as `python -m userproxy.worker.steering.process FD PREFIX`, with the connection to its control side and
+the prefix of the name of its rendezvous socket. It needs CAP_NET_ADMIN, and keeps nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+import uvloop
+
+from userproxy.logs import configure_logging, set_level
+from userproxy.model import messages
+from userproxy.net.poller import Poller
+from userproxy.netfilter.queue.queue import PacketQueue
+from userproxy.worker import privileges, rendezvous
+from userproxy.worker.channel import Channel
+from userproxy.worker.steering.steerer import Steerer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from userproxy.model.service import PoolName
+
+log = structlog.get_logger("userproxy.steering")
+
+_ORDERS = msgspec.msgpack.Decoder(messages.Orders)
+_ENCODER = msgspec.msgpack.Encoder()
+_CHUNK = 100
+
+
+class SteeringProcess:
+    """Answers a queue, as its control side says, if there is one.
+
+    Lives until it has been told to go, or has had no control side for too long.
+
+    Args:
+        prefix: of the name of its rendezvous socket.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        self._channel: Channel | None = None
+        self._next: socket.socket | None = None
+        self._steerer: Steerer | None = None
+        self._queue: PacketQueue | None = None
+        self._poller = Poller()
+        self._poller.attach(self._loop)
+        self._orphan_seconds: float | None = None
+        self._alone: asyncio.TimerHandle | None = None
+        self._owner = os.geteuid()  # before this process becomes another user's
+        self._rendezvous = rendezvous.listen(prefix)
+        self._loop.add_reader(self._rendezvous.fileno(), self._on_visitor)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            self._loop.add_signal_handler(number, self._over.set)
+
+    async def work(self) -> None:
+        """Return when it is over."""
+        await self._over.wait()
+        self._give_up()
+        if self._queue is not None:
+            self._queue.close()
+        self._rendezvous.close()
+        if self._channel is not None:
+            self._channel.close()
+        self._poller.shut()
+
+    def attend(self, sock: socket.socket) -> None:
+        """Take orders from the control side at the other end."""
+        if self._alone is not None:
+            self._alone.cancel()
+        self._channel = Channel(sock, self._loop, self._on_message, self._on_control_gone)
+        self._say(messages.Hello(pid=os.getpid(), holds=0))
+
+    def _on_visitor(self) -> None:
+        try:
+            visitor, _ = self._rendezvous.accept()
+        except OSError:  # out of file descriptors, or the visitor is gone
+            return
+        if not rendezvous.is_ours(visitor, self._owner):
+            visitor.close()
+        elif self._channel is None:
+            self.attend(visitor)
+        else:  # that the one before it is gone may be an event that this loop has yet to come to
+            if self._next is not None:
+                self._next.close()
+            self._next = visitor
+
+    def _on_control_gone(self) -> None:
+        self._channel = None
+        if self._next is not None:
+            visitor, self._next = self._next, None
+            self.attend(visitor)
+        elif self._steerer is None or not self._steerer.services:
+            self._over.set()
+        elif self._orphan_seconds is not None:
+            self._alone = self._loop.call_later(self._orphan_seconds, self._over.set)
+
+    def _on_message(self, message: bytes, fds: list[int]) -> None:
+        try:
+            order = _ORDERS.decode(message)
+        except msgspec.DecodeError as error:  # another version's
+            log.error("an order cannot be understood", error=str(error))  # noqa: TRY400
+            _close_all(fds)
+            return
+        failed = ""
+        try:
+            self._execute(order, fds)
+        except Exception as failure:
+            log.exception("an order could not be applied", order=type(order).__name__)
+            failed = f"{type(order).__name__}: {failure!r}"
+        self._say(messages.Done(serial=order.serial, error=failed))
+
+    def _execute(self, order: messages.Orders, fds: list[int]) -> None:
+        steerer = self._steerer
+        match order:
+            case messages.BeginSteering():
+                self._begin(order, fds)
+            case messages.SteerPools() if steerer is not None:
+                steerer.steer(order.steers, order.stops)
+            case messages.Count() if steerer is not None:
+                found = steerer.report()
+                for start in range(0, len(found), _CHUNK):
+                    part = tuple(found[start : start + _CHUNK])
+                    self._say(messages.ServiceCounts(serial=order.serial, services=part))
+                self._say(steerer.totals(order.serial))
+            case messages.YieldQueue():
+                self._yield_queue(order.serial)
+            case messages.SetLogLevel():
+                set_level(order.level)
+            case messages.Retire() | messages.Drain():
+                self._loop.call_soon(self._over.set)
+            case _:
+                _close_all(fds)
+
+    def _begin(self, order: messages.BeginSteering, fds: Sequence[int]) -> None:
+        self._orphan_seconds = order.orphan_seconds
+        configure_logging(order.log_format, order.log_level)
+        privileges.give_up_all_or_end(privileges.STEERING)
+        inherited = socket.socket(fileno=fds[0]) if fds else None
+        self._queue = PacketQueue(order.queue, inherited)
+        self._steerer = Steerer(self._loop, self._poller, self._queue, self._need_pods, self._over.set)
+        # What lives now lives as long as the process: the garbage collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+
+    def _yield_queue(self, serial: int) -> None:
+        self._give_up()
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            self._say(messages.Queue(serial=serial), [queue.fileno()])
+            self._loop.call_soon(queue.close)
+
+    def _give_up(self) -> None:
+        if self._steerer is not None and self._queue is not None:
+            self._steerer.give_up()
+            self._steerer.close()
+
+    def _need_pods(self, name: PoolName) -> None:
+        self._say(messages.NeedPods(pool=name))
+
+    def _say(self, part: messages.Parts, fds: Sequence[int] = ()) -> None:
+        if self._channel is not None:
+            self._channel.send(_ENCODER.encode(part), fds)
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+async def _main(fd: int, prefix: str) -> None:
+    process = SteeringProcess(prefix)
+    process.attend(socket.socket(fileno=fd))
+    await process.work()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the control side, which then tells us
+    uvloop.run(_main(int(sys.argv[1]), sys.argv[2]))

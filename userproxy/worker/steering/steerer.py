@@ -1,0 +1,229 @@
+"""What connects the decision to the kernel: packets go in, answers go out."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from userproxy.backends.checker import Checker
+from userproxy.backends.probe import Probe
+from userproxy.backends.service import LiveService
+from userproxy.dataplane.steered.decision import HELD_SECONDS, Decision, Known, Say
+from userproxy.dataplane.steered.port import Port, Token
+from userproxy.model import messages
+from userproxy.model.counters import Counters
+from userproxy.model.flow_key import frontend_key
+from userproxy.model.settings import HealthCheck
+from userproxy.model.steering import MARK_BITS, chosen, refused
+from userproxy.netfilter.conntrack.single import Conntrack
+from userproxy.netfilter.wire.netlink import RefusedError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
+    from userproxy.backends.backend import LiveBackend
+    from userproxy.model.service import PoolName
+    from userproxy.model.state import Steer
+    from userproxy.net.poller import Poller
+    from userproxy.netfilter.queue.packets import Packet
+    from userproxy.netfilter.queue.queue import PacketQueue
+
+log = structlog.get_logger("userproxy.steering")
+
+_TICK_SECONDS = 0.25
+
+
+class Steerer:
+    """Answers for the packets of one queue. Lives as long as its process.
+
+    Args:
+        loop: that drives it.
+        poller: of its dials and checks.
+        queue: with the packets.
+        need_pods: called with the name of a pool that clients wait for.
+        failed: called when the kernel takes no answers: somebody else has to.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
+        queue: PacketQueue,
+        need_pods: Callable[[PoolName], object],
+        failed: Callable[[], object],
+    ) -> None:
+        self.counters = Counters()
+        self.services: dict[PoolName, LiveService] = {}
+        self.decision = Decision(self.counters, poller.clock)
+        self._loop = loop
+        self._poller = poller
+        self._queue = queue
+        self._need_pods = need_pods
+        self._failed = failed
+        self._conntrack = Conntrack()
+        self._ports: dict[PoolName, Port] = {}
+        self._retired: list[LiveService] = []
+        self._checker = Checker(loop, poller, self.services, self.counters)
+        self._answers: list[bytes] = []
+        self._timer = loop.call_later(_TICK_SECONDS, self._tick)
+        loop.add_reader(queue.fileno(), self._on_packets)
+
+    def steer(self, steers: Iterable[Steer], stops: Iterable[PoolName]) -> None:
+        """Choose for these, and no longer for those."""
+        for name in stops:
+            self._stop(name)
+        for steer in steers:
+            port = self._ports.get(steer.name)
+            if port is None:
+                service = LiveService(steer, counters=self.counters)
+                service.on_failure = self._checker.hasten
+                port = self._ports[steer.name] = Port(service, steer)
+                self.services[steer.name] = service
+            else:
+                self._unlist(port)
+                port.update(steer)
+            self._list(port)
+            self.decision.settle(port)
+        self._attend()
+
+    def report(self) -> list[messages.ServiceCount]:
+        """What is known of each Service port that has been in use."""
+        self._retired = [service for service in self._retired if service.connections]
+        found = [service.report() for service in self.services.values()]
+        found += [service.report(judged=False) for service in self._retired]
+        return [count for count in found if count.connections or count.backends]
+
+    def totals(self, serial: int = 0) -> messages.Totals:
+        """The whole of it."""
+        services = chain(self.services.values(), self._retired)
+        return messages.Totals(
+            serial=serial,
+            connections=sum(service.connections for service in services),
+            waiting=self.decision.held,
+            counters=self.counters,
+        )
+
+    def give_up(self) -> None:
+        """Answer for no more packets; those that are held go on, to whoever the rules choose."""
+        self._loop.remove_reader(self._queue.fileno())
+        self.decision.let_go()
+        self._attend()
+
+    def close(self) -> None:
+        """Give everything back to the system."""
+        self._timer.cancel()
+        self._checker.stop()
+        self._conntrack.close()
+
+    def _list(self, port: Port) -> None:
+        steer = port.steer
+        for address in steer.frontends:
+            self.decision.frontends[frontend_key(steer.protocol, address)] = port
+        for address in steer.outside:
+            self.decision.outside[frontend_key(steer.protocol, address)] = port
+
+    def _unlist(self, port: Port) -> None:
+        for known in (self.decision.frontends, self.decision.outside):
+            for key in [key for key, owner in known.items() if owner is port]:
+                del known[key]
+
+    def _stop(self, name: PoolName) -> None:
+        port = self._ports.pop(name, None)
+        if port is None:
+            return
+        self._unlist(port)
+        del self.services[name]
+        port.service.retire()
+        self._retired.append(port.service)
+        self.decision.stop(port)
+
+    def _on_packets(self) -> None:
+        for packet in self._queue.read():
+            try:
+                self._answers.append(self._answer(packet))
+            except Exception:
+                log.exception("nothing could be chosen for a connection")
+                self._answers.append(self._queue.accept(packet.id, packet.mark))
+        self._attend()
+
+    def _answer(self, packet: Packet) -> bytes:
+        number, mark, flow, sequence = packet
+        if not flow:
+            return self._queue.accept(number, mark)
+        token = (number, mark)
+        said = self.decision.first(flow, sequence, token)
+        if said == Say.LOOK:
+            self._send()  # or what was chosen just now would not be there yet
+            said = self.decision.again(flow, sequence, token, self._look(flow))
+        return b"" if said == Say.HELD else self._say(token, said)
+
+    def _say(self, token: Token, said: int) -> bytes:
+        number, mark = token
+        if said >= 0:
+            return self._queue.accept(number, chosen(mark, said))
+        if said == Say.REFUSE:
+            return self._queue.accept(number, refused(mark))
+        if said == Say.DROP:
+            return self._queue.drop(number)
+        return self._queue.accept(number, mark & ~MARK_BITS)
+
+    def _look(self, flow: bytes) -> Known:
+        """What conntrack knows of a connection; it forgets one without an answer, so that it begins anew."""
+        try:
+            found = self._conntrack.find(flow)
+            if found is None:
+                return Known.NOTHING
+            if found.over:
+                return Known.OVER
+            if found.answered:
+                return Known.LIVE
+            self._conntrack.forget(flow)
+        except (OSError, RefusedError) as error:
+            log.warning("conntrack cannot be asked about a connection", error=str(error))
+            return Known.LIVE
+        return Known.UNANSWERED
+
+    def _attend(self) -> None:
+        """Do what the decision asks for, and send what there is to say."""
+        decision = self.decision
+        while decision.to_dial or decision.settled:
+            dials, decision.to_dial = decision.to_dial, []
+            for port, live in dials:
+                self._dial(port, live)
+            settled, decision.settled = decision.settled, []
+            self._answers += [self._say(token, said) for token, said in settled]
+        told, decision.to_tell = decision.to_tell, []
+        for port in told:
+            self._need_pods(port.service.pool.name)
+        self._send()
+
+    def _send(self) -> None:
+        answers, self._answers = self._answers, []
+        try:
+            self._queue.answer(answers)
+        except OSError as error:
+            log.critical("the kernel takes no answers for packets", error=str(error))
+            self._failed()
+
+    def _dial(self, port: Port, live: LiveBackend) -> None:
+        """See how a backend is, while packets wait for that."""
+
+        def done(probe: Probe, _failure: str | None) -> None:
+            self.decision.dialled(port, live, probe.error, self._poller.clock() - probe.began)
+            self._loop.call_soon(self._attend)
+
+        check = msgspec.structs.replace(
+            port.service.pool.settings.check, kind=HealthCheck.TCP, timeout=HELD_SECONDS
+        )
+        probe = Probe(self._poller, live, check, done, lambda _: timer.cancel())
+        timer = self._loop.call_later(HELD_SECONDS, probe.expire)
+        probe.start()
+
+    def _tick(self) -> None:
+        self.decision.expire()
+        self._attend()
+        self._timer = self._loop.call_later(_TICK_SECONDS, self._tick)

@@ -144,10 +144,11 @@ class Steerer:
     def _on_packets(self) -> None:
         for packet in self._queue.read():
             try:
-                self._answers.append(self._answer(packet))
+                answer = self._answer(packet)
             except Exception:
                 log.exception("nothing could be chosen for a connection")
-                self._answers.append(self._queue.accept(packet.id, packet.mark))
+                answer = self._queue.accept(packet.id, packet.mark)
+            self._answers.append(answer)  # to those that have not been sent meanwhile
         self._attend()
 
     def _answer(self, packet: Packet) -> bytes:

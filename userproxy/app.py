@@ -30,7 +30,8 @@ from userproxy.control.succession.tenure import Tenure
 from userproxy.control.view import View
 from userproxy.logs import configure_logging
 from userproxy.model.counters import Counters
-from userproxy.model.messages import Begin
+from userproxy.model.messages import Begin, BeginSteering
+from userproxy.model.steering import FIRST_QUEUE
 from userproxy.net.poller import Poller
 from userproxy.netfilter.conntrack.table import FlowTable
 from userproxy.netfilter.kernel import Kernel
@@ -42,6 +43,7 @@ from userproxy.sources.manifests import ManifestSource
 from userproxy.worker import privileges
 from userproxy.worker.origin import processes
 from userproxy.worker.pool import WorkerPool
+from userproxy.worker.steering.crew import Crew, steering_processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,12 +183,21 @@ async def _work(
         ),
         processes(),
     )
+    crew = Crew(
+        BeginSteering(
+            queue=FIRST_QUEUE,
+            orphan_seconds=config.orphan_seconds,
+            log_format=config.log_format.value,
+            log_level=config.log_level.value,
+        ),
+        steering_processes(),
+    )
     loop = asyncio.get_running_loop()
     poller = Poller()
     poller.attach(loop)
     pod_health = PodHealth(loop, poller)
     flows = FlowTable(kernel.flows, time.time)
-    sides = Sides(workers, kernel, pod_health, flows)
+    sides = Sides(workers, kernel, pod_health, flows, crew)
     view = View(config, sides, counters, lambda: status_of(source), time.time)
     ports = HostPorts.load(config.ports, PortFile(config.state_dir))
     host = kernel.host
@@ -203,6 +214,7 @@ async def _work(
     daemon = Daemon(parts, tenure)
     pod_health.on_change = daemon.notify
     workers.on_need = daemon.need_pods
+    crew.on_need = daemon.need_pods
     workers.outages.on_change = daemon.notify
     operator = Operator(reconciler, sides, view, daemon.notify)
     remembered = RecordFile(config.state_dir)

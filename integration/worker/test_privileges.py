@@ -144,7 +144,7 @@ async def test_a_worker_that_cannot_give_up_its_privileges_ends_and_says_why(sit
 
 
 async def test_a_worker_of_a_version_that_stayed_root_is_taken_over_from(site: Site) -> None:
-    older = changed(site, "privileges.give_up_all = lambda: None")
+    older = changed(site, "privileges.give_up_all = lambda *_: None")
     await older.start()
     server = await site.server()
     wanted = serve("web", server.address)

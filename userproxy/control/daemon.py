@@ -225,6 +225,7 @@ class Daemon:
         yield CarriedLifetimes(self._sides).run(lambda: self._reconciler.snapshot)
         yield watch_lag(self._metrics.lagged)
         yield self._workers.mind(self.notify)
+        yield self._sides.crew.mind()
         yield self._health_ports.run(lambda: self._health().healthy, self._listeners, self.notify)
         yield self._answer_probes(pages)
         yield serve_http(self._config.metrics_address, pages.metrics(), METRICS_FLAG, self._listeners)
@@ -237,6 +238,7 @@ class Daemon:
         sockets = ({handover.RULES: owner} if owner else {}) | self._listeners
         left = Left(counted, sockets, self._workers.pids, self._told_to_stop)
         self._workers.leave()
+        self._sides.crew.leave()
         return left
 
     async def _announce(self) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from userproxy.model.actions import Actions
     from userproxy.model.address import Address, IpFamily
     from userproxy.model.service import PoolName
+    from userproxy.model.state import Steer
 
 log = structlog.get_logger("userproxy.control")
 
@@ -75,6 +76,8 @@ class Reconciler:
         self._kernel = sides.kernel
         self._pod_health = sides.pod_health
         self._flows = sides.flows
+        self._crew = sides.crew
+        self._steered: Mapping[PoolName, Steer] | None = None
         self._ports = on_node.ports
         self._address = on_node.address
         self._health_ports = on_node.health_ports
@@ -188,6 +191,7 @@ class Reconciler:
             wanted, problems = self._planner.wanted(snapshot, context, self._actual)
             wanted = self._possible(wanted, attempt.failures)
             steps = actions_for(wanted, self._actual)
+            await self._steer(wanted)
             again = tuple(wanted.serves[name] for name in behind if name in wanted.serves)
             if not steps and not again:
                 self._arrive(wanted)  # it may differ in what needs no action
@@ -305,6 +309,12 @@ class Reconciler:
             uncapture=len(steps.capture.remove),
             close=len(steps.close),
         )
+
+    async def _steer(self, wanted: NodeState) -> None:
+        """Whoever chooses knows of pods before packets are sent there."""
+        if wanted.steered is not self._steered:
+            self._steered = wanted.steered
+            await self._crew.steer(wanted.steered)
 
     async def _forget_left(self) -> None:
         """Those who are connected to a listener on an address that the node has lost need not wait for it."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from userproxy.model.records import RecordRow
     from userproxy.model.rows import ConnectionRow
     from userproxy.model.service import PoolName
-    from userproxy.model.state import Frontend, NodeState, Serve
+    from userproxy.model.state import Frontend, NodeState, Serve, Steer
     from userproxy.netfilter.bypass.claims import Taker
     from userproxy.netfilter.conntrack.flows import Flow
     from userproxy.netfilter.conntrack.table import FlowTable
@@ -111,6 +111,33 @@ class Workers(Protocol):
         """Leave the workers to themselves."""
 
 
+class Crew(Protocol):
+    """What chooses for connections that the kernel carries: `userproxy.worker.steering.crew.Crew`."""
+
+    @property
+    def past_counters(self) -> Counters:
+        """What processes have counted that are gone."""
+
+    @property
+    def living_counters(self) -> dict[int, Counters]:
+        """What the process that lives has counted, by name."""
+
+    async def steer(self, wanted: Mapping[PoolName, Steer], /) -> None:
+        """Have these chosen for, and no others."""
+
+    async def mind(self) -> None:
+        """Replace a process that dies, or does not answer, until cancelled."""
+
+    async def count(self) -> list[Parts]:
+        """What is known of the Service ports now."""
+
+    def leave(self) -> None:
+        """Leave it to itself."""
+
+    async def stop(self) -> None:
+        """End it."""
+
+
 class Recollection(Protocol):
     """`userproxy.worker.recollection.Recollection`."""
 
@@ -174,9 +201,11 @@ class Sides(NamedTuple):
         kernel: what it captures for us.
         pod_health: the checks of pods that netfilter sends connections to by itself.
         flows: these connections.
+        crew: what chooses for those that are steered.
     """
 
     workers: Workers
     kernel: Kernel
     pod_health: PodHealth
     flows: FlowTable
+    crew: Crew

@@ -47,6 +47,7 @@ async def stop(config: Config, sides: Sides, state: NodeState) -> None:
         StopError: something is left in the kernel that was to be removed.
     """
     log.info("stopping", drain_seconds=config.drain_seconds, on_stop=config.on_stop.value)
+    await sides.crew.stop()  # the rules choose
     if config.on_stop is OnStop.KEEP:
         await _open(sides, config.drain_seconds, state)
     else:

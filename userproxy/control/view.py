@@ -183,7 +183,7 @@ class View:
         if not most:
             return {}
         served = {str(name): name for name in self._snapshot.services}
-        for each in (self._counters, self._sides.workers.past_counters):
+        for each in (self._counters, self._sides.workers.past_counters, self._sides.crew.past_counters):
             keep_only(each, served)  # of those that are no more, nothing is kept
         had = sum(name in served for name in counters.service_connections_opened)
         names = {name: served[name] for name in chosen(counters, served, most)}
@@ -193,7 +193,11 @@ class View:
 
     def counters(self) -> Counters:
         """What all processes of this daemon have counted, as far as the workers have said so."""
-        return Counters.total(self.past_counters(), *self._sides.workers.living_counters.values())
+        return Counters.total(
+            self.past_counters(),
+            *self._sides.workers.living_counters.values(),
+            *self._sides.crew.living_counters.values(),
+        )
 
     def past_counters(self) -> Counters:
         """The same without the workers that live."""
@@ -203,7 +207,13 @@ class View:
 
     async def _count(self) -> None:
         """Ask the data side and the kernel for their counts, which the rows are made from."""
-        self._tally = Tally([*await self._sides.workers.count(), self._sides.pod_health.report()])
+        self._tally = Tally(
+            [
+                *await self._sides.workers.count(),
+                *await self._sides.crew.count(),
+                self._sides.pod_health.report(),
+            ]
+        )
         await self._sides.flows.count()
 
     def _problems_by_subject(self) -> dict[str, list[str]]:

@@ -50,6 +50,7 @@ class Shown:
             workers=SimpleNamespace(count=count, serves={}),
             pod_health=SimpleNamespace(report=lambda: Totals(connections=0)),
             flows=table,
+            crew=SimpleNamespace(count=count),
             kernel=SimpleNamespace(owned=True),
         )
         self.view = View(

@@ -7,7 +7,6 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
 
 from userproxy.model import messages
@@ -115,12 +114,6 @@ class Crew:
         with contextlib.suppress(WorkerGoneError, OrderFailedError):
             return await handle.ask(messages.Count(), seconds=_PATIENCE_SECONDS)
         return []
-
-    def set_log_level(self, level: str) -> None:
-        """Have it log from this severity on."""
-        self._begin = msgspec.structs.replace(self._begin, log_level=level)
-        for handle in self._handles():
-            handle.tell(messages.SetLogLevel(level=level))
 
     def leave(self) -> None:
         """Leave it to itself: it goes on until somebody takes over."""

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from userproxy.model.counters import Counters
 from userproxy.model.state import NodeState, Refuse
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from userproxy.model.records import RecordRow
     from userproxy.model.rows import ConnectionRow
     from userproxy.model.service import PoolName, ServicePortName
-    from userproxy.model.state import Frontend, Serve, Target
+    from userproxy.model.state import Frontend, Serve, Steer, Target
     from userproxy.netfilter.bypass.claims import Taker
     from userproxy.netfilter.conntrack.flows import Flow
 
@@ -81,6 +81,38 @@ class InMemoryRecollection:
         """Of `Recollection`; it leaves the filter to others."""
         del wanted
         yield self.rows
+
+
+class InMemoryCrew:
+    """What chooses for steered connections: `userproxy.control.sides.Crew`.
+
+    Attributes:
+        wanted: what it was told last.
+    """
+
+    past_counters = Counters()
+    living_counters: ClassVar[dict[int, Counters]] = {}
+
+    def __init__(self) -> None:
+        self.wanted: dict[PoolName, Steer] = {}
+
+    async def steer(self, wanted: Mapping[PoolName, Steer]) -> None:
+        """Note it."""
+        self.wanted = dict(wanted)
+
+    async def mind(self) -> None:
+        """Nothing dies here."""
+
+    async def count(self) -> list[Parts]:
+        """Nothing is counted here."""
+        return []
+
+    def leave(self) -> None:
+        """Nobody is left."""
+
+    async def stop(self) -> None:
+        """Choose no more."""
+        self.wanted = {}
 
 
 class InMemoryWorkers:

@@ -25,7 +25,7 @@ from userproxy.model.snapshot import Snapshot
 from userproxy.model.state import Frontend
 from userproxy.netfilter.conntrack.flows import Flow
 from userproxy.netfilter.conntrack.table import FlowTable
-from userproxy.tests.control.rig.neighbours import InMemoryKernel, InMemoryWorkers
+from userproxy.tests.control.rig.neighbours import InMemoryCrew, InMemoryKernel, InMemoryWorkers
 from userproxy.tests.services import cluster_ips
 from userproxy.tests.sockets import Clock, VirtualTimers
 
@@ -147,7 +147,7 @@ class ControlSide:
         self.clock = Clock()
         pod_health = PodHealth(VirtualTimers().loop, sockets.poller())
         table = FlowTable(self._read_flows, self.clock)
-        self.sides = Sides(self.workers, self.kernel, pod_health, table)
+        self.sides = Sides(self.workers, self.kernel, pod_health, table, InMemoryCrew())
         self.ports = HostPorts.load(self.config.ports, PortFile(directory))
         self.counters = Counters()
         self.source = SOURCE

@@ -33,11 +33,18 @@ CONNECTION = {
         r"netfilter +(?P=source) -> (?P<pod>10\.0\.[12]\.2):8080 .*"
         r"server[12] +(?P<name>server[12]) answers (?P=source) "
     ),
+    Mode.STEERED: (
+        r"client +(?P<source>10\.0\.1\.3:\d+) -> 10\.3\.241\.152:80 .*"
+        r"userproxy +has chosen (?P<chosen>server[12]) .*"
+        r"netfilter +(?P=source) -> (?P<pod>10\.0\.[12]\.2):8080 .*"
+        r"server[12] +(?P<name>(?P=chosen)) answers (?P=source) "
+    ),
 }
-"""On the way of the second one there is no userproxy."""
+"""On the way of the second one there is no userproxy; on that of the third one it is asked once."""
 LED_TO = {
     Mode.REDIRECT_TO_HOST: r"10\.100\.0\.2:1040[12]",
     Mode.REDIRECT_TO_POD: r"10\.0\.[12]\.4:53",
+    Mode.STEERED: r"10\.0\.[12]\.4:53",
 }
 
 
@@ -62,7 +69,7 @@ def test_a_pod_dies_step_by_step(able: None, lab_name: str, mode: Mode) -> None:
     assert told.returncode == 0, told.stdout
     assert "✗" not in told.stdout
     assert "✓ userproxy has taken server" in told.stdout
-    noticed = "no client notices" if mode is Mode.REDIRECT_TO_HOST else "met the dead pod"
+    noticed = "met the dead pod" if mode is Mode.REDIRECT_TO_POD else "no client notices"
     assert noticed in told.stdout
     assert told.stderr.count("Enter goes on") > 10
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from userproxy.lab.deployment import Lab
 
 
+_ID_SEQUENCE = 7
+"""The column of a queue's last packet id, which count from 1 (nfnetlink_queue.c: seq_show)."""
+
 _PROTOCOLS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 
 
@@ -54,6 +57,17 @@ def translations(
     # child inherits our signal handlers and open contexts: told to end, it would take the lab down.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(dump).result()
+
+
+def queued(namespace: str) -> int:
+    """How many packets netfilter queues of a namespace have been given so far: those that asked userspace.
+
+    Raises:
+        subprocess.CalledProcessError: the namespace is not there.
+    """
+    argv = ["ip", "netns", "exec", namespace, "cat", "/proc/net/netfilter/nfnetlink_queue"]
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True)  # noqa: S603 - our own argv
+    return sum(int(line.split()[_ID_SEQUENCE]) for line in shown.stdout.splitlines())
 
 
 def holders(namespaces: Iterable[str], ip: str) -> list[str]:

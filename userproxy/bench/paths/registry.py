@@ -12,7 +12,7 @@ from userproxy.bench.paths.kube_proxy import (
     KubeProxyUserspacePath,
 )
 from userproxy.bench.paths.relays import HaproxyPath, NginxPath
-from userproxy.bench.paths.userproxy import RedirectToHostPath, RedirectToPodPath
+from userproxy.bench.paths.userproxy import RedirectToHostPath, RedirectToPodPath, SteeredPath
 
 if TYPE_CHECKING:
     from userproxy.bench.paths.apiserver import ApiServer
@@ -23,6 +23,7 @@ PATHS: tuple[type[Path], ...] = (
     DirectPath,
     RedirectToHostPath,
     RedirectToPodPath,
+    SteeredPath,
     KubeProxyIptablesPath,
     KubeProxyNftablesPath,
     IptablesRulesPath,

@@ -1,4 +1,4 @@
-"""Our own daemon, in both of its modes."""
+"""Our own daemon, in each of its modes."""
 
 from __future__ import annotations
 
@@ -114,3 +114,12 @@ class RedirectToPodPath(UserproxyPath):
     title = "userproxy, redirect to pod"
     note = "the kernel carries the bytes, by maps of nftables"
     mode = Mode.REDIRECT_TO_POD
+
+
+class SteeredPath(UserproxyPath):
+    """We choose the pod of each connection at its first packet, and the kernel carries it there."""
+
+    name = "steered"
+    title = "userproxy, steered"
+    note = "chosen in userspace, by a netfilter queue; the kernel carries the bytes"
+    mode = Mode.STEERED

@@ -20,6 +20,7 @@ COLOURS = {
     "direct": "#9a9a9a",
     "redirect-to-host": "#d1495b",
     "redirect-to-pod": "#f0a05a",
+    "steered": "#e8c547",
     "kube-proxy-iptables": "#1b6ca8",
     "kube-proxy-nftables": "#5fb0d9",
     "iptables-rules": "#274060",

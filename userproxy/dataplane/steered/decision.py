@@ -198,6 +198,20 @@ class Decision:
             self._failed(known, errno.ECONNREFUSED)
             self._remember(known)
 
+    def confirmed(self) -> set[bytes]:
+        """The keys of connections that conntrack has told of, and not of their end."""
+        return {
+            flow
+            for flow, known in self._known.items()
+            if known.live is not None and known.token is None and flow not in self._unconfirmed
+        }
+
+    def missing(self, flow: bytes) -> None:
+        """Conntrack had told of a connection, and lists it no longer."""
+        known = self._known.get(flow)
+        if known is not None and known.token is None and flow not in self._unconfirmed:
+            self._forget(known)
+
     def settle(self, port: Port) -> None:
         """A Service port has changed: let those go on that wait for endpoints, if they need not any more."""
         if not port.service.holds:

@@ -46,14 +46,14 @@ class Death:
         """
         pod = next(each for each in self._service.backends if str(each.address) != busy)
         others = [each for each in self._service.backends if each is not pod]
-        page, relayed = self._page, self._lab.mode is Mode.REDIRECT_TO_HOST
+        page, chosen = self._page, self._lab.mode is not Mode.REDIRECT_TO_POD
         page.heading(f"{pod.name} dies, and nobody tells Kubernetes")
         server = self._lab.processes[pod.name]
         page.prompt(pod.name, f"kill -9 {server.pid}")
         server.kill()
         page.prompt(self._client.name, f"for i in $(seq {_REQUESTS}); do curl {self._url}; done")
         failed = sum(not self._ask() for _ in range(_REQUESTS))
-        if relayed:
+        if chosen:
             claim = f"no client notices: {_REQUESTS} of {_REQUESTS} requests are answered"
             page.fact(claim, not failed, f"{failed} failed")
         else:

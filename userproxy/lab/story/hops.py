@@ -67,6 +67,10 @@ class Hops:
         asked = f"{service.frontend} was asked for"
         page.fact(f"the address of {service}", row["frontend"] == str(service.frontend), asked)
 
+        if self._lab.mode is Mode.STEERED:
+            chosen = self._pod(service, row["backend"]) or "nobody"
+            said_by = "whom userproxy lists"
+            page.hop("userproxy", f"has chosen {chosen} while the first packet waited", said_by)
         page.hop(
             "netfilter", f"{client} -> {entry.actual if entry else '?'}", f"conntrack of {self._host.name}"
         )

@@ -11,7 +11,7 @@ from userproxy.lab import network, processes
 from userproxy.lab.deployment import Lab
 from userproxy.lab.evidence import Machine, holders
 from userproxy.lab.network import LabError
-from userproxy.lab.story import pictures
+from userproxy.lab.story import pictures, steering
 from userproxy.lab.story.death import Death
 from userproxy.lab.story.hops import Hops
 from userproxy.lab.story.page import Page
@@ -105,6 +105,8 @@ class Story:
             self._the_deployment()
             held_open = self._one_request()
             self._spread()
+            if self._lab.mode is Mode.STEERED:
+                steering.tell(self._lab, self._page, self._client, self._service)
             self._from_the_hosts()
             if self._kill_a_pod:
                 death = Death(self._lab, self._page, self._client, self._service)

@@ -97,7 +97,7 @@ class FlowTable:
         now = self._clock()
         found = iter(await self._matching(wanted))
         while chunk := list(islice(found, _CHUNK)):
-            yield [row_of(name, flow, now) for name, flow in chunk]
+            yield [row_of(name, flow, self._path_of(flow), now) for name, flow in chunk]
 
     async def chosen(self, ids: Collection[str] | None, wanted: ConnectionFilter) -> list[Flow]:
         """The matching connections with these ids (None: any)."""
@@ -184,6 +184,11 @@ class FlowTable:
         """Stop waiting for connections to end, now or as soon as `drain` is called."""
         self._hurried.set()
 
+    def _path_of(self, flow: Flow) -> Path:
+        target = self._state.captures.get(flow.frontend)
+        is_steered = isinstance(target, ToPods) and target.steered
+        return Path.STEERED if is_steered else Path.REDIRECT_TO_POD
+
     def _lasting(self, found: Iterable[Flow]) -> int:
         captures = self._state.captures
         return sum(
@@ -248,7 +253,7 @@ def id_of(flow: Flow) -> str:
     return f"{ID_PREFIX}{flow.id}"
 
 
-def row_of(service: ServicePortName, flow: Flow, now: float) -> ConnectionRow:
+def row_of(service: ServicePortName, flow: Flow, path: Path, now: float) -> ConnectionRow:
     """What an operator sees of one connection; `now` in seconds since the epoch."""
     age = flow.idle if flow.started is None else max(0.0, now - flow.started)
     started = ""
@@ -265,7 +270,7 @@ def row_of(service: ServicePortName, flow: Flow, now: float) -> ConnectionRow:
         source=str(flow.source),
         backend=str(flow.backend),
         state=flow.state,
-        path=Path.REDIRECT_TO_POD.value,
+        path=path.value,
         started_at=started,
         age_seconds=round(age, 3),
         idle_seconds=round(min(flow.idle, age), 3),

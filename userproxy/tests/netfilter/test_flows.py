@@ -267,12 +267,12 @@ async def test_a_kernel_that_cannot_be_asked_is_a_trouble_until_it_can() -> None
 
 
 def test_without_timestamps_the_age_is_what_is_certain() -> None:
-    one = row_of(WEB, replace(flow(), idle=7.0), Clock.now)
+    one = row_of(WEB, replace(flow(), idle=7.0), Path.REDIRECT_TO_POD, Clock.now)
     assert (one.started_at, one.age_seconds, one.idle_seconds) == ("", 7, 7)
 
 
 def test_with_timestamps_a_connection_is_not_idle_for_longer_than_it_is_old() -> None:
-    one = row_of(WEB, replace(flow(), idle=3.0, started=Clock.now - 2.25), Clock.now)
+    one = row_of(WEB, replace(flow(), idle=3.0, started=Clock.now - 2.25), Path.REDIRECT_TO_POD, Clock.now)
     assert (one.started_at, one.age_seconds, one.idle_seconds) == (
         "2023-11-14T22:13:17.750+00:00",
         2.25,
@@ -292,7 +292,7 @@ def test_with_timestamps_a_connection_is_not_idle_for_longer_than_it_is_old() ->
 def test_a_row_says_which_figures_nobody_knows(
     started: float | None, counted: bool, unknown: tuple[str, ...]
 ) -> None:
-    one = row_of(WEB, replace(flow(), started=started, counted=counted), Clock.now)
+    one = row_of(WEB, replace(flow(), started=started, counted=counted), Path.REDIRECT_TO_POD, Clock.now)
     assert one.unknown == unknown
 
 
@@ -321,7 +321,7 @@ async def test_where_no_service_went_this_path_a_drain_asks_nobody() -> None:
 def session(client: Address = CLIENT, protocol: str = "UDP") -> ConnectionRow:
     """What a worker tells of a UDP client's session."""
     return replace(
-        row_of(DNS, flow(), Clock.now),
+        row_of(DNS, flow(), Path.REDIRECT_TO_POD, Clock.now),
         protocol=protocol,
         listener=str(LISTENER),
         client=str(client),

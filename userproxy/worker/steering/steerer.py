@@ -20,6 +20,7 @@ from userproxy.model.settings import HealthCheck
 from userproxy.model.steering import MARK_BITS, chosen, refused
 from userproxy.netfilter.conntrack.single import Conntrack
 from userproxy.netfilter.wire.netlink import RefusedError
+from userproxy.worker.steering.hearing import Hearing
 
 if TYPE_CHECKING:
     import asyncio
@@ -69,6 +70,7 @@ class Steerer:
         self._retired: list[LiveService] = []
         self._checker = Checker(loop, poller, self.services, self.counters)
         self._answers: list[bytes] = []
+        self._hearing = Hearing(loop, self.decision, self._attend)
         self._timer = loop.call_later(_TICK_SECONDS, self._tick)
         loop.add_reader(queue.fileno(), self._on_packets)
 
@@ -88,6 +90,7 @@ class Steerer:
                 port.update(steer)
             self._list(port)
             self.decision.settle(port)
+            self._hearing.begin()
         self._attend()
 
     def report(self) -> list[messages.ServiceCount]:
@@ -117,6 +120,7 @@ class Steerer:
         """Give everything back to the system."""
         self._timer.cancel()
         self._checker.stop()
+        self._hearing.close()
         self._conntrack.close()
 
     def _list(self, port: Port) -> None:

@@ -1,0 +1,113 @@
+"""What is read of conntrack's messages, as the kernel lays them out."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userproxy.model.address import Address
+from userproxy.model.flow_key import flow_key
+from userproxy.model.service import Protocol
+from userproxy.netfilter.conntrack.heard import Heard, TcpState, Told, heard, listed_one
+from userproxy.netfilter.wire.netlink import NLM_F_CREATE, attribute
+
+CLIENT, FRONTEND, POD = Address("10.0.1.3", 40000), Address("10.3.241.152", 80), Address("10.0.2.2", 8080)
+CLIENT6, FRONTEND6, POD6 = Address("fd00::3", 40000), Address("fd00:3::152", 80), Address("fd00::2:2", 8080)
+NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
+NESTED = 0x8000
+NEW, DELETED = 0x100, 0x102
+SEEN_REPLY, ASSURED, DNAT = 1 << 1, 1 << 2, 1 << 5
+
+
+def direction(kind: int, protocol: Protocol, source: Address, destination: Address) -> bytes:
+    ips = [ipaddress.ip_address(each.ip).packed for each in (source, destination)]
+    first = 1 if len(ips[0]) == 4 else 3
+    ports = [each.port.to_bytes(2, "big") for each in (source, destination)]
+    return attribute(
+        kind | NESTED,
+        attribute(1 | NESTED, attribute(first, ips[0]) + attribute(first + 1, ips[1]))
+        + attribute(
+            2 | NESTED,
+            attribute(1, bytes([NUMBERS[protocol]])) + attribute(2, ports[0]) + attribute(3, ports[1]),
+        ),
+    )
+
+
+def body(
+    status: int,
+    state: int = 0,
+    protocol: Protocol = Protocol.TCP,
+    ends: tuple[Address, Address, Address] = (CLIENT, FRONTEND, POD),
+) -> bytes:
+    client, frontend, pod = ends
+    family = 2 if "." in client.ip else 10
+    info = attribute(4 | NESTED, attribute(1 | NESTED, attribute(1, bytes([state])))) if state else b""
+    return (
+        struct.pack(">BBH", family, 0, 0)
+        + direction(1, protocol, client, frontend)
+        + direction(2, protocol, pod, client)
+        + attribute(12, struct.pack(">I", 7))
+        + attribute(3, struct.pack(">I", status))
+        + info
+    )
+
+
+def message(content: bytes, kind: int = NEW, flags: int = 0) -> bytes:
+    return struct.pack("=IHHII", 16 + len(content), kind, flags, 0, 0) + content
+
+
+def told(content: bytes, kind: int = NEW, flags: int = 0) -> Told | None:
+    found = heard(message(content, kind, flags))
+    return found[0].told if found else None
+
+
+@pytest.mark.parametrize("ends", [(CLIENT, FRONTEND, POD), (CLIENT6, FRONTEND6, POD6)])
+@pytest.mark.parametrize("protocol", Protocol)
+def test_a_new_connection_has_its_key_and_its_pod(
+    protocol: Protocol, ends: tuple[Address, Address, Address]
+) -> None:
+    found = heard(message(body(DNAT, 1, protocol, ends), flags=NLM_F_CREATE))
+    assert found == [Heard(Told.NEW, flow_key(protocol, ends[0], ends[1]), ends[2])]
+
+
+def test_an_answer_and_an_orderly_end() -> None:
+    assert told(body(DNAT | SEEN_REPLY, TcpState.SYN_RECV)) is Told.ANSWERED
+    assert told(body(DNAT | SEEN_REPLY | ASSURED, TcpState.TIME_WAIT)) is Told.OVER
+    assert told(body(DNAT | SEEN_REPLY | ASSURED, TcpState.CLOSE)) is Told.OVER
+    assert told(body(DNAT | SEEN_REPLY), DELETED) is Told.OVER
+
+
+def test_one_that_reached_nobody_has_failed() -> None:
+    assert told(body(DNAT), DELETED) is Told.FAILED
+
+
+def test_a_reset_for_the_first_answer_is_a_refusal() -> None:
+    """Conntrack forgets such an entry at once; it has seen a reply by then."""
+    assert told(body(DNAT | SEEN_REPLY, TcpState.CLOSE), DELETED) is Told.FAILED
+
+
+def test_several_messages_are_read_in_their_order() -> None:
+    data = message(body(DNAT, 1), flags=NLM_F_CREATE) + message(body(DNAT | SEEN_REPLY), DELETED)
+    assert [each.told for each in heard(data)] == [Told.NEW, Told.OVER]
+
+
+def test_a_list_has_those_that_live() -> None:
+    flow = flow_key(Protocol.TCP, CLIENT, FRONTEND)
+    assert listed_one(body(DNAT | SEEN_REPLY, 3)) == Heard(Told.ANSWERED, flow, POD)
+    assert listed_one(body(DNAT, 1)) == Heard(Told.NEW, flow, POD)
+    assert listed_one(body(DNAT | SEEN_REPLY, TcpState.TIME_WAIT)) is None
+    assert listed_one(body(SEEN_REPLY, 3)) is None  # translated by nobody
+
+
+@given(st.binary(max_size=300), st.integers(0, 200))
+def test_whatever_comes_is_read_without_an_error(noise: bytes, cut: int) -> None:
+    whole = message(body(DNAT | SEEN_REPLY, TcpState.CLOSE), DELETED)
+    heard(noise)
+    heard(whole[:cut])
+    heard(message(noise))
+    listed_one(noise)
+    listed_one(body(DNAT)[:cut])

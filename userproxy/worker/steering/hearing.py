@@ -1,0 +1,115 @@
+"""What becomes of connections that were chosen for, as conntrack tells it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import structlog
+
+from userproxy.netfilter import NetfilterError
+from userproxy.netfilter.conntrack.events import EventSocket, listed
+from userproxy.netfilter.conntrack.heard import Told
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
+    from userproxy.dataplane.steered.decision import Decision
+    from userproxy.netfilter.conntrack.heard import Heard
+
+log = structlog.get_logger("userproxy.steering")
+
+
+class Hearing:
+    """Tells the decision what conntrack tells. Lives as long as its process.
+
+    Of connections that began before, nothing is heard but that they live: they are listed at the start, and
+    whenever the kernel could not keep up telling. In a namespace where nothing can be heard, connections are
+    forgotten after some time, and who has most of them is not known.
+
+    Args:
+        loop: that drives it.
+        decision: who is told.
+        changed: called after that.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, decision: Decision, changed: Callable[[], object]
+    ) -> None:
+        self._loop = loop
+        self._decision = decision
+        self._changed = changed
+        self._socket: EventSocket | None = None
+        self._reader = ThreadPoolExecutor(1, "conntrack")
+        self._listing: asyncio.Future[list[Heard]] | None = None
+        self._again = False
+        self._before: set[bytes] = set()
+        self._over_meanwhile: set[bytes] = set()
+        try:
+            self._socket = EventSocket()
+        except NetfilterError as error:
+            log.warning("connections are not counted as they end", error=str(error))
+            return
+        loop.add_reader(self._socket.fileno(), self._on_events)
+
+    def begin(self) -> None:
+        """Learn of the connections that there are."""
+        self._again = True
+        if self._socket is not None and self._listing is None:
+            self._again = False
+            self._before = self._decision.confirmed()
+            self._over_meanwhile.clear()
+            self._listing = self._loop.run_in_executor(self._reader, listed)
+            self._listing.add_done_callback(self._on_list)
+
+    def close(self) -> None:
+        """Hear no more."""
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        self._reader.shutdown(wait=False)
+
+    def _on_events(self) -> None:
+        if self._socket is None:
+            return
+        events, lost = self._socket.read()
+        self._tell(events)
+        if lost:
+            log.warning("conntrack told more than could be read: connections are listed anew")
+            self.begin()
+        self._changed()
+
+    def _tell(self, events: Iterable[Heard]) -> None:
+        decision = self._decision
+        for told, flow, backend in events:
+            if told is Told.NEW or told is Told.ANSWERED:
+                decision.carried(flow, backend, answered=told is Told.ANSWERED)
+                continue
+            if self._listing is not None:
+                self._over_meanwhile.add(flow)
+            if told is Told.OVER:
+                decision.ended(flow, backend)
+            else:
+                decision.refused(flow, backend)
+
+    def _take_in(self, found: list[Heard]) -> None:
+        """A list takes a while to be read: what began or ended meanwhile is known better by the events."""
+        self._on_events()
+        self._tell(one for one in found if one.flow not in self._over_meanwhile)
+        for flow in self._before - {one.flow for one in found}:
+            self._decision.missing(flow)
+        self._changed()
+
+    def _on_list(self, listing: asyncio.Future[list[Heard]]) -> None:
+        if listing.cancelled() or self._socket is None:
+            return
+        error = listing.exception()
+        if error is not None:
+            log.warning("connections cannot be listed", error=str(error))
+        else:
+            self._take_in(listing.result())
+        self._listing = None
+        if self._again:
+            self.begin()

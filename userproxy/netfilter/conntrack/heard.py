@@ -1,4 +1,4 @@
-"""What conntrack tells of translated connections, read with few steps: it tells much of each. Pure.
+"""What conntrack tells of translated connections, read with few steps: it tells much of each.
 
 The kernel begins each with both directions, in a layout that depends on the family alone
 (ctnetlink_dump_tuples in net/netfilter/nf_conntrack_netlink.c); what has another layout is of no use here.

@@ -80,7 +80,8 @@ _FAMILY, _FIRST = 0, 4  # in struct nfgenmsg, and behind it
 _NESTED = 0x8000
 _DELETED = 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE
 _SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2
-_TCP, _STATE = 1, 1
+# Of TCP, the state is the first thing that is told (tcp_to_nlattr in nf_conntrack_proto_tcp.c).
+_STATE_HEAD, _STATE_AT = _ATTRIBUTE.pack(5, 1), 8
 _OVER = (TcpState.TIME_WAIT, TcpState.CLOSE)
 
 
@@ -148,14 +149,15 @@ def _ends(body: bytes) -> tuple[bytes, Address] | None:
 
 
 def _condition(body: bytes) -> tuple[int, int]:
-    """Its status, and of TCP its state; 0 where there is none."""
-    fields = entry.fields_of(body)
-    status = int.from_bytes(fields.get(entry.STATUS, b""), "big")
-    info = fields.get(entry.PROTOCOL_INFO)
-    if info is None:
-        return status, 0
-    tcp = dict(attributes(dict(attributes(info)).get(_TCP, b"")))
-    return status, int.from_bytes(tcp.get(_STATE, b"")[:1], "big")
+    """Its status, and of TCP its state, which comes later in the message; 0 where there is none."""
+    status = 0
+    layout = _LAYOUTS.get(body[_FAMILY]) if body else None
+    for kind, payload in attributes(body, _FIRST if layout is None else _FIRST + 2 * layout.size):
+        if kind == entry.STATUS:
+            status = int.from_bytes(payload, "big")
+        elif kind == entry.PROTOCOL_INFO:
+            return status, payload[_STATE_AT] if payload[_STATE_AT - 4 : _STATE_AT] == _STATE_HEAD else 0
+    return status, 0
 
 
 @functools.lru_cache(maxsize=4096)

@@ -187,12 +187,13 @@ class Decision:
     def refused(self, flow: bytes, backend: Address) -> None:
         """Conntrack has forgotten a connection to this backend that was never answered.
 
-        The client does not know it: its next packet goes elsewhere.
+        The client does not know it: its next packet goes elsewhere. Unless it was answered after all, and is
+        merely over: as where a client resets it in the midst of the handshake.
         """
         known = self._told_of(flow, backend)
-        if known is None or known.answered:
+        if known is None:
             return
-        if flow[0] == UDP or self._clock() - known.sent >= MEMORY_SECONDS:
+        if known.answered or flow[0] == UDP or self._clock() - known.sent >= MEMORY_SECONDS:
             self._forget(known)
         else:
             self._failed(known, errno.ECONNREFUSED)

@@ -118,8 +118,9 @@ def _read(body: bytes, gone: bool, created: int) -> Heard | None:
     status, state = _condition(body)
     answered = status & _SEEN_REPLY
     if gone or state in _OVER:
-        # A reset that is the first answer is a refusal, and no handshake was completed before it.
-        is_refusal = state == TcpState.CLOSE and not status & _ASSURED
+        # A reset that is the first answer is a refusal, and the entry is gone at once. One that is still
+        # there was answered by a SYN-ACK, and reset by a client that never meant it: a scan, a flood.
+        is_refusal = gone and state == TcpState.CLOSE and not status & _ASSURED
         return Heard(Told.OVER if answered and not is_refusal else Told.FAILED, *ends)
     return Heard(Told.ANSWERED, *ends) if answered else None
 

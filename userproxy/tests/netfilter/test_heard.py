@@ -90,6 +90,10 @@ def test_a_reset_for_the_first_answer_is_a_refusal() -> None:
     assert told(body(DNAT | SEEN_REPLY, TcpState.CLOSE), DELETED) is Told.FAILED
 
 
+def test_a_client_that_resets_it_in_the_midst_of_the_handshake_says_nothing_of_the_pod() -> None:
+    assert told(body(DNAT | SEEN_REPLY, TcpState.CLOSE)) is Told.OVER
+
+
 def test_several_messages_are_read_in_their_order() -> None:
     data = message(body(DNAT, 1), flags=NLM_F_CREATE) + message(body(DNAT | SEEN_REPLY), DELETED)
     assert [each.told for each in heard(data)] == [Told.NEW, Told.OVER]

@@ -133,14 +133,14 @@ class AnyOrder(RuleBasedStateMachine):
             entry.answered = True
             self.kernel.events.append((which, "answered", entry.backend))
 
-    @rule(which=st.sampled_from(FLOWS))
-    def end(self, which: bytes) -> None:
-        """A connection is over; of UDP, its entry is gone."""
+    @rule(which=st.sampled_from(FLOWS), told=st.sampled_from(["over", "refused"]))
+    def end(self, which: bytes, told: str = "over") -> None:
+        """A connection is over, perhaps in the midst of its handshake; of UDP, its entry is gone."""
         entry = self.kernel.entries.get(which)
         if entry is None or not entry.answered or entry.over:
             return
         entry.over = True
-        self.kernel.events.append((which, "over", entry.backend))
+        self.kernel.events.append((which, told, entry.backend))
         if which == _UDP:
             del self.kernel.entries[which]
 

@@ -105,6 +105,15 @@ def test_after_a_refusal_the_next_packet_goes_elsewhere() -> None:
     assert bench.counters.failed_dials == {"refused": 1}
 
 
+def test_one_that_was_answered_and_then_fails_is_over_and_its_pod_is_not_blamed() -> None:
+    bench = Bench(2)
+    bench.first(flow(1))
+    bench.decision.carried(flow(1), address(0), answered=True)
+    bench.decision.refused(flow(1), address(0))
+    assert (bench.counted(), len(bench.decision)) == ([0, 0], 0)
+    assert not bench.counters.failed_dials
+
+
 def test_a_refusal_that_nobody_told_of_is_seen_when_the_packet_comes_again() -> None:
     bench = Bench(2)
     bench.first(flow(1))

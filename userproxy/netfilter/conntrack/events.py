@@ -53,8 +53,9 @@ class Batch(NamedTuple):
 class EventSocket:
     """Is told of translated connections in the namespace that it was made in. Lives as long as its owner.
 
-    Opening it needs CAP_NET_ADMIN, reading does not. Of connections that began while nobody in this namespace
-    had such a socket nothing is told, not even their end, as long as `nf_conntrack_events` is 2, as usual.
+    Opening it needs CAP_NET_ADMIN, reading does not. Of connections that began while nobody had such a
+    socket, in any namespace, nothing is told, not even their end, as long as `nf_conntrack_events` is 2, as
+    usual (nf_ct_ecache_ext_add in net/netfilter/nf_conntrack_ecache.c).
     """
 
     def __init__(self, buffer_bytes: int = BUFFER_BYTES) -> None:

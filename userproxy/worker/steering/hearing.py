@@ -18,24 +18,32 @@ if TYPE_CHECKING:
     from userproxy.dataplane.steered.decision import Decision
     from userproxy.netfilter.conntrack.heard import Heard
 
+AGAIN_SECONDS = 30.0
+
 log = structlog.get_logger("userproxy.steering")
 
 
 class Hearing:
     """Tells the decision what conntrack tells. Lives as long as its process.
 
-    Of connections that began before, nothing is heard but that they live: they are listed at the start, and
-    whenever the kernel could not keep up telling. In a namespace where nothing can be heard, connections are
-    forgotten after some time, and who has most of them is not known.
+    Connections that began before are listed at the start, and all are whenever the kernel could not keep up
+    telling. Of those that began while nobody listened it may never tell the end, so as long as there are
+    connections that were found in a list, another one is made now and then. In a namespace where nothing
+    can be heard, connections are forgotten after some time, and who has most of them is not known.
 
     Args:
         loop: that drives it.
         decision: who is told.
         changed: called after that.
+        again: seconds between two lists.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, decision: Decision, changed: Callable[[], object]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        decision: Decision,
+        changed: Callable[[], object],
+        again: float = AGAIN_SECONDS,
     ) -> None:
         self._loop = loop
         self._decision = decision
@@ -46,6 +54,9 @@ class Hearing:
         self._again = False
         self._before: set[bytes] = set()
         self._over_meanwhile: set[bytes] = set()
+        self._unheard: set[bytes] = set()  # found in a list, and perhaps their end is not told
+        self._again_seconds = again
+        self._timer: asyncio.TimerHandle | None = None
         try:
             self._socket = EventSocket()
         except NetfilterError as error:
@@ -65,6 +76,8 @@ class Hearing:
 
     def close(self) -> None:
         """Hear no more."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._socket is not None:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
@@ -87,6 +100,7 @@ class Hearing:
             if told is Told.NEW or told is Told.ANSWERED:
                 decision.carried(flow, backend, answered=told is Told.ANSWERED)
                 continue
+            self._unheard.discard(flow)
             if self._listing is not None:
                 self._over_meanwhile.add(flow)
             if told is Told.OVER:
@@ -97,10 +111,21 @@ class Hearing:
     def _take_in(self, found: list[Heard]) -> None:
         """A list takes a while to be read: what began or ended meanwhile is known better by the events."""
         self._on_events()
+        heard = self._decision.confirmed()
         self._tell(one for one in found if one.flow not in self._over_meanwhile)
-        for flow in self._before - {one.flow for one in found}:
+        flows = {one.flow for one in found}
+        for flow in self._before - flows:
             self._decision.missing(flow)
+        carried = self._decision.confirmed()
+        self._unheard = (self._unheard | (carried - heard)) & flows & carried
+        if self._unheard:
+            self._plan()
         self._changed()
+
+    def _plan(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(self._again_seconds, self.begin)
 
     def _on_list(self, listing: asyncio.Future[list[Heard]]) -> None:
         if listing.cancelled() or self._socket is None:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from integration.netfilter.asked import Asked
-from integration.netfilter.node import BOTH_FAMILIES, NODE_PORT, PERIMETER, REFUSED, SERVER1, SERVER2, VIP
+from integration.netfilter.node import (
+    BOTH_FAMILIES,
+    HOST_IP,
+    NODE_PORT,
+    PERIMETER,
+    REFUSED,
+    SERVER1,
+    SERVER2,
+    VIP,
+)
 from userproxy.model.actions import CaptureChange
+from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend, ToPods
 from userproxy.model.steering import FIRST_QUEUE, MARK_BITS, OUTSIDE, chosen, refused
@@ -19,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from integration.netfilter.node import Node
-    from userproxy.model.address import Address
     from userproxy.model.state import Target
     from userproxy.netfilter.nftables import Nftables
 
@@ -120,6 +130,23 @@ def test_a_syn_that_is_sent_again_goes_to_another_pod_once_conntrack_has_forgott
     with Asked(node, another_pod) as who:
         assert node.ask("outside", patience=5).startswith("server2 ")
         assert len(who.marks) == 2
+
+
+@BOTH_FAMILIES
+@pytest.mark.parametrize("ip", [SERVER1.ip, HOST_IP], ids=["a pod", "a pod of the host's network"])
+def test_a_pod_that_refuses_is_not_heard(steered: Node, nftables: Nftables, ip: str) -> None:
+    target = ToPods((Address(ip, 9), SERVER2), steered=True)
+    nftables.apply(CaptureChange(put={TCP: target}))
+
+    def first_the_one_that_refuses(mark: int) -> int:
+        return chosen(mark, int(len(who.marks) > len(ASKERS)))
+
+    with (
+        Asked(steered, first_the_one_that_refuses) as who,
+        ThreadPoolExecutor(len(ASKERS)) as askers,
+    ):
+        assert [said.split()[0] for said in askers.map(steered.ask, ASKERS)] == ["server2"] * len(ASKERS)
+        assert len(who.marks) == 2 * len(ASKERS)
 
 
 def test_nft_lists_what_is_asked(steered: Node) -> None:

@@ -4,6 +4,9 @@ A SYN is asked for before conntrack sees it, so that one that is sent again may 
 is asked for behind conntrack, which knows whether it is its flow's first. Whoever is asked answers in the
 packet's mark (`userproxy.model.steering`). Where nobody listens, the packet goes on, and the rules choose.
 
+A pod that refuses is heard by nobody but conntrack, which forgets the connection: the client sends its SYN
+again, and is led elsewhere.
+
 These chains are made with the first steered frontend.
 """
 
@@ -42,17 +45,25 @@ ASK_PRIORITY = -290
 """Behind what hearts say, before conntrack."""
 ASK_UDP_PRIORITY = -150
 """Behind conntrack."""
+WITHHOLD_PRIORITY = -149
+"""Behind conntrack, too."""
 CHOSEN_PRIORITY = -101
 """Before the rules choose."""
 SETTLE_PRIORITY = -90
 """Behind all of dstnat."""
 
 _STATE_NEW = 0x08
-_FIN_SYN_RST_ACK, _SYN = 0x17, 0x02
+_FIN_SYN_RST_ACK, _SYN, _RST = 0x17, 0x02, 0x04
+_REPLY = 1  # IP_CT_DIR_REPLY
+STATUS_ASSURED, STATUS_DYING = 0x04, 0x200
+"""IPS_ASSURED: the handshake was completed. IPS_DYING: conntrack has just deleted the entry. It does so at
+once if a reset is all that ever answered, not if one comes later (linux/netfilter/nf_conntrack_common.h)."""
 _OTHERS_BITS = 0xFFFFFFFF & ~MARK_BITS
 
 _FIRST_SEGMENT = Equals(Field.PROTOCOL, TCP), Masked(Field.TCP_FLAGS, _FIN_SYN_RST_ACK, _SYN)
 _NEW_DATAGRAM = Equals(Field.PROTOCOL, UDP), HasAny(Field.STATE, _STATE_NEW)
+_RESET = Equals(Field.PROTOCOL, TCP), Masked(Field.TCP_FLAGS, _RST, _RST)
+_WITHHOLD = "withhold"
 _ASK, _ARRIVING, _OWN = "ask", "ask-arriving", "ask-own"
 _CHOSEN_ARRIVING, _CHOSEN_OWN, _SETTLE, _UNMARK = "chosen-arriving", "chosen-own", "settle", "unmark"
 
@@ -84,7 +95,7 @@ class Queue(NamedTuple):
 
 def steering_chains() -> tuple[Chain, ...]:
     """All others; which queue asks, `STEER` says."""
-    return (*_ask_chains(), *_chosen_chains(), *_settle_chains())
+    return (*_ask_chains(), *_chosen_chains(), *_settle_chains(), *_withhold_chains())
 
 
 def _ask_chains() -> tuple[Chain, ...]:
@@ -172,6 +183,24 @@ def _settle_chains() -> tuple[Chain, ...]:
         hooked("prerouting"),
         hooked("output"),
     )
+
+
+def _withhold_chains() -> tuple[Chain, ...]:
+    """A pod's refusal, its reset for an answer to a SYN, goes no further."""
+    refuses = (
+        Equals(Field.DIRECTION, _REPLY),
+        Masked(Field.STATUS, STATUS_ASSURED | STATUS_DYING, STATUS_DYING),
+    )
+
+    def withhold(family: Family) -> tuple[Rule, ...]:
+        steered = In(family.original_frontend, family.steered.name)
+        return (Rule((*family.candidate, steered, *refuses), Simple.DROP),)
+
+    def hooked(point: str) -> Chain:
+        rules = (Rule(_RESET, Goto(_WITHHOLD)),)
+        return Chain(f"withhold-{point}", rules, Hook("filter", point, WITHHOLD_PRIORITY))
+
+    return Chain(_WITHHOLD, each(withhold)), hooked("prerouting"), hooked("output")
 
 
 def _steered(family: Family) -> tuple[Match, ...]:

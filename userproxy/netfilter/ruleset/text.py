@@ -55,8 +55,9 @@ _EXAMPLES = {
 """By type, something that has it."""
 _BITS = {
     Field.STATE: {0x01: "invalid", 0x02: "established", 0x04: "related", 0x08: "new"},
-    Field.STATUS: {0x08: "confirmed", 0x20: "dnat"},
+    Field.STATUS: {0x04: "assured", 0x08: "confirmed", 0x20: "dnat", 0x200: "dying"},
 }
+_DIRECTIONS = ("original", "reply")
 _TCP_FLAGS = ("fin", "syn", "rst", "psh", "ack")
 _NAMES = {IPV4.number: "ipv4", IPV6.number: "ipv6"}
 _L3_NAMES = {IPV4.number: "ip", IPV6.number: "ip6"}
@@ -180,6 +181,8 @@ def _match(match: Match) -> str:
             return f"meta nfproto {_NAMES[number]}"
         case Equals(Field.PORT, port):
             return f"udp dport {port}"
+        case Equals(Field.DIRECTION, number):
+            return f"{Field.DIRECTION.value} {_DIRECTIONS[number]}"
         case Equals(field, value):
             return f"{field.value} {_PROTOCOLS.get(value, value)}"
         case Masked() | HasAny():
@@ -191,7 +194,9 @@ def _match(match: Match) -> str:
 def _about_bits(match: Masked | HasAny) -> str:
     match match:
         case Masked(Field.TCP_FLAGS, mask, value):
-            return f"{Field.TCP_FLAGS.value} {_tcp_flags(value)} / {_tcp_flags(mask)}"
+            return f"{Field.TCP_FLAGS.value} {_about_tcp_flags(mask, value)}"
+        case Masked(Field.STATUS, mask, value):
+            return f"{Field.STATUS.value} {_names(Field.STATUS, value)} / {_names(Field.STATUS, mask)}"
         case Masked(field, mask, value) if mask & 1:
             return f"{field.value} & {mask:#010x} == {value:#010x}"
         case Masked(field, mask, value):
@@ -199,8 +204,18 @@ def _about_bits(match: Masked | HasAny) -> str:
         case HasAny(Field.MARK, bits):
             return f"{Field.MARK.value} & {bits:#010x} != 0x00000000"
         case HasAny(field, bits):
-            names = [name for bit, name in _BITS[field].items() if bits & bit]
-            return f"{field.value} {','.join(names)}"
+            return f"{field.value} {_names(field, bits)}"
+
+
+def _names(field: Field, bits: int) -> str:
+    return ",".join(name for bit, name in _BITS[field].items() if bits & bit)
+
+
+def _about_tcp_flags(mask: int, value: int) -> str:
+    """In the one way for each that nft both lists and takes."""
+    if mask == value:
+        return f"& {_tcp_flags(mask)} == {_tcp_flags(value)}"
+    return f"{_tcp_flags(value)} / {_tcp_flags(mask)}"
 
 
 def _tcp_flags(bits: int) -> str:

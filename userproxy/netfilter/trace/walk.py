@@ -68,6 +68,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
         user: whose socket sends it, if it is the host's own.
         state: of its connection, as a bit (`ct state`).
         status: of its connection, as bits (`ct status`).
+        reply: whether it goes the way of its connection's answers (`ct direction`).
         has_socket: whether there is one that would get it, should it end on this host.
     """
 
@@ -82,6 +83,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     user: int = 0
     state: int = STATE_NEW
     status: int = 0
+    reply: bool = False
     has_socket: bool = True
 
     @property
@@ -206,6 +208,7 @@ class Table:
                     Field.FAMILY: packet.family.number,
                     Field.PROTOCOL: packet.protocol,
                     Field.PORT: packet.destination.port,
+                    Field.DIRECTION: packet.reply,
                 }[field] == value
             case Masked(field, mask, value):
                 return _bits_of(field, packet) & mask == value

@@ -106,6 +106,21 @@ table inet userproxy {
 		meta mark & 0x00003fff != 0x00000000 goto settle
 	}
 
+	chain withhold {
+		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @steered4 ct direction reply ct status dying / assured,dying drop
+		meta nfproto ipv6 meta l4proto @protocols ct original ip6 daddr . meta l4proto . ct original proto-dst @steered6 ct direction reply ct status dying / assured,dying drop
+	}
+
+	chain withhold-prerouting {
+		type filter hook prerouting priority -149; policy accept;
+		meta l4proto tcp tcp flags & rst == rst goto withhold
+	}
+
+	chain withhold-output {
+		type filter hook output priority -149; policy accept;
+		meta l4proto tcp tcp flags & rst == rst goto withhold
+	}
+
 	chain queue-2 {
 		queue flags bypass to 30064-30065
 	}

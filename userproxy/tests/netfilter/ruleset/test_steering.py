@@ -11,7 +11,8 @@ from userproxy.model.state import Frontend, NodeState, Perimeter, ToPods
 from userproxy.model.steering import MARK_BITS, OUTSIDE, chosen, refused
 from userproxy.netfilter.elements.access import constant_elements
 from userproxy.netfilter.elements.table import Elements, state_of
-from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED
+from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATUS_DNAT
+from userproxy.netfilter.ruleset.steering import STATUS_ASSURED, STATUS_DYING
 from userproxy.netfilter.ruleset.vacancy import STATUS_CONFIRMED
 from userproxy.netfilter.trace.walk import Packet
 from userproxy.tests.netfilter.ruleset.tracer import Kernel
@@ -32,6 +33,19 @@ STATE = NodeState(
 )
 FOREIGN = 0x0001C000
 SYN = Packet(destination=VIP, device="cbr0", mark=FOREIGN | 0x2002)
+CLIENT = Address("10.0.9.9", 40000)
+REFUSAL = Packet(
+    source=PODS[0].ip,
+    source_port=PODS[0].port,
+    destination=CLIENT,
+    original=VIP,
+    device="cbr0",
+    flags=0x14,
+    state=STATE_ESTABLISHED,
+    status=STATUS_DNAT | STATUS_DYING,
+    reply=True,
+)
+"""A pod's reset for an answer to a SYN: conntrack has deleted the entry."""
 HOOKS = ("prerouting", "output")
 
 
@@ -123,6 +137,37 @@ def test_from_outside_it_is_another_frontend_and_the_mark_says_so() -> None:
     assert [mark & MARK_BITS for mark in asked.marks] == [0, OUTSIDE, 0, OUTSIDE]
 
 
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_refusal_of_a_pod_is_withheld(hook: str) -> None:
+    assert kernel(None).send(REFUSAL, hook)[0] == "drop"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(
+    "packet",
+    [
+        replace(REFUSAL, original=OTHER),
+        replace(REFUSAL, status=STATUS_DNAT),
+        replace(REFUSAL, status=STATUS_DNAT | STATUS_DYING | STATUS_ASSURED),
+        replace(REFUSAL, reply=False, destination=PODS[0]),
+        replace(REFUSAL, flags=0x12),
+        replace(REFUSAL, protocol=UDP),
+        replace(REFUSAL, original=None),
+    ],
+    ids=[
+        "of a Service that is not steered",
+        "a reset that comes later",
+        "of a connection that lived",
+        "of the client",
+        "an answer",
+        "a datagram",
+        "of nobody's Service",
+    ],
+)
+def test_nothing_else_is_withheld(hook: str, packet: Packet) -> None:
+    assert kernel(None).send(packet, hook)[0] == "accept"
+
+
 def test_without_queues_nobody_is_asked() -> None:
     asked = Asked(1)
     _, sent = kernel(asked, replace(STATE, queues=0)).send(SYN, "prerouting")
@@ -145,5 +190,5 @@ def test_a_table_without_steered_frontends_has_no_chain_for_them() -> None:
     assert not [
         name
         for name in Kernel(plain).chains
-        if name.startswith(("ask-", "asked", "chosen", "settle", "queue"))
+        if name.startswith(("ask-", "asked", "chosen", "settle", "queue", "withhold"))
     ]

@@ -10,24 +10,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
-from userproxy.lab.deployment import Lab
-
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from userproxy.lab.deployment import Lab
 
 _URL = "http://10.3.241.152"
 _SERVER = re.compile(r"server[12]")
 _PREFIX = "userproxy-steering-"
-
-
-@pytest.fixture(scope="module")
-def lab(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is a condition
-    """The reference deployment, with a daemon on host1 that steers."""
-    with Lab(f"{lab_name}-steer", daemons=False) as made:
-        made.start_daemon("host1", "--mode", "steered", "--on-stop", "remove")
-        yield made
 
 
 def asked(lab: Lab, times: int) -> Counter[str]:

@@ -148,7 +148,7 @@ class Decision:
                 continue
             if error and error not in _OUR_OWN:
                 port.service.retry(live)
-                carried.tried += (live,)
+                carried.fail(error)
             elif live in port.places:
                 self._settle(token, self._go(carried))
                 continue
@@ -259,8 +259,7 @@ class Decision:
             return Say.DROP
         if known.live is None:  # it was refused
             if known.sequence != sequence:
-                known.tried = ()
-                known.sequence = sequence
+                known.try_all(sequence)
             return self._choose(known, token)
         recent = self._clock() - known.sent < _SOON
         if known.flow[0] == UDP and not recent:
@@ -279,8 +278,11 @@ class Decision:
             self._forget(carried)
             return Say.REFUSE
         live = service.pick(client, carried.tried)
-        if live is None and carried.tried:  # all have failed: from the beginning
-            carried.tried = ()
+        if live is None and carried.tried:  # all have failed it
+            if port.places and not carried.silent:
+                self._forget(carried)
+                return Say.REFUSE
+            carried.try_all(carried.sequence)  # a packet to one that was silent may have been lost
             live = service.pick(client, ())
         if live is None:
             return self._wait(carried, token)
@@ -311,12 +313,9 @@ class Decision:
 
     def _hold(self, carried: Carried, token: Token, live: LiveBackend) -> int:
         self._keep(carried, token)
-        dialled = self._dialled.get(live)
-        if dialled is None:
-            self._dialled[live] = [carried]
+        if live not in self._dialled:
             self.to_dial.append((carried.port, live))
-        else:
-            dialled.append(carried)
+        self._dialled.setdefault(live, []).append(carried)
         return Say.HELD
 
     def _wait(self, carried: Carried, token: Token) -> int:
@@ -380,9 +379,8 @@ class Decision:
         live = carried.live
         if live is None:
             return
-        carried.leave()
+        carried.fail(error)
         self._unconfirmed.pop(carried.flow, None)
-        carried.tried += (live,)
         carried.since = self._clock()
         carried.port.service.dial_failed(live, error)
         carried.port.service.retry(live)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,21 +57,33 @@ class Carried:
         sequence: that its first packet begins with; None if nobody has seen that here.
         live: its backend, on which it is counted; None while it has none.
         tried: those that have failed it.
+        silent: whether one of these has not answered: a packet may have been lost on its way.
         token: of the packet that is held, None if none is.
         since: when it began to be held, in monotonic time.
         sent: when a packet went on last.
         answered: whether its backend has answered.
     """
 
-    __slots__ = ("answered", "client", "flow", "live", "port", "sent", "sequence", "since", "token", "tried")
+    __slots__ = (
+        "answered",
+        "client",
+        "flow",
+        "live",
+        "port",
+        "sent",
+        "sequence",
+        "silent",
+        "since",
+        "token",
+        "tried",
+    )
 
     def __init__(self, flow: bytes, port: Port, client: str, sequence: int | None, now: float) -> None:
         self.flow = flow
         self.port = port
         self.client = client
-        self.sequence = sequence
         self.live: LiveBackend | None = None
-        self.tried: tuple[LiveBackend, ...] = ()
+        self.try_all(sequence)
         self.token: Token | None = None
         self.since = self.sent = now
         self.answered = False
@@ -80,6 +93,19 @@ class Carried:
         self.live = live
         live.connections += 1
         self.port.service.enter(self.client)
+
+    def fail(self, error: int) -> None:
+        """Its backend has failed it, with this errno, and is not tried again."""
+        if self.live is not None:
+            self.tried += (self.live,)
+            self.silent |= error == errno.ETIMEDOUT
+            self.leave()
+
+    def try_all(self, sequence: int | None) -> None:
+        """Any backend may be tried, as at the beginning."""
+        self.sequence = sequence
+        self.tried: tuple[LiveBackend, ...] = ()
+        self.silent = False
 
     def leave(self) -> None:
         """It is on no backend any more."""

@@ -59,7 +59,59 @@ def test_a_packet_that_was_doubled_is_no_failure() -> None:
     assert bench.counted() == [1, 0]
 
 
-def test_when_all_have_failed_it_begins_anew() -> None:
+def refuse(bench: Bench, number: int) -> None:
+    """The backend answers the first client with a reset, which it does not hear."""
+    bench.decision.carried(flow(1), address(number), answered=False)
+    bench.decision.refused(flow(1), address(number))
+    bench.now += 1
+
+
+def test_whom_all_refuse_is_refused_and_may_come_again() -> None:
+    bench = Bench(2)
+    for number in range(2):
+        assert bench.first(flow(1)) == number
+        refuse(bench, number)
+    assert bench.first(flow(1)) == Say.REFUSE
+    assert (bench.counted(), len(bench.decision)) == ([0, 0], 0)
+    assert bench.first(flow(1), sequence=2) == Say.HELD
+
+
+def test_the_only_one_refuses_and_so_the_second_packet_is_refused() -> None:
+    bench = Bench(1)
+    bench.first(flow(1))
+    refuse(bench, 0)
+    assert bench.first(flow(1)) == Say.REFUSE
+
+
+def test_whom_dials_refuse_while_it_is_held_is_refused() -> None:
+    bench = Bench(2)
+    for live in bench.service.backends:
+        bench.service.dial_failed(live, errno.ECONNREFUSED)
+    assert bench.first(flow(1)) == Say.HELD
+    bench.dialled(errno.ECONNREFUSED)
+    bench.dialled(errno.ECONNREFUSED)
+    assert bench.take_settled() == [(1, Say.REFUSE)]
+    assert len(bench.decision) == 0
+
+
+def test_one_packet_that_was_lost_refuses_nobody_whose_service_has_one_pod() -> None:
+    bench = Bench(1)
+    bench.first(flow(1))
+    bench.now += 1
+    assert bench.decision.again(flow(1), 1, (9, 0), Known.UNANSWERED) == Say.HELD
+    bench.dialled()
+    assert bench.take_settled() == [(9, 0)]
+
+
+def test_whom_all_refused_waits_if_there_are_none_by_now() -> None:
+    bench = Bench(1, HOLDING)
+    bench.first(flow(1))
+    refuse(bench, 0)
+    bench.update([])
+    assert bench.first(flow(1)) == Say.HELD
+
+
+def test_when_all_have_failed_and_one_was_silent_it_begins_anew() -> None:
     bench = Bench(2)
     bench.first(flow(1))
     seen = []

@@ -258,6 +258,7 @@ class Decision:
         if known.token is not None:
             return Say.DROP
         if known.live is None:  # it was refused
+            known.since = self._clock()
             if known.sequence != sequence:
                 known.try_all(sequence)
             return self._choose(known, token)
@@ -291,7 +292,7 @@ class Decision:
             self._forget(carried)
             return Say.UNSTEERED
         carried.enter(live)
-        if (live.outlier.failures or live.ejected) and self._may_hold(carried):
+        if (carried.tried or live.outlier.failures or live.ejected) and self._may_hold(carried):
             return self._hold(carried, token, live)
         return self._go(carried)
 
@@ -376,8 +377,7 @@ class Decision:
 
     def _failed(self, carried: Carried, error: int) -> None:
         """A connection's backend has failed it."""
-        live = carried.live
-        if live is None:
+        if (live := carried.live) is None:
             return
         carried.fail(error)
         self._unconfirmed.pop(carried.flow, None)

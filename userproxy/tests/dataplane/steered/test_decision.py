@@ -36,7 +36,9 @@ def test_a_packet_that_comes_again_without_an_answer_goes_elsewhere() -> None:
     assert bench.first(flow(1)) == 0
     bench.now += 1
     assert bench.first(flow(1)) == Say.LOOK
-    assert bench.decision.again(flow(1), 1, (2, 0), Known.UNANSWERED) == 1
+    assert bench.decision.again(flow(1), 1, (2, 0), Known.UNANSWERED) == Say.HELD
+    assert bench.dialled() == [1]
+    assert bench.take_settled() == [(2, 1)]
     assert bench.counted() == [0, 1]
     assert bench.counters.failed_dials == {"timeout": 1}
     assert bench.counters.retried_dials == {"timeout": 1}
@@ -68,12 +70,25 @@ def refuse(bench: Bench, number: int) -> None:
 
 def test_whom_all_refuse_is_refused_and_may_come_again() -> None:
     bench = Bench(2)
-    for number in range(2):
-        assert bench.first(flow(1)) == number
-        refuse(bench, number)
+    assert bench.first(flow(1)) == 0
+    refuse(bench, 0)
+    assert bench.first(flow(1)) == Say.HELD
+    bench.dialled()
+    assert bench.take_settled() == [(2, 1)]
+    refuse(bench, 1)
     assert bench.first(flow(1)) == Say.REFUSE
     assert (bench.counted(), len(bench.decision)) == ([0, 0], 0)
     assert bench.first(flow(1), sequence=2) == Say.HELD
+
+
+def test_one_packet_that_comes_again_is_enough_where_all_but_one_refuse() -> None:
+    bench = Bench(4)
+    assert bench.first(flow(1)) == 0
+    refuse(bench, 0)
+    assert bench.first(flow(1)) == Say.HELD
+    assert [bench.dialled(errno.ECONNREFUSED) for _ in range(2)] == [[1], [2]]
+    assert bench.dialled() == [3]
+    assert bench.take_settled() == [(2, 3)]
 
 
 def test_the_only_one_refuses_and_so_the_second_packet_is_refused() -> None:
@@ -153,7 +168,9 @@ def test_after_a_refusal_the_next_packet_goes_elsewhere() -> None:
     assert bench.counted() == [0, 0]
     assert bench.counters.failed_dials == {"refused": 1}
     bench.now += 1
-    assert bench.first(flow(1)) == 1
+    assert bench.first(flow(1)) == Say.HELD
+    assert bench.dialled() == [1]
+    assert bench.take_settled() == [(2, 1)]
     assert bench.counters.failed_dials == {"refused": 1}
 
 
@@ -171,7 +188,8 @@ def test_a_refusal_that_nobody_told_of_is_seen_when_the_packet_comes_again() -> 
     bench.first(flow(1))
     bench.now += 1
     assert bench.first(flow(1)) == Say.LOOK
-    assert bench.decision.again(flow(1), 1, (2, 0), Known.NOTHING) == 1
+    assert bench.decision.again(flow(1), 1, (2, 0), Known.NOTHING) == Say.HELD
+    assert bench.dialled() == [1]
     assert bench.counters.failed_dials == {"refused": 1}
 
 
@@ -205,6 +223,7 @@ def test_a_packet_is_held_until_the_dial_is_answered(suspicious: Bench) -> None:
 def test_a_dial_that_fails_sends_it_elsewhere(suspicious: Bench) -> None:
     assert suspicious.first(flow(1)) == Say.HELD
     assert suspicious.dialled(errno.ECONNREFUSED) == [0]
+    assert suspicious.dialled() == [1], "it has waited, and need not be sent to another one that fails"
     assert suspicious.take_settled() == [(suspicious.token, 1)]
     assert suspicious.counted() == [0, 1]
 
@@ -212,6 +231,7 @@ def test_a_dial_that_fails_sends_it_elsewhere(suspicious: Bench) -> None:
 def test_one_dial_tells_all_that_wait_for_it(suspicious: Bench) -> None:
     assert [suspicious.first(flow(client)) for client in (1, 2, 3)] == [Say.HELD, 1, Say.HELD]
     assert suspicious.dialled(errno.ECONNREFUSED) == [0]
+    assert suspicious.dialled() == [1]
     assert suspicious.take_settled() == [(1, 1), (3, 1)]
 
 

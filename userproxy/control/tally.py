@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from userproxy.model.address import Address
-    from userproxy.model.messages import Parts, Vitals
+    from userproxy.model.messages import Parts, ServiceCount, Vitals
     from userproxy.model.service import PoolName, ServicePortName
 
 
 class Tally:
     """What the workers have counted at one moment.
+
+    Args:
+        parts: what they have said.
+        steering: what the steering process has said: its connections are the kernel's, which the flow table
+            counts, and are left out.
 
     Attributes:
         live: connections, of all Service ports.
@@ -31,7 +36,7 @@ class Tally:
         vitals: what these have and take.
     """
 
-    def __init__(self, parts: Iterable[Parts]) -> None:
+    def __init__(self, parts: Iterable[Parts], steering: Iterable[Parts] = ()) -> None:
         self.live = 0
         self.waiting = 0
         self.pools: Counter[PoolName] = Counter()
@@ -45,6 +50,15 @@ class Tally:
                     self._add_totals(part)
                 case ServiceCounts():
                     self._add_services(part)
+                case _:
+                    pass
+        for part in steering:
+            match part:
+                case Totals():
+                    self.waiting += part.waiting
+                case ServiceCounts():
+                    for service in part.services:
+                        self._add_backends(service, carried=True)
                 case _:
                     pass
 
@@ -65,10 +79,14 @@ class Tally:
     def _add_services(self, part: ServiceCounts) -> None:
         for service in part.services:
             self.pools[service.pool] += service.connections
-            for count in service.backends:
-                key = service.pool.service_port, count.address
-                known = self.backends.get(key)
-                self.backends[key] = _together(known, count) if known else count
+            self._add_backends(service)
+
+    def _add_backends(self, service: ServiceCount, *, carried: bool = False) -> None:
+        for each in service.backends:
+            count = msgspec.structs.replace(each, connections=0) if carried else each
+            key = service.pool.service_port, count.address
+            known = self.backends.get(key)
+            self.backends[key] = _together(known, count) if known else count
 
 
 _WORST_LAST = (REMOVED, "up", "ejected", "down")

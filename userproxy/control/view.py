@@ -208,11 +208,8 @@ class View:
     async def _count(self) -> None:
         """Ask the data side and the kernel for their counts, which the rows are made from."""
         self._tally = Tally(
-            [
-                *await self._sides.workers.count(),
-                *await self._sides.crew.count(),
-                self._sides.pod_health.report(),
-            ]
+            [*await self._sides.workers.count(), self._sides.pod_health.report()],
+            await self._sides.crew.count(),
         )
         await self._sides.flows.count()
 

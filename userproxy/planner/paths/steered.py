@@ -36,15 +36,16 @@ def listeners_of(service: ServicePort, context: PlanContext) -> tuple[PoolName, 
 
 def outcome_of(traffic: Traffic) -> Outcome:
     """What a Service port comes to: captures that ask first, and what whoever is asked must know."""
-    outcome = to_pod.outcome_of(traffic)
     if not traffic.context.queues:  # of which the control side tells, once for all
-        return outcome
+        return to_pod.outcome_of(traffic)
     direct = [entry for entry in traffic.entries if not entry.is_loopback]
     choices = {pool: traffic.choice(pool) for pool in pools_of(traffic.service.name, direct)}
     most = max((len(_steerable(choice)) for choice in choices.values()), default=0)
     if most > MOST_PODS:
+        outcome = to_pod.outcome_of(traffic)
         problem = _too_many(traffic.service.name, most)
         return msgspec.structs.replace(outcome, problems=(*outcome.problems, problem))
+    outcome = to_pod.carried(traffic)
     return msgspec.structs.replace(
         outcome,
         captures={

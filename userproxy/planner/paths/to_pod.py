@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from userproxy.model.service import EntryKind, Protocol, TrafficPolicy
 from userproxy.model.settings import HealthCheck
 from userproxy.model.state import Pool, Target, ToPods
@@ -42,6 +44,16 @@ def listeners_of(service: ServicePort, context: PlanContext) -> tuple[PoolName, 
 
 def outcome_of(traffic: Traffic) -> Outcome:
     """What a Service port comes to: captures that lead to its pods, which are checked."""
+    outcome, settings = carried(traffic), traffic.service.settings
+    limits = settings.max_connections, settings.max_connections_per_client
+    if limits == (None, None) or not traffic.entries:
+        return outcome
+    problems = *outcome.problems, unlimited_problem(traffic.service.name)
+    return msgspec.structs.replace(outcome, problems=problems)
+
+
+def carried(traffic: Traffic) -> Outcome:
+    """The same, without what nobody can keep of its settings if nobody chooses for its connections."""
     service = traffic.service
     entries = traffic.entries
     if not entries:
@@ -51,9 +63,6 @@ def outcome_of(traffic: Traffic) -> Outcome:
     relayed = relay(traffic, to_relay)
     if len(relayed.serves) < len(pools_of(service.name, to_relay)):
         problems = (*problems, exhausted_problem(service.name, traffic.context.ports))
-    settings = service.settings
-    if settings.max_connections is not None or settings.max_connections_per_client is not None:
-        problems = (*problems, unlimited_problem(service.name))
     direct = [entry for entry in entries if not entry.is_loopback]
     choices = {pool: traffic.choice(pool) for pool in pools_of(service.name, direct)}
     pools = {entry.frontend: entry.pool_of(service.name) for entry in direct}

@@ -35,3 +35,12 @@ def test_counts_add_up_and_the_worse_judgement_is_shown() -> None:
 
 def test_of_a_backend_that_nobody_has_used_nothing_is_known() -> None:
     assert Tally(()).backend(WEB, POD) == BackendCount(address=POD, connections=0, latency=None)
+
+
+def test_what_the_kernel_carries_is_counted_by_who_reads_conntrack_and_not_twice() -> None:
+    tally = Tally(
+        [told("up", 2, None), totals(2)], steering=[told("ejected", 5, 0.001), totals(5, waiting=1)]
+    )
+    backend = tally.backend(WEB, POD)
+    assert (backend.connections, backend.latency, backend.state) == (2, 0.001, "ejected")
+    assert (tally.live, tally.pools[PoolName.of(WEB)], tally.waiting, tally.workers) == (2, 2, 1, 1)

@@ -126,6 +126,19 @@ def test_without_queues_in_the_kernel_it_is_redirect_to_pod() -> None:
     assert (without.steered, without.queues) == ({}, 0)
 
 
+@pytest.mark.parametrize("limits", [Settings(max_connections=5), Settings(max_connections_per_client=5)])
+def test_limits_are_kept_by_whoever_chooses_and_that_nobody_keeps_them_is_said_where_nobody_does(
+    limits: Settings,
+) -> None:
+    limited = replace(WEB, settings=limits)
+    daemon = Daemon()
+    assert daemon.plan(limited).steered[CLUSTER].settings == limits
+    assert daemon.problems == ()
+    without = Daemon(queues=0)
+    without.plan(limited)
+    assert [each.reason for each in without.problems] == ["LimitsNotKept"]
+
+
 def test_that_a_kernel_has_no_queues_is_told_once_for_all_services() -> None:
     web, other = replace(WEB, path=Path.STEERED), replace(WEB, name=ServicePortName("default", "other"))
     both = Snapshot({WEB.name: web, other.name: replace(other, path=Path.STEERED)}, {})

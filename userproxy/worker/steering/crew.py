@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.model import messages
+from userproxy.model.heartbeat import TIMEOUT_SECONDS
 from userproxy.worker.counted import Counted
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle
 from userproxy.worker.origin import Origin, processes
@@ -32,6 +33,8 @@ MODULE = "userproxy.worker.steering.process"
 _RESPAWN_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
 # One that does not answer within this time is stopped, or worse: packets wait for it, and clients with them.
+# The pause between two looks included, that is as long as a worker may be silent (`model.heartbeat`).
+_SILENCE_SECONDS = TIMEOUT_SECONDS - _LOOK_SECONDS
 _PATIENCE_SECONDS = 2.0
 
 
@@ -96,7 +99,7 @@ class Crew:
             handle = self._handle
             if handle is not None:
                 try:
-                    await handle.ask(messages.Count(), seconds=_PATIENCE_SECONDS)
+                    await handle.ask(messages.Count(), seconds=_SILENCE_SECONDS)
                 except WorkerGoneError:
                     log.error("the steering process does not answer, and is replaced", pid=handle.pid)  # noqa: TRY400
                     handle.kill()

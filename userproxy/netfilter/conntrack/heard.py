@@ -157,7 +157,8 @@ def _condition(body: bytes) -> tuple[int, int]:
         if kind == entry.STATUS:
             status = int.from_bytes(payload, "big")
         elif kind == entry.PROTOCOL_INFO:
-            return status, payload[_STATE_AT] if payload[_STATE_AT - 4 : _STATE_AT] == _STATE_HEAD else 0
+            head, state = payload[4:_STATE_AT], payload[_STATE_AT : _STATE_AT + 1]
+            return status, state[0] if head == _STATE_HEAD and state else 0
     return status, 0
 
 

@@ -107,6 +107,13 @@ def test_a_list_has_those_that_live() -> None:
     assert listed_one(body(SEEN_REPLY, 3)) is None  # translated by nobody
 
 
+def test_a_message_may_be_cut_at_any_byte() -> None:
+    whole = body(DNAT | SEEN_REPLY, TcpState.CLOSE)
+    for length in range(len(whole)):
+        heard(message(whole[:length]))
+        listed_one(whole[:length])
+
+
 @given(st.binary(max_size=300), st.integers(0, 200))
 def test_whatever_comes_is_read_without_an_error(noise: bytes, cut: int) -> None:
     whole = message(body(DNAT | SEEN_REPLY, TcpState.CLOSE), DELETED)

@@ -13,24 +13,24 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: for `userproxy kill`; unique while the daemon lives. `ct-` is before the kernel's own number of a
-            connection on the path redirect-to-pod, which is unique while the connection lives.
+            connection that it carries, which is unique while the connection lives.
         protocol: `TCP` or `UDP`.
         service: `ns/name:port`.
         client: the client's address.
         frontend: the original destination, which the client connected to.
-        listener: our host port; null on the path redirect-to-pod.
+        listener: our host port; null on the paths redirect-to-pod and steered.
         source: whom the backend sees: our own address on its leg, or the client (masqueraded if it is the
             pod itself); empty while dialling.
         backend: the pod; empty while dialling.
         state: `connecting`, `greeting`, `waiting`, `established`, `client-finished` or `backend-finished`; of
-            UDP `unreplied` or `replied`. On the path redirect-to-pod as conntrack knows it: `connecting`,
+            UDP `unreplied` or `replied`. On the other paths as conntrack knows it: `connecting`,
             `established`, `half-closed`, `closing`; of UDP `assured` too.
         path: `redirect-to-host`, `redirect-to-pod` or `steered`.
-        started_at: RFC 3339, UTC. On the path redirect-to-pod empty, unless the kernel notes it
+        started_at: RFC 3339, UTC. On the other paths empty, unless the kernel notes it
             (`nf_conntrack_timestamp=1`).
         age_seconds: where `started_at` is empty, what is certain: `idle_seconds`.
-        idle_seconds: since the last byte, or on the path redirect-to-pod packet, in either direction.
-        bytes_up: from client to backend. On the path redirect-to-pod with IP headers, and 0 unless the
+        idle_seconds: since the last byte, or on the other paths packet, in either direction.
+        bytes_up: from client to backend. On the other paths with IP headers, and 0 unless the
             kernel counts them (`nf_conntrack_acct=1`).
         bytes_down: from backend to client, likewise.
         unknown: the fields of this row whose figures are not known: they hold what is certain, the least
@@ -63,7 +63,7 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True):
         protocol: `TCP` or `UDP`.
         path: `redirect-to-host`, `redirect-to-pod` or `steered`.
         frontends: all `ip:port` at which it answers.
-        listener: our host port; null on the path redirect-to-pod, unless clients wait there for endpoints.
+        listener: our host port; null on the other paths, unless clients wait there for endpoints.
         backends_up: how many may be picked for a new connection now.
         backends: how many endpoints it has.
         connections: live ones.

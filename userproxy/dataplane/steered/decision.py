@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 import errno
 from typing import TYPE_CHECKING
 
 from userproxy.dataplane.steered.port import Carried, Port, Token
+from userproxy.dataplane.steered.words import Known, Say
 from userproxy.model.flow_key import UDP, client_of, frontend_of
 from userproxy.model.steering import OUTSIDE
 
@@ -33,31 +33,6 @@ MOST_UNCONFIRMED = 65536
 _SOON = 0.2  # No client sends again so soon: a packet that was doubled, or more datagrams of a new flow.
 _AGAIN_SECONDS = 15.0  # between two times that it is said that clients wait
 _OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-
-
-class Say(enum.IntEnum):
-    """What is said of a packet, beside the index of a backend, from 0."""
-
-    REFUSE = -1
-    """Refuse the client."""
-    DROP = -2
-    """Let it vanish: the one before it is still held."""
-    UNSTEERED = -3
-    """Let it go on as it came."""
-    HELD = -4
-    """Nothing yet: see `Decision.settled`."""
-    LOOK = -5
-    """Look what conntrack knows of the connection, and ask `Decision.again`."""
-
-
-class Known(enum.Enum):
-    """What conntrack knows of a connection that begins again."""
-
-    NOTHING = enum.auto()
-    UNANSWERED = enum.auto()
-    """It was there, without an answer, and has been deleted."""
-    LIVE = enum.auto()
-    OVER = enum.auto()
 
 
 class Decision:

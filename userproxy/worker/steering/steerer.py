@@ -11,8 +11,9 @@ import structlog
 from userproxy.backends.checker import Checker
 from userproxy.backends.probe import Probe
 from userproxy.backends.service import LiveService
-from userproxy.dataplane.steered.decision import HELD_SECONDS, Decision, Known, Say
+from userproxy.dataplane.steered.decision import HELD_SECONDS, Decision
 from userproxy.dataplane.steered.port import Port, Token
+from userproxy.dataplane.steered.words import Known, Say
 from userproxy.model import messages
 from userproxy.model.counters import Counters
 from userproxy.model.flow_key import frontend_key

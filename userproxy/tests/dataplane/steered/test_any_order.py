@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from userproxy.dataplane.steered.decision import MEMORY_SECONDS, Known, Say
+from userproxy.dataplane.steered.decision import MEMORY_SECONDS
+from userproxy.dataplane.steered.words import Known, Say
 from userproxy.model.service import Protocol
 from userproxy.model.settings import Balance, NoEndpoints, Settings
 from userproxy.tests.dataplane.steered.bench import Bench, address, flow

@@ -7,7 +7,8 @@ import errno
 import pytest
 
 from userproxy.dataplane.steered import decision as module
-from userproxy.dataplane.steered.decision import HELD_SECONDS, MEMORY_SECONDS, MOST_HELD, Known, Say
+from userproxy.dataplane.steered.decision import HELD_SECONDS, MEMORY_SECONDS, MOST_HELD
+from userproxy.dataplane.steered.words import Known, Say
 from userproxy.model.service import Protocol
 from userproxy.model.settings import Balance, NoEndpoints, Settings
 from userproxy.tests.dataplane.steered.bench import Bench, address, flow

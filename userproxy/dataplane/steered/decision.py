@@ -171,8 +171,13 @@ class Decision:
         if known.answered or flow[0] == UDP or self._clock() - known.sent >= MEMORY_SECONDS:
             self._forget(known)
         else:
-            self._failed(known, errno.ECONNREFUSED)
+            live = known.live
+            self._left(known, errno.ECONNREFUSED)
             self._remember(known)
+            # A client's own reset looks the same. So a dial of ours sees how the pod is.
+            if live is not None and live not in self._dialled:
+                self._dialled[live] = []
+                self.to_dial.append((known.port, live))
 
     def confirmed(self) -> set[bytes]:
         """The keys of connections that conntrack has told of, and not of their end."""
@@ -352,13 +357,17 @@ class Decision:
 
     def _failed(self, carried: Carried, error: int) -> None:
         """A connection's backend has failed it."""
-        if (live := carried.live) is None:
-            return
+        live = carried.live
+        if live is not None:
+            carried.port.service.dial_failed(live, error)
+            carried.port.service.retry(live)
+            self._left(carried, error)
+
+    def _left(self, carried: Carried, error: int) -> None:
+        """A connection's backend is not to be its backend any more."""
         carried.fail(error)
         self._unconfirmed.pop(carried.flow, None)
         carried.since = self._clock()
-        carried.port.service.dial_failed(live, error)
-        carried.port.service.retry(live)
 
     def _remember(self, carried: Carried) -> None:
         self._known[carried.flow] = carried

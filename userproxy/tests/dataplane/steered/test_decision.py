@@ -66,6 +66,7 @@ def refuse(bench: Bench, number: int) -> None:
     """The backend answers the first client with a reset, which it does not hear."""
     bench.decision.carried(flow(1), address(number), answered=False)
     bench.decision.refused(flow(1), address(number))
+    assert bench.dialled(errno.ECONNREFUSED) == [number]
     bench.now += 1
 
 
@@ -167,11 +168,25 @@ def test_after_a_refusal_the_next_packet_goes_elsewhere() -> None:
     bench.decision.carried(flow(1), address(0), answered=False)
     bench.decision.refused(flow(1), address(0))
     assert bench.counted() == [0, 0]
-    assert bench.counters.failed_dials == {"refused": 1}
     bench.now += 1
+    assert bench.dialled(errno.ECONNREFUSED) == [0]
     assert bench.first(flow(1)) == Say.HELD
     assert bench.dialled() == [1]
     assert bench.take_settled() == [(2, 1)]
+
+
+def test_a_pod_that_is_said_to_refuse_is_dialled_before_it_is_blamed() -> None:
+    """A client that resets what nobody has answered yet looks the same."""
+    bench = Bench(2)
+    for number in (1, 3):  # both on the first backend
+        bench.first(flow(number))
+        bench.first(flow(number + 1))
+        bench.decision.carried(flow(number), address(0), answered=False)
+    bench.decision.refused(flow(1), address(0))
+    bench.decision.refused(flow(3), address(0))
+    assert not bench.counters.failed_dials
+    ((port, live),) = bench.decision.to_dial  # once for both
+    bench.decision.dialled(port, live, errno.ECONNREFUSED, 0.001)
     assert bench.counters.failed_dials == {"refused": 1}
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 AGAIN_SECONDS = 30.0
 
+AT_ONCE = 500
+"""So many connections of a list are told before whoever waits in the queue has a turn."""
+
 log = structlog.get_logger("userproxy.steering")
 
 
@@ -108,19 +111,38 @@ class Hearing:
             else:
                 decision.refused(flow, backend)
 
-    def _take_in(self, found: list[Heard]) -> None:
-        """A list takes a while to be read: what began or ended meanwhile is known better by the events."""
-        self._on_events()
-        heard = self._decision.confirmed()
-        self._tell(one for one in found if one.flow not in self._over_meanwhile)
-        flows = {one.flow for one in found}
+    def _take_in(self, found: list[Heard], begin: int, heard: set[bytes]) -> None:
+        """A list takes a while to be read: what began or ended meanwhile is known better by the events.
+
+        Args:
+            found: the list.
+            begin: what of it has been told already.
+            heard: connections that were known before.
+        """
+        if self._socket is None:
+            return
+        part = found[begin : begin + AT_ONCE]
+        self._tell(one for one in part if one.flow not in self._over_meanwhile)
+        if part:
+            self._loop.call_soon(self._take_in, found, begin + AT_ONCE, heard)
+        else:
+            self._compare({one.flow for one in found}, heard)
+            self._listed()
+        self._changed()
+
+    def _compare(self, flows: set[bytes], heard: set[bytes]) -> None:
+        """What was known and is no longer listed is over; of what was not, perhaps nobody tells the end."""
         for flow in self._before - flows:
             self._decision.missing(flow)
         carried = self._decision.confirmed()
         self._unheard = (self._unheard | (carried - heard)) & flows & carried
         if self._unheard:
             self._plan()
-        self._changed()
+
+    def _listed(self) -> None:
+        self._listing = None
+        if self._again:
+            self.begin()
 
     def _plan(self) -> None:
         if self._timer is not None:
@@ -133,8 +155,7 @@ class Hearing:
         error = listing.exception()
         if error is not None:
             log.warning("connections cannot be listed", error=str(error))
+            self._listed()
         else:
-            self._take_in(listing.result())
-        self._listing = None
-        if self._again:
-            self.begin()
+            self._on_events()
+            self._take_in(listing.result(), 0, self._decision.confirmed())

@@ -11,6 +11,7 @@ import structlog
 
 from userproxy.model import messages
 from userproxy.model.heartbeat import TIMEOUT_SECONDS
+from userproxy.model.messages import YieldQueue
 from userproxy.worker.counted import Counted
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle
 from userproxy.worker.origin import Origin, processes
@@ -142,41 +143,59 @@ class Crew:
             log.error("nobody chooses for steered connections: the rules do", error=str(error))  # noqa: TRY400
 
     async def _begin_anew(self) -> None:
-        """Take over from an earlier process, or start the first one."""
-        earlier = [WorkerHandle(visit, pid, self._callbacks) for visit, pid in self._origin.find()]
-        if not self._wanted and not earlier:
-            return
-        queue = -1
-        for handle in earlier:
-            with contextlib.suppress(WorkerGoneError, OrderFailedError):
-                await handle.ready(_PATIENCE_SECONDS)
-                if self._wanted:
-                    await handle.ask(messages.YieldQueue(), seconds=_PATIENCE_SECONDS)
-            handle.retiring = True
-            handle.tell(messages.Retire())
-            if handle.queue >= 0 and queue < 0:
-                queue = handle.queue
-            elif handle.queue >= 0:
-                os.close(handle.queue)
-        try:
-            if self._wanted:
-                await self._hire([queue] if queue >= 0 else [])
-        finally:
-            if queue >= 0:
-                os.close(queue)
+        """Take over from an earlier process, or start the first one.
 
-    async def _hire(self, fds: list[int]) -> None:
+        Packets wait from when the earlier one gives up its queue, so by then the next one is there.
+        """
+        earlier = [WorkerHandle(visit, pid, self._callbacks) for visit, pid in self._origin.find()]
+        if not self._wanted:
+            await self._succeed(earlier)
+            return
+        try:
+            heir = await self._hire()
+        except BaseException:
+            for handle in earlier:  # they go on
+                handle.retiring = True
+                handle.leave()
+            raise
+        queues = await self._succeed(earlier, YieldQueue())
+        try:
+            await heir.ask(self._begin, queues[:1])
+        except BaseException:
+            heir.retiring = True
+            heir.kill()
+            raise
+        finally:
+            for queue in queues:
+                os.close(queue)
+        self._told = {}
+        self._handle = heir
+        log.info(
+            "a steering process has begun", pid=heir.pid, queue=self._begin.queue, inherited=bool(queues)
+        )
+
+    async def _hire(self) -> WorkerHandle:
+        """One that waits for its first order."""
         handle = WorkerHandle(*self._origin.start(), self._callbacks)
         try:
             await handle.ready()
-            await handle.ask(self._begin, fds)
         except BaseException:
             handle.retiring = True
             handle.kill()
             raise
-        self._told = {}
-        self._handle = handle
-        log.info("a steering process has begun", pid=handle.pid, queue=self._begin.queue, inherited=bool(fds))
+        return handle
+
+    @staticmethod
+    async def _succeed(earlier: list[WorkerHandle], order: YieldQueue | None = None) -> list[int]:
+        """Have those of an earlier control side go; returns the sockets of the queues that they give up."""
+        for handle in earlier:
+            with contextlib.suppress(WorkerGoneError, OrderFailedError):
+                await handle.ready(_PATIENCE_SECONDS)
+                if order is not None:
+                    await handle.ask(order, seconds=_PATIENCE_SECONDS)
+            handle.retiring = True
+            handle.tell(messages.Retire())
+        return [handle.queue for handle in earlier if handle.queue >= 0]
 
     async def _tell(self, handle: WorkerHandle) -> None:
         changed = [steer for name, steer in self._wanted.items() if self._told.get(name) is not steer]

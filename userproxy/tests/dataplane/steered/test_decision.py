@@ -218,6 +218,23 @@ def test_that_a_former_entry_is_gone_says_nothing_of_its_successor() -> None:
     assert bench.counted() == [0, 1]
 
 
+@pytest.mark.parametrize("told", ["ended", "refused"])
+def test_nor_if_both_are_on_the_same_backend(told: str) -> None:
+    """The entry of the one before goes when its time is over, and then the kernel tells so."""
+    bench = Bench(1)
+    bench.first(flow(1), sequence=1)
+    bench.decision.carried(flow(1), address(0), answered=True)
+    bench.now += 5
+    assert bench.first(flow(1), sequence=2) == Say.LOOK
+    assert bench.decision.again(flow(1), 2, (2, 0), Known.OVER) == 0
+    getattr(bench.decision, told)(flow(1), address(0))
+    assert bench.counted() == [1]
+    assert not bench.counters.failed_dials
+    bench.decision.carried(flow(1), address(0), answered=True)
+    bench.decision.ended(flow(1), address(0))
+    assert bench.counted() == [0]
+
+
 @pytest.fixture
 def suspicious() -> Bench:
     """Two backends; the first has failed once, and it is its turn."""

@@ -24,6 +24,7 @@ from userproxy.control.loop import ReconcileLoop
 from userproxy.control.relay_watch import LOOK_SECONDS, RelayWatch
 from userproxy.control.stopping import following, stop
 from userproxy.control.succession.tenure import Left
+from userproxy.model.counters import Counters
 from userproxy.model.snapshot import Notice
 from userproxy.model.state import ToListener
 from userproxy.net.addresses import AddressWatch
@@ -232,8 +233,11 @@ class Daemon:
 
     async def _leave(self) -> Left:
         """Leave the workers to themselves, and everything to the next daemon."""
-        await self._workers.count()
-        counted = Handover(past=self._view.past_counters(), workers=self._workers.living_counters)
+        await asyncio.gather(self._workers.count(), self._sides.crew.count())
+        # The next daemon has another process choose, and cannot ask this one what it has counted.
+        chosen = self._sides.crew.living_counters.values()
+        past = Counters.total(self._view.past_counters(), *chosen)
+        counted = Handover(past=past, workers=self._workers.living_counters)
         owner = await self._kernel.give()
         sockets = ({handover.RULES: owner} if owner else {}) | self._listeners
         left = Left(counted, sockets, self._workers.pids, self._told_to_stop)

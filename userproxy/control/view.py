@@ -200,9 +200,12 @@ class View:
         )
 
     def past_counters(self) -> Counters:
-        """The same without the workers that live."""
+        """The same without the processes that live."""
         return Counters.total(
-            self._counters, self._sides.pod_health.counters, self._sides.workers.past_counters
+            self._counters,
+            self._sides.pod_health.counters,
+            self._sides.workers.past_counters,
+            self._sides.crew.past_counters,
         )
 
     async def _count(self) -> None:

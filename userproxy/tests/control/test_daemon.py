@@ -150,6 +150,8 @@ async def test_sighup_leaves_the_workers_and_what_was_counted_and_touches_no_rul
     program.side.counters.sync_failures = 3
     program.side.workers.past = Counters(connections_opened=100)
     program.side.workers.living = {7: Counters(connections_opened=20)}
+    program.side.crew.past_counters = Counters(failed_dials={"refused": 1})
+    program.side.crew.living_counters = {9: Counters(failed_dials={"refused": 4})}
     program.side.sides.pod_health.counters.health_checks["passed"] += 2
     async with program.running() as task:
         signal.raise_signal(signal.SIGHUP)
@@ -159,6 +161,7 @@ async def test_sighup_leaves_the_workers_and_what_was_counted_and_touches_no_rul
     assert left.workers == program.side.workers.living
     assert (left.past.connections_opened, left.past.sync_failures) == (100, 3)
     assert left.past.health_checks == {"passed": 2}
+    assert left.past.failed_dials == {"refused": 5}
 
 
 async def test_sighup_leaves_the_socket_that_owns_the_rules(program: Program, sockets: Sockets) -> None:

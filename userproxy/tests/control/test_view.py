@@ -280,6 +280,14 @@ async def test_metrics_do_not_run_backwards_when_a_worker_dies(side: ControlSide
     assert (await side.view.measured()).counters == before
 
 
+async def test_nor_when_a_steering_process_dies(side: ControlSide) -> None:
+    side.crew.living_counters = {7: Counters(failed_dials={"refused": 2})}
+    before = (await side.view.measured()).counters
+    side.crew.past_counters.merge(side.crew.living_counters.pop(7))
+    assert (await side.view.measured()).counters == before
+    assert before.failed_dials == {"refused": 2}
+
+
 async def test_metrics_have_the_number_of_problems_by_reason(side: ControlSide) -> None:
     await side.apply(snapshot(service(WEB, "[fd00::1]:80", "[fd00::2]:80")))
     figures = (await side.view.measured()).figures

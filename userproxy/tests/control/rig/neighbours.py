@@ -9,7 +9,7 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from userproxy.model.counters import Counters
 from userproxy.model.state import NodeState, Refuse
@@ -88,13 +88,16 @@ class InMemoryCrew:
 
     Attributes:
         wanted: what it was told last.
+        level: from which severity on it is to log, if that was said.
+        living_counters: what the process has counted, by pid.
+        past_counters: what processes have counted that are gone.
     """
-
-    past_counters = Counters()
-    living_counters: ClassVar[dict[int, Counters]] = {}
 
     def __init__(self) -> None:
         self.wanted: dict[PoolName, Steer] = {}
+        self.level = ""
+        self.living_counters: dict[int, Counters] = {}
+        self.past_counters = Counters()
 
     async def steer(self, wanted: Mapping[PoolName, Steer]) -> None:
         """Note it."""
@@ -102,6 +105,10 @@ class InMemoryCrew:
 
     async def mind(self) -> None:
         """Nothing dies here."""
+
+    def set_log_level(self, level: str) -> None:
+        """Note it."""
+        self.level = level
 
     async def count(self) -> list[Parts]:
         """Nothing is counted here."""

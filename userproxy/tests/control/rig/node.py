@@ -147,7 +147,8 @@ class ControlSide:
         self.clock = Clock()
         pod_health = PodHealth(VirtualTimers().loop, sockets.poller())
         table = FlowTable(self._read_flows, self.clock)
-        self.sides = Sides(self.workers, self.kernel, pod_health, table, InMemoryCrew())
+        self.crew = InMemoryCrew()
+        self.sides = Sides(self.workers, self.kernel, pod_health, table, self.crew)
         self.ports = HostPorts.load(self.config.ports, PortFile(directory))
         self.counters = Counters()
         self.source = SOURCE

@@ -98,7 +98,7 @@ class Operator:
         return logs.level()
 
     def set_log_level(self, level: str, asker: Asker) -> None:
-        """Change that, in the daemon and its workers, until it starts anew.
+        """Change that, in the daemon and all of its processes, until it starts anew.
 
         Raises:
             OperatorError: there is no such level.
@@ -111,6 +111,7 @@ class Operator:
         )
         logs.set_level(level)
         self._sides.workers.set_log_level(level)
+        self._sides.crew.set_log_level(level)
 
     async def drain(self, backend: Address, asker: Asker, *, undo: bool) -> tuple[int, int]:
         """Take a pod out, or bring it back; returns how many backends, and their connections.

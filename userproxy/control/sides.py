@@ -128,6 +128,9 @@ class Crew(Protocol):
     async def mind(self) -> None:
         """Replace a process that dies, or does not answer, until cancelled."""
 
+    def set_log_level(self, level: str, /) -> None:
+        """Have it, and those to come, log from this severity on."""
+
     async def count(self) -> list[Parts]:
         """What is known of the Service ports now."""
 

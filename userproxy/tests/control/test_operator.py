@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
+from userproxy import logs
 from userproxy.control import operator as operator_module
 from userproxy.control.operator import Operator
 from userproxy.model.address import Address
@@ -171,3 +172,15 @@ async def test_whoever_waits_too_long_is_told_that_it_is_noted(
     desk.is_busy = True
     with pytest.raises(OperatorError, match="noted, but not applied yet"):
         await desk.operator.drain(POD1, ROOT, undo=False)
+
+
+async def test_a_log_level_is_for_all_processes(
+    desk: Desk, side: ControlSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(logs, "set_level", said.append)
+    desk.operator.set_log_level("debug", ROOT)
+    assert (said, side.journal[-1], side.crew.level) == (["debug"], "log level debug", "debug")
+    with pytest.raises(OperatorError, match="no log level 'loud'"):
+        desk.operator.set_log_level("loud", ROOT)
+    assert side.crew.level == "debug"

@@ -7,6 +7,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
 from userproxy.model import messages
@@ -109,6 +110,12 @@ class Crew:
                     pass
             async with self._lock:
                 await self._bring_up()
+
+    def set_log_level(self, level: str) -> None:
+        """Have the process, and those to come, log from this severity on."""
+        self._begin = msgspec.structs.replace(self._begin, log_level=level)
+        for handle in self._handles():
+            handle.tell(messages.SetLogLevel(level=level))
 
     async def count(self) -> list[messages.Parts]:
         """`ServiceCounts` and `Totals`, if there is a process and it answers."""

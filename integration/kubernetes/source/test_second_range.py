@@ -35,7 +35,7 @@ def answering(site: Site, member: str, ip: str) -> set[str]:
 
 @pytest.mark.parametrize("path", Path)
 def test_a_service_of_a_second_range_answers_pods_and_the_node(site: Site, path: Path) -> None:
-    ip = {Path.REDIRECT_TO_HOST: "10.96.0.10", Path.REDIRECT_TO_POD: "10.96.0.11"}[path]
+    ip = f"10.96.0.{10 + list(Path).index(path)}"
     name = f"second-{path}"
     made = service(name, [ip], PORTS, metadata={"annotations": {"userproxy.dev/path": path}})
     endpoints = endpoint_slice(name, name, PORTS, [endpoint(SERVER1.ip), endpoint(SERVER2.ip)])

@@ -25,13 +25,13 @@ from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend, ToPods
 from userproxy.model.steering import FIRST_QUEUE, MARK_BITS, OUTSIDE, chosen, refused
+from userproxy.netfilter.nftables import Nftables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from integration.netfilter.node import Node
     from userproxy.model.state import Target
-    from userproxy.netfilter.nftables import Nftables
 
 TCP, UDP = Frontend(Protocol.TCP, VIP), Frontend(Protocol.UDP, VIP)
 INSIDE, FROM_OUTSIDE = (Frontend(Protocol.TCP, NODE_PORT, outside=outside) for outside in (False, True))
@@ -147,6 +147,24 @@ def test_a_pod_that_refuses_is_not_heard(steered: Node, nftables: Nftables, ip: 
     ):
         assert [said.split()[0] for said in askers.map(steered.ask, ASKERS)] == ["server2"] * len(ASKERS)
         assert len(who.marks) == 2 * len(ASKERS)
+
+
+def test_a_packet_that_waits_is_not_lost_while_another_daemon_begins(
+    steered: Node, nftables: Nftables
+) -> None:
+    node = steered
+
+    def another_begins(mark: int) -> int:
+        nftables.close()
+        with node.inside("host"), Nftables() as another:
+            assert another.missing_kernel_features() == ()
+            another.ensure()
+            assert another.verify() == ()
+        return chosen(mark, 1)
+
+    with Asked(node, another_begins) as who:
+        assert node.ask("outside", patience=5).startswith("server2 ")
+        assert len(who.marks) == 1, "it was not sent again"
 
 
 def test_nft_lists_what_is_asked(steered: Node) -> None:

@@ -1,4 +1,4 @@
-"""500 new connections a second to a steered Service while its processes are ended, stopped and flooded."""
+"""1,000 new connections a second to a steered Service while its processes are ended, stopped and flooded."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _AT_ONCE_SECONDS = 0.05  # packets that wait when their process is killed are sent again a second later
 _DEAF_PORT = 9999
 _FLOOD = 5000
+_RATE = 1000
 
 
 @pytest.fixture
@@ -68,24 +69,24 @@ def flood(lab: Lab, frontend: Address, stack: contextlib.ExitStack) -> None:
 
 def test_nobody_is_refused_whoever_floods_is_ended_or_stands_still(site: Site) -> None:
     site.start_daemon("--mode", "steered")
-    with deaf(site.lab) as frontend, site.load() as running:
+    with deaf(site.lab) as frontend, site.load(rate=_RATE) as running:
         running.settle()
         flooded = time.monotonic()
         with contextlib.ExitStack() as stack:
             flood(site.lab, frontend, stack)
-            running.go_on(750)
+            running.go_on(1500)
         pids = steering_pids(site.lab)
         hurried = send([site.daemon.pid], signal.SIGHUP)
         wait_for_another(site, pids)
-        running.go_on(300)
+        running.go_on(600)
         pids = steering_pids(site.lab)
         killed = send(pids, signal.SIGKILL)
         wait_for_another(site, pids)
-        running.go_on(300)
+        running.go_on(600)
         pids = steering_pids(site.lab)
         frozen = send(pids, signal.SIGSTOP)
         wait_for_another(site, pids)
-        running.go_on(500)
+        running.go_on(1000)
         report = running.finish()
     print(told(f"{_FLOOD} first packets to pods that drop them", report, flooded))
     print(told("SIGHUP", report, hurried))

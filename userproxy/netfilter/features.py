@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.language import Chain, Queue, Rule
+from userproxy.netfilter.ruleset.vacancy import LANDING
 from userproxy.netfilter.wire import encode
-from userproxy.netfilter.wire.netlink import RefusedError
+from userproxy.netfilter.wire.netlink import RefusedError, string
 
 if TYPE_CHECKING:
     from userproxy.netfilter.wire.netlink import Message, Socket
+    from userproxy.netfilter.wire.read_back import Static
 
+_QUEUE, _QUEUE_TARGET = string("queue"), string("target")
 _LACKING = (errno.ENOENT, errno.EOPNOTSUPP)
 _PROBE = "probe"
 
@@ -29,6 +32,18 @@ class Features(NamedTuple):
     quick: bool
     queues: bool
     as_target: bool
+
+
+def features_shown(static: Static) -> Features | None:
+    """What our table shows of them; None if it has no queue, and the kernel can be asked.
+
+    It must not be asked while packets wait: all that do in the namespace are dropped when a hook or a timeout
+    goes, be it one of a transaction that was only checked (net/netfilter/nf_queue.c: nf_queue_nf_hook_drop).
+    """
+    used = {name for rules in static.rules.values() for rule in rules for name, _ in rule}
+    if not used & {_QUEUE, _QUEUE_TARGET}:
+        return None
+    return Features(LANDING in static.chains, queues=True, as_target=_QUEUE_TARGET in used)
 
 
 def features_of(socket: Socket, flags: int) -> Features:

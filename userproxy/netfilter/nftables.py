@@ -12,7 +12,7 @@ from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.elements.access import USED, alive_among, constant_elements, used_by
 from userproxy.netfilter.elements.pins import PINS, pin_changes, retimed, sorted_out
 from userproxy.netfilter.elements.table import Elements, chains_of, state_of
-from userproxy.netfilter.features import features_of
+from userproxy.netfilter.features import features_of, features_shown
 from userproxy.netfilter.ownership import Ownership
 from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.language import TABLE
@@ -204,21 +204,24 @@ class Nftables:
         """What the kernel, or this process's privileges, lack for our ruleset; each a line with its remedy.
 
         The kernel is asked to check the whole ruleset, and changes nothing. It cannot be asked while another
-        daemon has the table: what that one is, the kernel can do.
+        daemon has the table, or packets may wait in its queue: what that one is, the kernel can do.
         """
         with self._lock:
             try:
-                if not self._ownership.is_elsewhere():
+                if not self._ownership.is_elsewhere() and not self._shown():
                     self._socket.batch(self._replacement(_EXAMPLES, Elements(), []), commit=False)
             except (RefusedError, OSError) as error:
                 return (str(_with_remedy("the nftables ruleset cannot be loaded", error)),)
             return ()
 
     def _features(self) -> Features:
-        """What the kernel has; it is asked once, while the table is ours."""
+        """What the kernel has; it is asked once, while the table is ours, if that does not show it."""
         if self._found is None:
-            self._found = features_of(self._socket, self._ownership.flags)
+            self._found = self._shown() or features_of(self._socket, self._ownership.flags)
         return self._found
+
+    def _shown(self) -> Features | None:
+        return features_shown(read_back.read_static(self._socket))
 
     def _ensure(self) -> NodeState:
         as_owned = self._ownership.take()

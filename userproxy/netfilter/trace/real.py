@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyroute2.netlink.nfnetlink import nftsocket as nft
@@ -12,6 +11,7 @@ from pyroute2.netlink.nfnetlink import nftsocket as nft
 from userproxy.net.ways import LOCAL, Ways
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.elements.access import constant_elements
+from userproxy.netfilter.features import features_shown
 from userproxy.netfilter.nftables import NETLINK_NETFILTER
 from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.language import TABLE, Hook
@@ -25,7 +25,6 @@ from userproxy.netfilter.wire.netlink import (
     RefusedError,
     Socket,
     attributes,
-    string,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +90,9 @@ class Real:
             static = read_back.read_static(self._netfilter)
             made = made_among(static.chains)
             # What the kernel lacks is not there.
-            rules = ruleset(made, quick=LANDING in static.chains, as_target=_queues_as_target(static))
+            shown = features_shown(static)
+            as_target = shown is not None and shown.as_target
+            rules = ruleset(made, quick=LANDING in static.chains, as_target=as_target)
             expected = read_back.created_by(encode.creation(rules))
             sets = [
                 name
@@ -127,11 +128,6 @@ class Real:
         except OSError:
             device = ""
         return Way(device, local=way.kind == LOCAL)
-
-
-def _queues_as_target(static: read_back.Static) -> bool:
-    rules = chain.from_iterable(static.rules.values())
-    return any(name == string("target") for name, _ in chain.from_iterable(rules))
 
 
 def _base_chains(body: bytes) -> Iterator[Foreign]:

@@ -167,6 +167,19 @@ def test_a_packet_that_waits_is_not_lost_while_another_daemon_begins(
         assert len(who.marks) == 1, "it was not sent again"
 
 
+@BOTH_FAMILIES
+@pytest.mark.parametrize("asker", ASKERS)
+def test_a_reset_for_what_conntrack_has_forgotten_is_heard(steered: Node, asker: str) -> None:
+    """The client speaks, and is led to a pod that does not know it, here by others' bits of the mark."""
+    with Asked(steered, lambda mark: chosen(mark, 0)), steered.connect(asker) as client:
+        assert client.recv(100).startswith(b"server1 ")
+        steered.run("host", "conntrack", "--flush")
+        client.sendall(b"?")
+        client.settimeout(AT_ONCE_SECONDS)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
 def test_nft_lists_what_is_asked(steered: Node) -> None:
     listed = steered.run("host", "nft", "list", "table", "inet", "userproxy")
     assert f"queue num {FIRST_QUEUE} bypass" in listed or f"queue flags bypass to {FIRST_QUEUE}" in listed

@@ -53,7 +53,7 @@ SETTLE_PRIORITY = -90
 """Behind all of dstnat."""
 
 _STATE_NEW = 0x08
-_FIN_SYN_RST_ACK, _SYN, _RST = 0x17, 0x02, 0x04
+_FIN_SYN_RST_ACK, _SYN, _RST_ACK = 0x17, 0x02, 0x14
 _REPLY = 1  # IP_CT_DIR_REPLY
 STATUS_ASSURED, STATUS_DYING = 0x04, 0x200
 """IPS_ASSURED: the handshake was completed. IPS_DYING: conntrack has just deleted the entry. It does so at
@@ -62,7 +62,9 @@ _OTHERS_BITS = 0xFFFFFFFF & ~MARK_BITS
 
 _FIRST_SEGMENT = Equals(Field.PROTOCOL, TCP), Masked(Field.TCP_FLAGS, _FIN_SYN_RST_ACK, _SYN)
 _NEW_DATAGRAM = Equals(Field.PROTOCOL, UDP), HasAny(Field.STATE, _STATE_NEW)
-_RESET = Equals(Field.PROTOCOL, TCP), Masked(Field.TCP_FLAGS, _RST, _RST)
+# The answer to a SYN acknowledges it (RFC 9293, section 3.10.7.1). A reset that acknowledges nothing is for a
+# segment of a connection that conntrack had forgotten, and has picked up again: its client is to hear it.
+_REFUSAL = Equals(Field.PROTOCOL, TCP), Masked(Field.TCP_FLAGS, _RST_ACK, _RST_ACK)
 _WITHHOLD = "withhold"
 _ASK, _ARRIVING, _OWN = "ask", "ask-arriving", "ask-own"
 _CHOSEN_ARRIVING, _CHOSEN_OWN, _SETTLE, _UNMARK = "chosen-arriving", "chosen-own", "settle", "unmark"
@@ -197,7 +199,7 @@ def _withhold_chains() -> tuple[Chain, ...]:
         return (Rule((*family.candidate, steered, *refuses), Simple.DROP),)
 
     def hooked(point: str) -> Chain:
-        rules = (Rule(_RESET, Goto(_WITHHOLD)),)
+        rules = (Rule(_REFUSAL, Goto(_WITHHOLD)),)
         return Chain(f"withhold-{point}", rules, Hook("filter", point, WITHHOLD_PRIORITY))
 
     return Chain(_WITHHOLD, each(withhold)), hooked("prerouting"), hooked("output")

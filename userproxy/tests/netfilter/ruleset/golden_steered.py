@@ -113,12 +113,12 @@ table inet userproxy {
 
 	chain withhold-prerouting {
 		type filter hook prerouting priority -149; policy accept;
-		meta l4proto tcp tcp flags & rst == rst goto withhold
+		meta l4proto tcp tcp flags & rst,ack == rst,ack goto withhold
 	}
 
 	chain withhold-output {
 		type filter hook output priority -149; policy accept;
-		meta l4proto tcp tcp flags & rst == rst goto withhold
+		meta l4proto tcp tcp flags & rst,ack == rst,ack goto withhold
 	}
 
 	chain queue-2 {

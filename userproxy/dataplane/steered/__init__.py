@@ -5,8 +5,8 @@
 | a first packet | the balancer picks, by all that it knows; limits refuse |
 | the pod picked has failed lately, or another one has just now | held for a dial of ours, 0.1 s at most |
 | there are no endpoints | refused, or held, as the author wants it |
-| TCP: the packet comes again, and nobody has answered | that pod has failed; another one is picked |
-| the pod refuses | it has failed; the client hears nothing, and the next packet goes to another one |
+| TCP: the packet comes again, and nobody has answered | another pod; a dial of ours sees how that one is |
+| the pod refuses | likewise; the client hears nothing, and the next packet goes to another one |
 | all pods have refused | the client is too; if one was merely silent, all are tried anew: packets get lost |
 | another connection of the same client's port | the one before is over, unless the kernel still carries it |
 | UDP: another first packet, before conntrack knows the flow | as the first |

@@ -98,10 +98,12 @@ class Decision:
         same = carried.sequence == sequence
         if known is Known.LIVE or (known is Known.OVER and same):
             return Say.UNSTEERED  # where it goes has been settled
-        if not same:
+        if not same or flow[0] == UDP:
             self._forget(carried)
             return self.first(flow, sequence, token)
-        self._failed(carried, errno.ETIMEDOUT if known is Known.UNANSWERED else errno.ECONNREFUSED)
+        # What conntrack has never told of was lost before it left.
+        refused = known is Known.NOTHING and flow not in self._unconfirmed
+        self._failed(carried, errno.ECONNREFUSED if refused else errno.ETIMEDOUT)
         return self._choose(carried, token)
 
     def dialled(self, port: Port, live: LiveBackend, error: int, seconds: float) -> None:
@@ -174,10 +176,8 @@ class Decision:
             live = known.live
             self._left(known, errno.ECONNREFUSED)
             self._remember(known)
-            # A client's own reset looks the same. So a dial of ours sees how the pod is.
-            if live is not None and live not in self._dialled:
-                self._dialled[live] = []
-                self.to_dial.append((known.port, live))
+            if live is not None:  # a client's own reset looks the same
+                self._see(known.port, live)
 
     def confirmed(self) -> set[bytes]:
         """The keys of connections that conntrack has told of, and not of their end."""
@@ -272,7 +272,8 @@ class Decision:
             self._forget(carried)
             return Say.UNSTEERED
         carried.enter(live)
-        if (carried.tried or live.outlier.failures or live.ejected) and self._may_hold(carried):
+        in_doubt = live.outlier.failures or live.ejected or live in self._dialled
+        if (carried.tried or in_doubt) and self._may_hold(carried):
             return self._hold(carried, token, live)
         return self._go(carried)
 
@@ -294,9 +295,8 @@ class Decision:
 
     def _hold(self, carried: Carried, token: Token, live: LiveBackend) -> int:
         self._keep(carried, token)
-        if live not in self._dialled:
-            self.to_dial.append((carried.port, live))
-        self._dialled.setdefault(live, []).append(carried)
+        self._see(carried.port, live)
+        self._dialled[live].append(carried)
         return Say.HELD
 
     def _wait(self, carried: Carried, token: Token) -> int:
@@ -356,12 +356,19 @@ class Decision:
             self._tell(port, now)
 
     def _failed(self, carried: Carried, error: int) -> None:
-        """A connection's backend has failed it."""
+        """A connection's backend has failed it: perhaps it alone: a network policy is against it."""
         live = carried.live
         if live is not None:
-            carried.port.service.dial_failed(live, error)
+            carried.port.service.dial_failed(live, error, judged=False)
             carried.port.service.retry(live)
             self._left(carried, error)
+            self._see(carried.port, live)
+
+    def _see(self, port: Port, live: LiveBackend) -> None:
+        """Have a dial of ours see how a backend is: it is judged by that, and not by what a client says."""
+        if live not in self._dialled:
+            self._dialled[live] = []
+            self.to_dial.append((port, live))
 
     def _left(self, carried: Carried, error: int) -> None:
         """A connection's backend is not to be its backend any more."""

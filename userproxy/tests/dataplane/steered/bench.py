@@ -15,7 +15,7 @@ from userproxy.model.settings import Settings
 from userproxy.model.state import Backend, Steer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 FRONTEND = Address("10.3.241.152", 80)
 
@@ -71,12 +71,18 @@ class Bench:
         self.decision.settled.clear()
         return found
 
-    def dialled(self, error: int = 0) -> list[int]:
-        """Let the dials that were asked for have this outcome; returns whose they were."""
+    def dialled(self, error: int = 0, *, failing: Collection[int] | None = None) -> list[int]:
+        """Let the dials that were asked for have an outcome; returns whose they were.
+
+        Args:
+            error: that they have.
+            failing: the backends whose dials have it, while the others' are answered; None: all.
+        """
         asked, self.decision.to_dial = self.decision.to_dial, []
-        for port, live in asked:
-            self.decision.dialled(port, live, error, 0.001)
-        return [self.number_of(live.address) for _, live in asked]
+        whose = [self.number_of(live.address) for _, live in asked]
+        for number, (port, live) in zip(whose, asked, strict=True):
+            self.decision.dialled(port, live, error if failing is None or number in failing else 0, 0.001)
+        return whose
 
     def counted(self) -> list[int]:
         """The connections on each backend."""

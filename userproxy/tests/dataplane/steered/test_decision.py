@@ -38,12 +38,36 @@ def test_a_packet_that_comes_again_without_an_answer_goes_elsewhere() -> None:
     bench.now += 1
     assert bench.first(flow(1)) == Say.LOOK
     assert bench.decision.again(flow(1), 1, (2, 0), Known.UNANSWERED) == Say.HELD
-    assert bench.dialled() == [1]
-    assert bench.take_settled() == [(2, 1)]
-    assert bench.counted() == [0, 1]
     assert bench.counters.failed_dials == {"timeout": 1}
     assert bench.counters.retried_dials == {"timeout": 1}
-    assert bench.service.backends[0].outlier.failures == 2
+    assert bench.dialled(errno.ETIMEDOUT, failing=[0]) == [0, 1]
+    assert bench.take_settled() == [(2, 1)]
+    assert bench.counted() == [0, 1]
+    assert [live.outlier.failures for live in bench.service.backends] == [2, 0]
+
+
+@pytest.mark.parametrize("known", [Known.UNANSWERED, Known.NOTHING])
+def test_whom_nobody_answers_blames_no_pod_that_answers_us(known: Known) -> None:
+    """A network policy is against him, or his checksums are wrong."""
+    bench = Bench(4)
+    for client in range(8):
+        bench.first(flow(client))
+    bench.now += 1
+    for client in range(8):
+        bench.decision.again(flow(client), 1, (client, 0), known)
+    assert not any(live.ejected for live in bench.service.backends)
+    assert bench.dialled() == [0, 1, 2, 3]
+    assert not any(live.outlier.failures for live in bench.service.backends)
+
+
+def test_nor_is_he_refused_as_if_his_pod_had_said_so() -> None:
+    """What conntrack has never told of has not left this node: perhaps it had no room for it."""
+    bench = Bench(1)
+    bench.first(flow(1))
+    bench.now += 1
+    assert bench.decision.again(flow(1), 1, (2, 0), Known.NOTHING) == Say.HELD
+    bench.dialled()
+    assert bench.take_settled() == [(2, 0)]
 
 
 def test_a_packet_that_comes_again_though_it_was_answered_stays_where_it_is() -> None:
@@ -200,13 +224,14 @@ def test_one_that_was_answered_and_then_fails_is_over_and_its_pod_is_not_blamed(
 
 
 def test_a_refusal_that_nobody_told_of_is_seen_when_the_packet_comes_again() -> None:
-    bench = Bench(2)
+    bench = Bench(1)
     bench.first(flow(1))
+    bench.decision.carried(flow(1), address(0), answered=False)
     bench.now += 1
     assert bench.first(flow(1)) == Say.LOOK
-    assert bench.decision.again(flow(1), 1, (2, 0), Known.NOTHING) == Say.HELD
-    assert bench.dialled() == [1]
-    assert bench.counters.failed_dials == {"refused": 1}
+    assert bench.decision.again(flow(1), 1, (2, 0), Known.NOTHING) == Say.REFUSE
+    assert bench.dialled(errno.ECONNREFUSED) == [0]
+    assert bench.counters.failed_dials == {"refused": 2}
 
 
 def test_that_a_former_entry_is_gone_says_nothing_of_its_successor() -> None:
@@ -251,6 +276,17 @@ def test_a_packet_is_held_until_the_dial_is_answered(suspicious: Bench) -> None:
     assert suspicious.service.backends[0].outlier.failures == 0
     assert suspicious.first(flow(2)) == 1
     assert suspicious.first(flow(3)) == 0
+
+
+def test_nobody_is_sent_to_a_backend_that_is_just_being_looked_at() -> None:
+    bench = Bench(2)
+    bench.first(flow(1))
+    bench.decision.carried(flow(1), address(0), answered=False)
+    bench.decision.refused(flow(1), address(0))
+    assert [bench.first(flow(client)) for client in (2, 3)] == [1, Say.HELD]
+    assert bench.dialled(errno.ECONNREFUSED) == [0]
+    assert bench.dialled() == [1]
+    assert bench.take_settled() == [(bench.token, 1)]
 
 
 def test_a_dial_that_fails_sends_it_elsewhere(suspicious: Bench) -> None:
@@ -395,6 +431,17 @@ def test_several_before_conntrack_knows_the_flow_go_to_the_same() -> None:
     udp = flow(1, protocol=Protocol.UDP)
     assert [bench.first(udp, 0) for _ in range(3)] == [0, 0, 0]
     assert bench.service.connections == 1
+
+
+def test_a_flow_whose_pod_has_left_is_chosen_for_anew_and_no_datagram_is_taken_for_a_dial() -> None:
+    bench = Bench(2)
+    udp = flow(1, protocol=Protocol.UDP)
+    assert bench.first(udp, 0) == 0
+    bench.update([1])
+    assert bench.first(udp, 0) == Say.LOOK
+    assert bench.decision.again(udp, 0, (2, 0), Known.NOTHING) == 0
+    assert bench.counted() == [1]
+    assert (bench.counters.failed_dials, bench.decision.to_dial) == ({}, [])
 
 
 def test_a_flow_that_begins_again_is_chosen_for_again() -> None:

@@ -25,9 +25,10 @@ from userproxy.worker.steering.hearing import Hearing
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from userproxy.backends.backend import LiveBackend
+    from userproxy.model.address import Address
     from userproxy.model.service import PoolName
     from userproxy.model.state import Steer
     from userproxy.net.poller import Poller
@@ -79,8 +80,11 @@ class Steerer:
         """Choose for these, and no longer for those."""
         for name in stops:
             self._stop(name)
+        is_new = False
         for steer in steers:
             port = self._ports.get(steer.name)
+            # Those that a frontend has already may be there, and nobody has counted them so far.
+            is_new |= port is None or not _frontends(steer) <= _frontends(port.steer)
             if port is None:
                 service = LiveService(steer, counters=self.counters)
                 service.on_failure = self._checker.hasten
@@ -91,6 +95,7 @@ class Steerer:
                 port.update(steer)
             self._list(port)
             self.decision.settle(port)
+        if is_new:
             self._hearing.begin()
         self._attend()
 
@@ -125,16 +130,20 @@ class Steerer:
         self._conntrack.close()
 
     def _list(self, port: Port) -> None:
-        steer = port.steer
-        for address in steer.frontends:
-            self.decision.frontends[frontend_key(steer.protocol, address)] = port
-        for address in steer.outside:
-            self.decision.outside[frontend_key(steer.protocol, address)] = port
+        for known, key in self._places_of(port):
+            known[key] = port
 
     def _unlist(self, port: Port) -> None:
-        for known in (self.decision.frontends, self.decision.outside):
-            for key in [key for key, owner in known.items() if owner is port]:
+        for known, key in self._places_of(port):
+            if known.get(key) is port:
                 del known[key]
+
+    def _places_of(self, port: Port) -> Iterator[tuple[dict[bytes, Port], bytes]]:
+        """Where it is listed, by which keys."""
+        steer, decision = port.steer, self.decision
+        for known, addresses in ((decision.frontends, steer.frontends), (decision.outside, steer.outside)):
+            for address in addresses:
+                yield known, frontend_key(steer.protocol, address)
 
     def _stop(self, name: PoolName) -> None:
         port = self._ports.pop(name, None)
@@ -233,3 +242,7 @@ class Steerer:
         self.decision.expire()
         self._attend()
         self._timer = self._loop.call_later(_TICK_SECONDS, self._tick)
+
+
+def _frontends(steer: Steer) -> frozenset[Address]:
+    return frozenset((*steer.frontends, *steer.outside))

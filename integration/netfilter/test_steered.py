@@ -45,6 +45,14 @@ table inet lossy {{
     }}
 }}
 """
+REJECTING = f"""
+table inet rejecting {{
+    chain rejecting {{
+        type filter hook input priority 0
+        tcp dport {SERVER1.port} tcp flags syn / syn,ack reject with icmpx host-unreachable
+    }}
+}}
+"""
 ASKERS = ("server1", "outside", "host")
 FOREIGN = 0x0015C000
 """Bits of a mark that are others'."""
@@ -165,6 +173,24 @@ def test_a_packet_that_waits_is_not_lost_while_another_daemon_begins(
     with Asked(node, another_begins) as who:
         assert node.ask("outside", patience=5).startswith("server2 ")
         assert len(who.marks) == 1, "it was not sent again"
+
+
+@BOTH_FAMILIES
+def test_nor_is_whoever_says_that_a_pod_cannot_be_reached(steered: Node, family: str) -> None:
+    steered.run("server1", "nft", REJECTING)
+    forget = f"conntrack --delete --family {family.lower()} --proto tcp --state SYN_SENT || true"
+
+    def first_the_one_that_cannot(mark: int) -> int:
+        if len(who.marks) <= len(ASKERS):
+            return chosen(mark, 0)
+        steered.run("host", "sh", "-c", forget)
+        return chosen(mark, 1)
+
+    with (
+        Asked(steered, first_the_one_that_cannot) as who,
+        ThreadPoolExecutor(len(ASKERS)) as askers,
+    ):
+        assert [said.split()[0] for said in askers.map(steered.ask, ASKERS)] == ["server2"] * len(ASKERS)
 
 
 @BOTH_FAMILIES

@@ -23,19 +23,19 @@ ALIVE, DEAD = Address(SERVER2.ip, 7102), tuple(Address(SERVER1.ip, 7101 + number
 CLIENTS = 40
 PATIENCE_SECONDS = 8.0
 SILENT = """
-table inet silent {
-    chain input {
+table inet silent {{
+    chain input {{
         type filter hook input priority 0;
-        tcp dport 7101 drop
-    }
-}
+        tcp dport 7101 {}
+    }}
+}}
 """
 
 
-@pytest.fixture
-def silent(lab: Lab) -> Iterator[None]:
+@pytest.fixture(params=["drop", "reject with icmpx host-unreachable"])
+def silent(lab: Lab, request: pytest.FixtureRequest) -> Iterator[None]:
     """server1 does not answer on the first port: neither SYN-ACK nor RST."""
-    lab.exec("server1", "nft", "-f", "-", stdin=SILENT)
+    lab.exec("server1", "nft", "-f", "-", stdin=SILENT.format(request.param))
     yield
     lab.exec("server1", "nft", "delete", "table", "inet", "silent")
 

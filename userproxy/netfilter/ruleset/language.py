@@ -64,6 +64,7 @@ class Field(enum.Enum):
     ORIGINAL_SOURCE_PORT = "ct original proto-src"
     CONNECTION = "ct id"
     """The kernel's number of the connection, as it lists it: nearly no other one has it meanwhile."""
+    CONNECTION_PROTOCOL = "ct protocol"
     DIRECTION = "ct direction"
     TCP_FLAGS = "tcp flags"
     STATE = "ct state"

@@ -5,7 +5,7 @@ is asked for behind conntrack, which knows whether it is its flow's first. Whoev
 packet's mark (`userproxy.model.steering`). Where nobody listens, the packet goes on, and the rules choose.
 
 A pod that refuses is heard by nobody but conntrack, which forgets the connection: the client sends its SYN
-again, and is led elsewhere.
+again, and is led elsewhere. Nor is whoever says by ICMP that a pod cannot be reached.
 
 These chains are made with the first steered frontend.
 """
@@ -52,12 +52,13 @@ CHOSEN_PRIORITY = -101
 SETTLE_PRIORITY = -90
 """Behind all of dstnat."""
 
-_STATE_NEW = 0x08
+_STATE_RELATED, _STATE_NEW = 0x04, 0x08
 _FIN_SYN_RST_ACK, _SYN, _RST_ACK = 0x17, 0x02, 0x14
 _REPLY = 1  # IP_CT_DIR_REPLY
-STATUS_ASSURED, STATUS_DYING = 0x04, 0x200
-"""IPS_ASSURED: the handshake was completed. IPS_DYING: conntrack has just deleted the entry. It does so at
-once if a reset is all that ever answered, not if one comes later (linux/netfilter/nf_conntrack_common.h)."""
+STATUS_SEEN_REPLY, STATUS_ASSURED, STATUS_DYING = 0x02, 0x04, 0x200
+"""IPS_SEEN_REPLY: there was an answer. IPS_ASSURED: the handshake was completed. IPS_DYING: conntrack has
+just deleted the entry. It does so at once if a reset is all that ever answered, not if one comes later
+(linux/netfilter/nf_conntrack_common.h)."""
 _OTHERS_BITS = 0xFFFFFFFF & ~MARK_BITS
 
 _FIRST_SEGMENT = Equals(Field.PROTOCOL, TCP), Masked(Field.TCP_FLAGS, _FIN_SYN_RST_ACK, _SYN)
@@ -65,7 +66,7 @@ _NEW_DATAGRAM = Equals(Field.PROTOCOL, UDP), HasAny(Field.STATE, _STATE_NEW)
 # The answer to a SYN acknowledges it (RFC 9293, section 3.10.7.1). A reset that acknowledges nothing is for a
 # segment of a connection that conntrack had forgotten, and has picked up again: its client is to hear it.
 _REFUSAL = Equals(Field.PROTOCOL, TCP), Masked(Field.TCP_FLAGS, _RST_ACK, _RST_ACK)
-_WITHHOLD = "withhold"
+_WITHHOLD, _WITHHOLD_ERROR = "withhold", "withhold-error"
 _ASK, _ARRIVING, _OWN = "ask", "ask-arriving", "ask-own"
 _CHOSEN_ARRIVING, _CHOSEN_OWN, _SETTLE, _UNMARK = "chosen-arriving", "chosen-own", "settle", "unmark"
 
@@ -188,21 +189,32 @@ def _settle_chains() -> tuple[Chain, ...]:
 
 
 def _withhold_chains() -> tuple[Chain, ...]:
-    """A pod's refusal, its reset for an answer to a SYN, goes no further."""
-    refuses = (
-        Equals(Field.DIRECTION, _REPLY),
-        Masked(Field.STATUS, STATUS_ASSURED | STATUS_DYING, STATUS_DYING),
-    )
+    """A pod's refusal, be it its reset for an answer to a SYN or anybody's ICMP error, goes no further."""
+    answers = Equals(Field.DIRECTION, _REPLY)
+    refuses = answers, Masked(Field.STATUS, STATUS_ASSURED | STATUS_DYING, STATUS_DYING)
 
     def withhold(family: Family) -> tuple[Rule, ...]:
         steered = In(family.original_frontend, family.steered.name)
         return (Rule((*family.candidate, steered, *refuses), Simple.DROP),)
 
-    def hooked(point: str) -> Chain:
-        rules = (Rule(_REFUSAL, Goto(_WITHHOLD)),)
-        return Chain(f"withhold-{point}", rules, Hook("filter", point, WITHHOLD_PRIORITY))
+    def withhold_error(family: Family) -> tuple[Rule, ...]:
+        """The error is of another protocol than the connection."""
+        of_tcp = Equals(Field.FAMILY, family.number), Equals(Field.CONNECTION_PROTOCOL, TCP)
+        frontend = (family.original_destination, Field.CONNECTION_PROTOCOL, Field.ORIGINAL_PORT)
+        return (Rule((*of_tcp, In(frontend, family.steered.name), answers), Simple.DROP),)
 
-    return Chain(_WITHHOLD, each(withhold)), hooked("prerouting"), hooked("output")
+    def hooked(point: str) -> Chain:
+        error = Rule((HasAny(Field.STATE, _STATE_RELATED),), Goto(_WITHHOLD_ERROR))
+        hook = Hook("filter", point, WITHHOLD_PRIORITY)
+        return Chain(f"withhold-{point}", (Rule(_REFUSAL, Goto(_WITHHOLD)), error), hook)
+
+    lives = Rule((HasAny(Field.STATUS, STATUS_SEEN_REPLY),), Simple.ACCEPT)
+    return (
+        Chain(_WITHHOLD, each(withhold)),
+        Chain(_WITHHOLD_ERROR, (lives, *each(withhold_error))),
+        hooked("prerouting"),
+        hooked("output"),
+    )
 
 
 def _steered(family: Family) -> tuple[Match, ...]:

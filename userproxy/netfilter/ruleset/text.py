@@ -55,7 +55,7 @@ _EXAMPLES = {
 """By type, something that has it."""
 _BITS = {
     Field.STATE: {0x01: "invalid", 0x02: "established", 0x04: "related", 0x08: "new"},
-    Field.STATUS: {0x04: "assured", 0x08: "confirmed", 0x20: "dnat", 0x200: "dying"},
+    Field.STATUS: {0x02: "seen-reply", 0x04: "assured", 0x08: "confirmed", 0x20: "dnat", 0x200: "dying"},
 }
 _DIRECTIONS = ("original", "reply")
 _TCP_FLAGS = ("fin", "syn", "rst", "psh", "ack")
@@ -213,7 +213,7 @@ def _names(field: Field, bits: int) -> str:
 
 def _about_tcp_flags(mask: int, value: int) -> str:
     """In the one way for each that nft both lists and takes."""
-    if mask == value:
+    if mask == value and mask.bit_count() == 1:
         return f"& {_tcp_flags(mask)} == {_tcp_flags(value)}"
     return f"{_tcp_flags(value)} / {_tcp_flags(mask)}"
 

@@ -48,6 +48,7 @@ _FOREIGN = {
     family.number: {other.source, other.destination, other.original_destination}
     for family, other in itertools.permutations(FAMILIES)
 }
+_ICMP = {IPV4.number: 1, IPV6.number: 58}
 _DSTNAT_HOOKS = ("prerouting", "output")
 PASSES = ("accept", "")
 """Verdicts after which a packet goes on."""
@@ -68,6 +69,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
         user: whose socket sends it, if it is the host's own.
         state: of its connection, as a bit (`ct state`).
         status: of its connection, as bits (`ct status`).
+        error: it tells by ICMP that the connection's packets do not arrive; `protocol` is the connection's.
         reply: whether it goes the way of its connection's answers (`ct direction`).
         has_socket: whether there is one that would get it, should it end on this host.
     """
@@ -83,6 +85,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     user: int = 0
     state: int = STATE_NEW
     status: int = 0
+    error: bool = False
     reply: bool = False
     has_socket: bool = True
 
@@ -90,6 +93,11 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     def family(self) -> Family:
         """As its destination has it."""
         return IPV6 if self.destination.is_ipv6 else IPV4
+
+    @property
+    def ip_protocol(self) -> int:
+        """As its IP header has it."""
+        return self.protocol if not self.error else _ICMP[self.family.number]
 
 
 class Step(NamedTuple):
@@ -206,7 +214,8 @@ class Table:
                 return {
                     Field.TRANSPARENT: 0 if packet.has_socket else None,
                     Field.FAMILY: packet.family.number,
-                    Field.PROTOCOL: packet.protocol,
+                    Field.PROTOCOL: packet.ip_protocol,
+                    Field.CONNECTION_PROTOCOL: packet.protocol,
                     Field.PORT: packet.destination.port,
                     Field.DIRECTION: packet.reply,
                 }[field] == value
@@ -260,7 +269,8 @@ class Table:
             Field.SOURCE6: _ip(packet.source),
             Field.DESTINATION: _ip(packet.destination.ip),
             Field.DESTINATION6: _ip(packet.destination.ip),
-            Field.PROTOCOL: bytes([packet.protocol, 0, 0, 0]),
+            Field.PROTOCOL: bytes([packet.ip_protocol, 0, 0, 0]),
+            Field.CONNECTION_PROTOCOL: bytes([packet.protocol, 0, 0, 0]),
             Field.PORT: _port(packet.destination.port),
             Field.SOURCE_PORT: _port(packet.source_port),
             Field.ORIGINAL_DESTINATION: _ip(before.ip),

@@ -81,6 +81,7 @@ _LOADS: dict[Field, tuple[str, dict[str, int]]] = {
     Field.ORIGINAL_PORT: ("ct", {"NFTA_CT_KEY": 12, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
     Field.ORIGINAL_SOURCE_PORT: ("ct", {"NFTA_CT_KEY": 11, "NFTA_CT_DIRECTION": _ORIGINAL_DIRECTION}),
     Field.CONNECTION: ("ct", {"NFTA_CT_KEY": 23}),
+    Field.CONNECTION_PROTOCOL: ("ct", {"NFTA_CT_KEY": 10}),
     Field.DIRECTION: ("ct", {"NFTA_CT_KEY": 1}),
     Field.TCP_FLAGS: _payload(_TRANSPORT, 13, 1),
     Field.STATE: ("ct", {"NFTA_CT_KEY": 0}),

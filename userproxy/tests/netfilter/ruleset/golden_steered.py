@@ -111,14 +111,22 @@ table inet userproxy {
 		meta nfproto ipv6 meta l4proto @protocols ct original ip6 daddr . meta l4proto . ct original proto-dst @steered6 ct direction reply ct status dying / assured,dying drop
 	}
 
+	chain withhold-error {
+		ct status seen-reply accept
+		meta nfproto ipv4 ct protocol tcp ct original ip daddr . ct protocol . ct original proto-dst @steered4 ct direction reply drop
+		meta nfproto ipv6 ct protocol tcp ct original ip6 daddr . ct protocol . ct original proto-dst @steered6 ct direction reply drop
+	}
+
 	chain withhold-prerouting {
 		type filter hook prerouting priority -149; policy accept;
-		meta l4proto tcp tcp flags & rst,ack == rst,ack goto withhold
+		meta l4proto tcp tcp flags rst,ack / rst,ack goto withhold
+		ct state related goto withhold-error
 	}
 
 	chain withhold-output {
 		type filter hook output priority -149; policy accept;
-		meta l4proto tcp tcp flags & rst,ack == rst,ack goto withhold
+		meta l4proto tcp tcp flags rst,ack / rst,ack goto withhold
+		ct state related goto withhold-error
 	}
 
 	chain queue-2 {

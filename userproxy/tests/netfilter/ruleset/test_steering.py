@@ -11,8 +11,8 @@ from userproxy.model.state import Frontend, NodeState, Perimeter, ToPods
 from userproxy.model.steering import MARK_BITS, OUTSIDE, chosen, refused
 from userproxy.netfilter.elements.access import constant_elements
 from userproxy.netfilter.elements.table import Elements, state_of
-from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATUS_DNAT
-from userproxy.netfilter.ruleset.steering import STATUS_ASSURED, STATUS_DYING
+from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATE_RELATED, STATUS_DNAT
+from userproxy.netfilter.ruleset.steering import STATUS_ASSURED, STATUS_DYING, STATUS_SEEN_REPLY
 from userproxy.netfilter.ruleset.vacancy import STATUS_CONFIRMED
 from userproxy.netfilter.trace.walk import Packet
 from userproxy.tests.netfilter.ruleset.tracer import Kernel
@@ -46,6 +46,7 @@ REFUSAL = Packet(
     reply=True,
 )
 """A pod's reset for an answer to a SYN: conntrack has deleted the entry."""
+ERROR = replace(REFUSAL, error=True, state=STATE_RELATED, status=STATUS_DNAT)
 HOOKS = ("prerouting", "output")
 
 
@@ -167,6 +168,26 @@ def test_a_refusal_of_a_pod_is_withheld(hook: str) -> None:
     ],
 )
 def test_nothing_else_is_withheld(hook: str, packet: Packet) -> None:
+    assert kernel(None).send(packet, hook)[0] == "accept"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_nor_is_anybody_heard_who_says_that_a_pod_cannot_be_reached(hook: str) -> None:
+    assert kernel(None).send(ERROR, hook)[0] == "drop"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(
+    "packet",
+    [
+        replace(ERROR, original=OTHER),
+        replace(ERROR, status=STATUS_DNAT | STATUS_SEEN_REPLY),
+        replace(ERROR, reply=False),
+        replace(ERROR, protocol=UDP),
+    ],
+    ids=["of a Service that is not steered", "of a connection that lives", "of the client", "of a datagram"],
+)
+def test_no_other_error_is_withheld(hook: str, packet: Packet) -> None:
     assert kernel(None).send(packet, hook)[0] == "accept"
 
 

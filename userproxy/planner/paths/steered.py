@@ -12,7 +12,7 @@ import msgspec
 
 from userproxy.model.service import Path, Protocol
 from userproxy.model.snapshot import Problem
-from userproxy.model.state import Steer, ToPods
+from userproxy.model.state import Drop, Steer, ToPods
 from userproxy.model.steering import MOST_PODS
 from userproxy.planner.context import path_of
 from userproxy.planner.entries import pools_of
@@ -57,7 +57,12 @@ def outcome_of(traffic: Traffic) -> Outcome:
                 traffic,
                 pool,
                 choice,
-                [each.frontend for each in direct if each.pool_of(pool.service_port) == pool],
+                [
+                    each.frontend
+                    for each in direct
+                    if each.pool_of(pool.service_port) == pool
+                    and outcome.captures[each.frontend] != Drop()  # or who is asked would refuse
+                ],
             )
             for pool, choice in choices.items()
         },

@@ -21,7 +21,7 @@ from userproxy.model.service import (
 )
 from userproxy.model.settings import Check, HealthCheck, NoEndpoints, Settings
 from userproxy.model.snapshot import Problem, Snapshot
-from userproxy.model.state import Backend, Frontend, NodeState, Refuse, Steer, ToListener, ToPods
+from userproxy.model.state import Backend, Drop, Frontend, NodeState, Refuse, Steer, ToListener, ToPods
 from userproxy.model.steering import MOST_PODS
 from userproxy.planner.paths.steered import unsteered
 from userproxy.planner.ports import PortBook
@@ -82,6 +82,15 @@ def test_who_is_from_outside_is_asked_for_by_the_mark() -> None:
     told = {name: (steer.frontends, steer.outside) for name, steer in state.steered.items()}
     assert told == {CLUSTER: ((VIP, NODE_PORT), ()), LOCAL: ((), (NODE_PORT,))}
     assert [each.address for each in state.steered[LOCAL].backends] == [HERE]
+
+
+def test_for_who_is_to_get_no_answer_nobody_is_asked() -> None:
+    """A load balancer finds out by the silence that this node has no pod; whoever is asked would refuse."""
+    elsewhere = tuple(each for each in ENDPOINTS if each.node != "host1")
+    state = Daemon().plan(EXTERNAL, endpoints=elsewhere)
+    assert state.captures[Frontend(Protocol.TCP, NODE_PORT, outside=True)] == Drop()
+    assert state.steered[CLUSTER].frontends == (VIP, NODE_PORT)
+    assert state.steered[LOCAL].outside == ()
 
 
 def test_what_a_listener_has_to_relay_stays_with_it() -> None:

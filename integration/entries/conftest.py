@@ -16,7 +16,17 @@ NETWORKS = ("192.0.2.0/24", "2001:db8::/64")
 """Of external IPs and of load balancers."""
 
 
-@pytest.fixture(scope="module", params=["redirect-to-host", "redirect-to-pod"])
+MODES = ("redirect-to-host", "redirect-to-pod")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each scenario with a daemon in each of the modes that its file names, or in these."""
+    if "lab" in metafunc.fixturenames:
+        modes = getattr(metafunc.module, "MODES", MODES)
+        metafunc.parametrize("lab", modes, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def lab(request: pytest.FixtureRequest, able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is a condition
     """The reference deployment with a daemon on host1; the gateway is a client from outside."""
     with Lab(f"{lab_name}-entries", daemons=False) as made:

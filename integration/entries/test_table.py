@@ -1,4 +1,4 @@
-"""The table of `userproxy.tests.entries`, with real packets: TCP and UDP, IPv4 and IPv6, on both paths."""
+"""The table of `userproxy.tests.entries`, with real packets: TCP and UDP, IPv4 and IPv6, on every path."""
 
 from __future__ import annotations
 
@@ -58,6 +58,8 @@ OFTEN = 24
 """So many requests, at random, miss one of two pods once in 8 million times."""
 SHORT = 0.7
 """Who gets no answer for so long gets none. The answers come within milliseconds."""
+MODES = ("redirect-to-host", "redirect-to-pod", "steered")
+"""Of the daemon."""
 
 
 class Question(NamedTuple):
@@ -178,7 +180,7 @@ def expected(lab: Lab, question: Question) -> Found:
     if not outcome.pods:
         can_tell = (asked.asker, protocol) != ("host", "UDP")
         return Found(outcome.pods, outcome.refused if can_tell else None)
-    as_itself = mode_of(lab) == "redirect-to-pod" and not outcome.as_node
+    as_itself = mode_of(lab) != "redirect-to-host" and not outcome.as_node
     seen = {CLIENTS[family][asked.asker]} if as_itself else set()
     return Found(outcome.pods, refused=False, seen=frozenset(seen))
 

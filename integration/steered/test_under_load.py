@@ -12,10 +12,9 @@ import pytest
 
 from integration.nothing_refused.site import HEARTBEAT_SECONDS, Site, send, told
 from integration.services import publish, withdraw
-from integration.sockets import PATIENCE_SECONDS, inside
-from integration.steered.processes import steering_pids
+from integration.sockets import inside
+from integration.steered.processes import steering_pids, wait_for_another
 from userproxy.lab.deployment import Lab
-from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2
 from userproxy.model.address import Address
 
@@ -32,16 +31,6 @@ _RATE = 1000
 def site(able: None, lab_name: str) -> Iterator[Site]:  # noqa: ARG001 - able is a condition
     with Lab(f"{lab_name}-chosen", daemons=False) as lab, Site(lab) as made:
         yield made
-
-
-def wait_for_another(site: Site, pids: list[int]) -> None:
-    """Wait until other processes choose than these."""
-
-    def is_there() -> bool:
-        found = steering_pids(site.lab)
-        return bool(found) and not {*found} & {*pids}
-
-    wait_until("there is another steering process", is_there, PATIENCE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -77,15 +66,15 @@ def test_nobody_is_refused_whoever_floods_is_ended_or_stands_still(site: Site) -
             running.go_on(1500)
         pids = steering_pids(site.lab)
         hurried = send([site.daemon.pid], signal.SIGHUP)
-        wait_for_another(site, pids)
+        wait_for_another(site.lab, pids)
         running.go_on(600)
         pids = steering_pids(site.lab)
         killed = send(pids, signal.SIGKILL)
-        wait_for_another(site, pids)
+        wait_for_another(site.lab, pids)
         running.go_on(600)
         pids = steering_pids(site.lab)
         frozen = send(pids, signal.SIGSTOP)
-        wait_for_another(site, pids)
+        wait_for_another(site.lab, pids)
         running.go_on(1000)
         report = running.finish()
     print(told(f"{_FLOOD} first packets to pods that drop them", report, flooded))

@@ -26,18 +26,20 @@ class Outlier:
         ejected: whether it is out.
         until: when it may be probed, while it is ejected.
         ejections: how often it has been ejected lately.
+        hold: seconds that the last time was, or is, to be.
+        recovered: when it came back from that.
     """
 
-    __slots__ = ("_hold", "_probing", "_recovered", "ejected", "ejections", "failures", "until")
+    __slots__ = ("_probing", "ejected", "ejections", "failures", "hold", "recovered", "until")
 
     def __init__(self) -> None:
         self.failures = 0
         self.ejected = False
         self.until = 0.0
         self.ejections = 0
-        self._hold = 0.0
+        self.hold = 0.0
         self._probing = False
-        self._recovered = 0.0
+        self.recovered = 0.0
 
     def failed(self, now: float, *, timed_out: bool) -> bool:
         """A dial failed.
@@ -54,13 +56,13 @@ class Outlier:
 
     def eject(self, now: float) -> None:
         """Take it out, or leave it out after a probe that failed."""
-        if not self.ejected and self.ejections and now - self._recovered >= self._hold:
+        if not self.ejected and self.ejections and now - self.recovered >= self.hold:
             self.ejections = 0
-        self._hold = min(FIRST_HOLD * 2**self.ejections, LONGEST_HOLD)
+        self.hold = min(FIRST_HOLD * 2**self.ejections, LONGEST_HOLD)
         self.ejections += 1
         self.ejected = True
         self._probing = False
-        self.until = now + self._hold
+        self.until = now + self.hold
 
     def succeeded(self, now: float) -> bool:
         """A dial was answered.
@@ -72,7 +74,7 @@ class Outlier:
         if not self.ejected:
             return False
         self.ejected = self._probing = False
-        self._recovered = now
+        self.recovered = now
         return True
 
     def may_be_probed(self, now: float) -> bool:

@@ -188,6 +188,12 @@ class LiveService:
             live.checked.up = live.address in addresses
         self._rearrange()
 
+    def rearrange(self) -> None:
+        """What is known of its backends has been told from elsewhere."""
+        latest = max((live.came for live in self.backends), default=-math.inf)
+        self._warm = latest + (self.pool.settings.slow_start or 0.0)
+        self._rearrange()
+
     def retire(self) -> None:
         """It is served no longer: all of its backends are gone."""
         self.retired = True

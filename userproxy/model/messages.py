@@ -164,7 +164,40 @@ class LearnPins(Order, frozen=True, kw_only=True):
 
 
 class ListPins(Order, frozen=True, kw_only=True):
-    """Answered by `Pins`."""
+    """Answered by `Pins`, and by a steering process with `Judgements` too."""
+
+
+class Judgement(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of a backend, for another process to go on with.
+
+    Attributes:
+        backend: its address.
+        failures: of clients' dials in a row, as `Outlier` counts them.
+        ejections: how often it has been ejected lately.
+        hold: seconds that the last time was, or is, to be.
+        until: seconds until it may be probed; None: it is not ejected.
+        recovered: seconds since it came back from the last time; 0 while it is ejected.
+        error: the errno of the last dial that failed.
+        down: why checks took it out; None: they have not.
+        age: seconds since it came, or came back; None: it was there before anybody looked.
+    """
+
+    backend: Address
+    failures: int = 0
+    ejections: int = 0
+    hold: float = 0.0
+    until: float | None = None
+    recovered: float = 0.0
+    error: int = 0
+    down: str | None = None
+    age: float | None = None
+
+
+class LearnJudgements(Order, frozen=True, kw_only=True):
+    """Take over what another process has found of backends of a pool."""
+
+    pool: PoolName
+    backends: tuple[Judgement, ...]
 
 
 class SessionState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -206,10 +239,8 @@ class InheritSessions(Order, frozen=True, kw_only=True):
 class BeginSteering(Order, frozen=True, kw_only=True):
     """The first order to a steering process: how to work.
 
-    The socket of its queue comes along if another process has had it; otherwise it opens one.
-
     Attributes:
-        queue: the number of its netfilter queue.
+        queue: the number of its netfilter queue, which it does not read yet.
         orphan_seconds: how long to go on without a control side; None for ever.
         log_format: as in the configuration.
         log_level: as in the configuration.
@@ -233,8 +264,18 @@ class SteerPools(Order, frozen=True, kw_only=True):
     stops: tuple[PoolName, ...] = ()
 
 
+class ReadQueue(Order, frozen=True, kw_only=True):
+    """Answer for packets from now on.
+
+    The socket of the queue comes along if another process has had it; otherwise it opens one.
+    """
+
+
 class YieldQueue(Order, frozen=True, kw_only=True):
-    """Answer for no more packets, and give up the queue. Answered by `Queue`."""
+    """Answer for no more packets, and give up the queue.
+
+    Answered by `Pins` that nobody has been told of, `Judgements`, and `Queue`.
+    """
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -292,6 +333,13 @@ class Pins(Part, frozen=True, kw_only=True):
 
     pool: PoolName
     pins: tuple[Pin, ...]
+
+
+class Judgements(Part, frozen=True, kw_only=True):
+    """What is known of some backends of a pool. Also told unasked, when they are ejected or come back."""
+
+    pool: PoolName
+    backends: tuple[Judgement, ...]
 
 
 class Outage(Part, frozen=True, kw_only=True):
@@ -446,10 +494,12 @@ Orders = (
     | Drain
     | LearnPins
     | ListPins
+    | LearnJudgements
     | YieldSessions
     | InheritSessions
     | BeginSteering
     | SteerPools
+    | ReadQueue
     | YieldQueue
 )
 Parts = (
@@ -459,6 +509,7 @@ Parts = (
     | NeedPods
     | Outage
     | Pins
+    | Judgements
     | Sessions
     | Queue
     | ConnectionListing

@@ -48,6 +48,7 @@ class Callbacks(NamedTuple):
         gone: called once when the worker has ended.
         leaving: called when the worker has been asked to end by somebody else.
         pinned: called with pins that the worker tells of unasked.
+        judged: likewise with what it has found of backends.
         need_pods: called with the name of a pool that clients wait for.
         outage: called with the backends of a pool that are down.
         left: called with what a worker remembers that is about to end.
@@ -56,6 +57,7 @@ class Callbacks(NamedTuple):
     gone: Callable[[WorkerHandle], None]
     leaving: Callable[[WorkerHandle], None]
     pinned: Callable[[WorkerHandle, messages.Pins], None] = lambda _handle, _pins: None
+    judged: Callable[[WorkerHandle, messages.Judgements], None] = lambda _handle, _part: None
     need_pods: Callable[[PoolName], None] = lambda _pool: None
     outage: Callable[[WorkerHandle, messages.Outage], None] = lambda _handle, _part: None
     left: Callable[[WorkerHandle, messages.Records], None] = lambda _handle, _records: None
@@ -255,6 +257,8 @@ class WorkerHandle:
             self._waiting[part.serial][0].append(part)
         elif isinstance(part, messages.Pins):
             self._callbacks.pinned(self, part)
+        elif isinstance(part, messages.Judgements):
+            self._callbacks.judged(self, part)
 
     def _on_closed(self) -> None:
         gone = WorkerGoneError(f"worker {self.pid} has ended")

@@ -42,23 +42,34 @@ class PacketQueue:
 
     Args:
         number: of the queue, in this network namespace.
-        inherited: the socket of a process that has answered so far: no packet that waits is lost.
 
-    Raises:
-        NetfilterError: the queue cannot be had.
+    Attributes:
+        is_open: packets come.
     """
 
-    def __init__(self, number: int, inherited: socket.socket | None = None) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
+        self.is_open = False
         self._answers = Answers(number)
         self.accept = self._answers.accept
         self.drop = self._answers.drop
+
+    def open(self, inherited: socket.socket | None = None) -> None:
+        """Have packets come from now on.
+
+        Args:
+            inherited: the socket of a process that has answered so far: no packet that waits is lost.
+
+        Raises:
+            NetfilterError: the queue cannot be had.
+        """
         try:
-            self._socket = _open(number) if inherited is None else inherited
+            self._socket = _open(self.number) if inherited is None else inherited
         except OSError as error:
-            raise NetfilterError(f"cannot read netfilter queue {number}: {error}") from error
+            raise NetfilterError(f"cannot read netfilter queue {self.number}: {error}") from error
         self._socket.setblocking(False)  # noqa: FBT003 - as the method has it
         self._read = self._socket.recv
+        self.is_open = True
 
     def fileno(self) -> int:
         """The descriptor, to wait for packets."""
@@ -88,7 +99,9 @@ class PacketQueue:
 
     def close(self) -> None:
         """Ask the kernel not to wait for us any more. Packets that wait are lost, and sent again."""
-        self._socket.close()
+        if self.is_open:
+            self._socket.close()
+            self.is_open = False
 
 
 def _open(number: int) -> socket.socket:

@@ -12,10 +12,11 @@ import structlog
 
 from userproxy.model import messages
 from userproxy.model.heartbeat import TIMEOUT_SECONDS
-from userproxy.model.messages import YieldQueue
+from userproxy.model.messages import ReadQueue, YieldQueue
 from userproxy.worker.counted import Counted
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle
 from userproxy.worker.origin import Origin, processes
+from userproxy.worker.steering.legacy import Legacy, as_orders
 from userproxy.worker.telling import chunks
 
 if TYPE_CHECKING:
@@ -65,7 +66,14 @@ class Crew:
         self._handle: WorkerHandle | None = None
         self._counted = Counted()
         self._lock = asyncio.Lock()
-        self._callbacks = Callbacks(gone=self._on_gone, leaving=lambda _: None, need_pods=self._need_pods)
+        self._legacy = Legacy(asyncio.get_running_loop().time)
+        self._callbacks = Callbacks(
+            gone=self._on_gone,
+            leaving=lambda _: None,
+            pinned=self._on_told,
+            judged=self._on_told,
+            need_pods=self._need_pods,
+        )
 
     @property
     def living_counters(self) -> dict[int, Counters]:
@@ -152,7 +160,8 @@ class Crew:
     async def _begin_anew(self) -> None:
         """Take over from an earlier process, or start the first one.
 
-        Packets wait from when the earlier one gives up its queue, so by then the next one is there.
+        Packets wait from when the earlier one gives up its queue, so by then the next one knows all that
+        there is to know, but for what the earlier one has learned since it was asked.
         """
         earlier = [WorkerHandle(visit, pid, self._callbacks) for visit, pid in self._origin.find()]
         if not self._wanted:
@@ -160,22 +169,24 @@ class Crew:
             return
         try:
             heir = await self._hire()
+            earlier = await self._prepare(heir, earlier)
         except BaseException:
             for handle in earlier:  # they go on
                 handle.retiring = True
                 handle.leave()
             raise
-        queues = await self._succeed(earlier, YieldQueue())
+        queues, told = await self._succeed(earlier, YieldQueue())
+        self._legacy.take(told)
         try:
-            await heir.ask(self._begin, queues[:1])
+            for order in as_orders(told):
+                heir.tell(order)
+            await heir.ask(ReadQueue(), queues[:1])
         except BaseException:
-            heir.retiring = True
-            heir.kill()
+            _end(heir)
             raise
         finally:
             for queue in queues:
                 os.close(queue)
-        self._told = {}
         self._handle = heir
         log.info(
             "a steering process has begun", pid=heir.pid, queue=self._begin.queue, inherited=bool(queues)
@@ -187,31 +198,68 @@ class Crew:
         try:
             await handle.ready()
         except BaseException:
-            handle.retiring = True
-            handle.kill()
+            _end(handle)
             raise
         return handle
 
+    async def _prepare(self, heir: WorkerHandle, earlier: list[WorkerHandle]) -> list[WorkerHandle]:
+        """Have it know what to choose from, and what earlier ones have learned of that.
+
+        Returns:
+            Those among the earlier ones that answer. Another one is ended: it would keep the queue, with the
+            packets that wait there.
+        """
+        try:
+            answering = [handle for handle in earlier if await self._consult(handle)]
+            await heir.ask(self._begin)
+            self._told = {}
+            await self._tell(heir)
+            for order in self._legacy.orders():
+                heir.tell(order)
+        except BaseException:
+            _end(heir)
+            raise
+        return answering
+
+    async def _consult(self, handle: WorkerHandle) -> bool:
+        with contextlib.suppress(OrderFailedError):
+            try:
+                await handle.ready(_PATIENCE_SECONDS)
+                self._legacy.take(await handle.ask(messages.ListPins(), seconds=_PATIENCE_SECONDS))
+            except WorkerGoneError:
+                _end(handle)
+                handle.tell(messages.Retire())
+                return False
+        return True
+
     @staticmethod
-    async def _succeed(earlier: list[WorkerHandle], order: YieldQueue | None = None) -> list[int]:
-        """Have those of an earlier control side go; returns the sockets of the queues that they give up."""
+    async def _succeed(
+        earlier: list[WorkerHandle], order: YieldQueue | None = None
+    ) -> tuple[list[int], list[messages.Parts]]:
+        """Have those of an earlier control side go.
+
+        Returns:
+            The sockets of the queues that they give up, and what they say last.
+        """
+        told: list[messages.Parts] = []
         for handle in earlier:
             try:
                 await handle.ready(_PATIENCE_SECONDS)
                 if order is not None:
-                    await handle.ask(order, seconds=_PATIENCE_SECONDS)
+                    told += await handle.ask(order, seconds=_PATIENCE_SECONDS)
             except WorkerGoneError:
                 handle.kill()  # or it would keep the queue, with the packets that wait there
             except OrderFailedError:
                 pass
             handle.retiring = True
             handle.tell(messages.Retire())
-        return [handle.queue for handle in earlier if handle.queue >= 0]
+        return [handle.queue for handle in earlier if handle.queue >= 0], told
 
     async def _tell(self, handle: WorkerHandle) -> None:
         changed = [steer for name, steer in self._wanted.items() if self._told.get(name) is not steer]
         stops = [name for name in self._told if name not in self._wanted]
         told = dict(self._wanted)
+        self._legacy.forget(stops)
         for names in chunks(stops):
             await handle.ask(messages.SteerPools(stops=tuple(names)))
         for steers in chunks(changed):
@@ -228,6 +276,9 @@ class Crew:
     def _handles(self) -> list[WorkerHandle]:
         return [] if self._handle is None else [self._handle]
 
+    def _on_told(self, _handle: WorkerHandle, part: messages.Pins | messages.Judgements) -> None:
+        self._legacy.take([part])
+
     def _need_pods(self, name: PoolName) -> None:
         if self.on_need is not None:
             self.on_need(name)
@@ -240,3 +291,8 @@ class Crew:
                 log.error(
                     "the steering process has died: the rules choose until it is replaced", pid=handle.pid
                 )
+
+
+def _end(handle: WorkerHandle) -> None:
+    handle.retiring = True
+    handle.kill()

@@ -29,8 +29,6 @@ from userproxy.worker.steering.steerer import Steerer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from userproxy.model.service import PoolName
-
 log = structlog.get_logger("userproxy.steering")
 
 _ORDERS = msgspec.msgpack.Decoder(messages.Orders)
@@ -125,15 +123,15 @@ class SteeringProcess:
         steerer = self._steerer
         match order:
             case messages.BeginSteering():
-                self._begin(order, fds)
+                self._begin(order)
             case messages.SteerPools() if steerer is not None:
                 steerer.steer(order.steers, order.stops)
             case messages.Count() if steerer is not None:
-                found = steerer.report()
-                for start in range(0, len(found), _CHUNK):
-                    part = tuple(found[start : start + _CHUNK])
-                    self._say(messages.ServiceCounts(serial=order.serial, services=part))
-                self._say(steerer.totals(order.serial))
+                self._count(steerer, order.serial)
+            case messages.LearnPins() | messages.LearnJudgements() | messages.ListPins():
+                self._exchange(order)
+            case messages.ReadQueue() if steerer is not None:
+                self._read_queue(steerer, fds)
             case messages.YieldQueue():
                 self._yield_queue(order.serial)
             case messages.SetLogLevel():
@@ -143,21 +141,44 @@ class SteeringProcess:
             case _:
                 _close_all(fds)
 
-    def _begin(self, order: messages.BeginSteering, fds: Sequence[int]) -> None:
+    def _count(self, steerer: Steerer, serial: int) -> None:
+        found = steerer.report()
+        for start in range(0, len(found), _CHUNK):
+            part = tuple(found[start : start + _CHUNK])
+            self._say(messages.ServiceCounts(serial=serial, services=part))
+        self._say(steerer.totals(serial))
+
+    def _exchange(self, order: messages.LearnPins | messages.LearnJudgements | messages.ListPins) -> None:
+        if self._steerer is None:
+            return
+        if isinstance(order, messages.ListPins):
+            self._steerer.memory.tell_all(order.serial)
+        else:
+            self._steerer.memory.learn(order)
+
+    def _begin(self, order: messages.BeginSteering) -> None:
         self._orphan_seconds = order.orphan_seconds
         configure_logging(order.log_format, order.log_level)
         privileges.give_up_all_or_end(privileges.STEERING)
-        inherited = socket.socket(fileno=fds[0]) if fds else None
-        self._queue = PacketQueue(order.queue, inherited)
-        self._steerer = Steerer(self._loop, self._poller, self._queue, self._need_pods, self._over.set)
+        self._queue = PacketQueue(order.queue)
+        self._steerer = Steerer(self._loop, self._poller, self._queue, self._say, self._over.set)
         # What lives now lives as long as the process: the garbage collector need not look at it again.
         gc.collect()
         gc.freeze()
 
+    def _read_queue(self, steerer: Steerer, fds: Sequence[int]) -> None:
+        if self._queue is None:  # given up
+            _close_all(fds)
+        else:
+            self._queue.open(socket.socket(fileno=fds[0]) if fds else None)
+            steerer.begin()
+
     def _yield_queue(self, serial: int) -> None:
         self._give_up()
         queue, self._queue = self._queue, None
-        if queue is not None:
+        if queue is not None and queue.is_open:
+            if self._steerer is not None:
+                self._steerer.memory.tell_last(serial)
             self._say(messages.Queue(serial=serial), [queue.fileno()])
             self._loop.call_soon(queue.close)
 
@@ -165,9 +186,6 @@ class SteeringProcess:
         if self._steerer is not None and self._queue is not None:
             self._steerer.give_up()
             self._steerer.close()
-
-    def _need_pods(self, name: PoolName) -> None:
-        self._say(messages.NeedPods(pool=name))
 
     def _say(self, part: messages.Parts, fds: Sequence[int] = ()) -> None:
         if self._channel is not None:

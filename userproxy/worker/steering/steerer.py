@@ -22,6 +22,7 @@ from userproxy.model.steering import MARK_BITS, chosen, refused
 from userproxy.netfilter.conntrack.single import Conntrack
 from userproxy.netfilter.wire.netlink import RefusedError
 from userproxy.worker.steering.hearing import Hearing
+from userproxy.worker.steering.memory import Memory
 
 if TYPE_CHECKING:
     import asyncio
@@ -47,7 +48,7 @@ class Steerer:
         loop: that drives it.
         poller: of its dials and checks.
         queue: with the packets.
-        need_pods: called with the name of a pool that clients wait for.
+        say: tells the control side, if there is one.
         failed: called when the kernel takes no answers: somebody else has to.
     """
 
@@ -56,7 +57,7 @@ class Steerer:
         loop: asyncio.AbstractEventLoop,
         poller: Poller,
         queue: PacketQueue,
-        need_pods: Callable[[PoolName], object],
+        say: Callable[[messages.Parts], object],
         failed: Callable[[], object],
     ) -> None:
         self.counters = Counters()
@@ -65,16 +66,20 @@ class Steerer:
         self._loop = loop
         self._poller = poller
         self._queue = queue
-        self._need_pods = need_pods
+        self._say_to_control = say
         self._failed = failed
         self._conntrack = Conntrack()
         self._ports: dict[PoolName, Port] = {}
         self._retired: list[LiveService] = []
         self._checker = Checker(loop, poller, self.services, self.counters)
+        self.memory = Memory(loop, self.services, poller.clock, say)
         self._answers: list[bytes] = []
         self._hearing = Hearing(loop, self.decision, self._attend)
         self._timer = loop.call_later(_TICK_SECONDS, self._tick)
-        loop.add_reader(queue.fileno(), self._on_packets)
+
+    def begin(self) -> None:
+        """Answer for packets from now on: the queue is open."""
+        self._loop.add_reader(self._queue.fileno(), self._on_packets)
 
     def steer(self, steers: Iterable[Steer], stops: Iterable[PoolName]) -> None:
         """Choose for these, and no longer for those."""
@@ -88,6 +93,7 @@ class Steerer:
             if port is None:
                 service = LiveService(steer, counters=self.counters)
                 service.on_failure = self._checker.hasten
+                self.memory.watch(service)
                 port = self._ports[steer.name] = Port(service, steer)
                 self.services[steer.name] = service
             else:
@@ -118,14 +124,16 @@ class Steerer:
 
     def give_up(self) -> None:
         """Answer for no more packets; those that are held go on, to whoever the rules choose."""
-        self._loop.remove_reader(self._queue.fileno())
-        self.decision.let_go()
-        self._attend()
+        if self._queue.is_open:
+            self._loop.remove_reader(self._queue.fileno())
+            self.decision.let_go()
+            self._attend()
 
     def close(self) -> None:
         """Give everything back to the system."""
         self._timer.cancel()
         self._checker.stop()
+        self.memory.close()
         self._hearing.close()
         self._conntrack.close()
 
@@ -150,6 +158,7 @@ class Steerer:
         if port is None:
             return
         self._unlist(port)
+        self.memory.forget(name)
         del self.services[name]
         port.service.retire()
         self._retired.append(port.service)
@@ -213,7 +222,7 @@ class Steerer:
             self._answers += [self._say(token, said) for token, said in settled]
         told, decision.to_tell = decision.to_tell, []
         for port in told:
-            self._need_pods(port.service.pool.name)
+            self._say_to_control(messages.NeedPods(pool=port.service.pool.name))
         self._send()
 
     def _send(self) -> None:

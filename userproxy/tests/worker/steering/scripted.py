@@ -55,7 +55,7 @@ class ScriptedSteering(ScriptedWorker):
     def _on_message(self, message: bytes, fds: list[int]) -> None:
         order: messages.Orders = ORDERS.decode(message)
         match order:
-            case messages.BeginSteering() if fds:
+            case messages.ReadQueue() if fds:
                 self.inode = os.fstat(fds[0]).st_ino
             case messages.YieldQueue() if self._queue is not None:
                 self.say(messages.Queue(serial=order.serial), self._queue.fileno())

@@ -14,7 +14,21 @@ import pytest
 from structlog.testing import capture_logs
 
 from userproxy.model import messages
-from userproxy.model.messages import BeginSteering, Count, Retire, SteerPools, YieldQueue
+from userproxy.model.messages import (
+    BeginSteering,
+    Count,
+    Judgement,
+    Judgements,
+    LearnJudgements,
+    LearnPins,
+    ListPins,
+    Pin,
+    Pins,
+    ReadQueue,
+    Retire,
+    SteerPools,
+    YieldQueue,
+)
 from userproxy.tests.worker.scripted import POD1, POD2, counted, totals, until
 from userproxy.tests.worker.steering.scripted import BEGIN, ScriptedSteering, steer
 from userproxy.worker.steering import crew as crew_module
@@ -109,7 +123,7 @@ async def test_what_it_has_counted_stays_when_it_is_gone(site: CrewSite) -> None
     await crew.steer(wanted(steer()))
     (process,) = site.started
     process.answers[Count] = [totals(3)]
-    assert await crew.count() == [messages.Totals(serial=3, connections=3, counters=counted(3))]
+    assert await crew.count() == [messages.Totals(serial=4, connections=3, counters=counted(3))]
     assert crew.living_counters == {101: counted(3)}
     process.die()
     await until(lambda: not crew.living_counters)
@@ -135,7 +149,7 @@ async def test_the_next_goes_on_with_the_queue_of_an_earlier_one(site: CrewSite,
     earlier = ScriptedSteering(99, queue)
     site.earlier.append(earlier)
     await site.crew().steer(wanted(steer()))
-    assert [type(order) for order in earlier.orders] == [YieldQueue, Retire]
+    assert [type(order) for order in earlier.orders] == [ListPins, YieldQueue, Retire]
     assert site.started[0].inode == inode
     assert site.started[0].steers == {"web": (POD1,)}
 
@@ -160,6 +174,50 @@ async def test_an_earlier_one_that_hangs_is_ended(site: CrewSite, monkeypatch: p
     earlier.die()
     await until(lambda: not Path(f"/proc/{site.bodies[0].pid}").exists())
     assert crew.pids == (site.bodies[1].pid,)
+
+
+def learned(process: ScriptedSteering) -> tuple[list[str], list[str]]:
+    """The clients of whose pins it was told, and the IPs of the pods of which anything was."""
+    pins = [pin.client for order in process.told(LearnPins) for pin in order.pins]  # type: ignore[attr-defined]
+    told = [each for order in process.told(LearnJudgements) for each in order.backends]  # type: ignore[attr-defined]
+    return pins, [each.backend.ip for each in told]
+
+
+async def test_the_next_learns_what_an_earlier_one_has_known_and_its_last_words_before_packets_come(
+    site: CrewSite, sockets: Sockets
+) -> None:
+    queue, _ = queue_of(sockets)
+    earlier = ScriptedSteering(99, queue)
+    name = steer().name
+    earlier.answers[ListPins] = [
+        Pins(pool=name, pins=(Pin("10.0.9.1", POD1, 5.0),)),
+        Judgements(pool=name, backends=(Judgement(POD1, ejections=1, until=4.0),)),
+    ]
+    earlier.answers[YieldQueue] = [
+        Pins(pool=name, pins=(Pin("10.0.9.2", POD1, 0.0),)),
+        Judgements(pool=name, backends=(Judgement(POD2, failures=2),)),
+    ]
+    site.earlier.append(earlier)
+    await site.crew().steer(wanted(steer()))
+    (process,) = site.started
+    assert learned(process) == (["10.0.9.1", "10.0.9.2"], [POD1.ip, POD2.ip])
+    assert isinstance(process.orders[-1], ReadQueue)
+
+
+async def test_what_one_that_has_died_said_in_time_the_next_one_learns(site: CrewSite) -> None:
+    crew, name = site.crew(), steer().name
+    await crew.steer(wanted(steer(), steer("cart", POD2)))
+    (process,) = site.started
+    process.say(Pins(pool=name, pins=(Pin("10.0.9.1", POD1, 5.0),)))
+    process.say(Judgements(pool=name, backends=(Judgement(POD1, failures=1), Judgement(POD2, failures=1))))
+    process.say(Judgements(pool=name, backends=(Judgement(POD2),)))
+    process.say(Pins(pool=steer("cart").name, pins=(Pin("10.0.9.1", POD2, 5.0),)))
+    await crew.count()
+    await crew.steer(wanted(steer()))
+    async with minded(crew):
+        process.die()
+        await until(lambda: len(site.started) == 2 and site.started[1].told(ReadQueue))
+    assert learned(site.started[1]) == (["10.0.9.1"], [POD1.ip])
 
 
 async def test_where_nothing_is_steered_now_an_earlier_one_goes(site: CrewSite, sockets: Sockets) -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from userproxy.model.messages import BeginSteering, Queue, Retire, SteerPools, YieldQueue
+from userproxy.model.messages import (
+    BeginSteering,
+    ListPins,
+    Queue,
+    ReadQueue,
+    Retire,
+    SteerPools,
+    YieldQueue,
+)
 from userproxy.tests.dataplane.steered.bench import steer
 from userproxy.tests.worker.scripted import ScriptedWorker, until
 from userproxy.worker.channel import pair
@@ -98,11 +106,12 @@ async def node() -> AsyncIterator[Node]:
     await made.shut()
 
 
-async def test_the_next_one_is_there_before_the_earlier_one_gives_up_its_queue(node: Node) -> None:
+async def test_the_next_one_knows_everything_before_the_earlier_one_gives_up_its_queue(node: Node) -> None:
     await node.crew.steer({WEB.name: WEB})
     await until(lambda: (EARLIER, Retire) in node.history)
     told = [one for one in node.history if one[1] is not Retire]
-    assert told == [(EARLIER, YieldQueue), (NEXT, BeginSteering), (NEXT, SteerPools)]
+    known = [(EARLIER, ListPins), (NEXT, BeginSteering), (NEXT, SteerPools)]
+    assert told == [*known, (EARLIER, YieldQueue), (NEXT, ReadQueue)]
 
 
 async def test_the_earlier_one_goes_on_if_no_other_can_be_started(node: Node) -> None:

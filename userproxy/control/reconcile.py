@@ -12,6 +12,7 @@ import structlog
 from userproxy.config.settings import OnStop
 from userproxy.control.behind import Behind
 from userproxy.control.measures import PortUse
+from userproxy.control.steering import Steering
 from userproxy.control.stopping import alone
 from userproxy.model.address import family_of
 from userproxy.model.snapshot import Node, Problem, Snapshot
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from userproxy.model.actions import Actions
     from userproxy.model.address import Address, IpFamily
     from userproxy.model.service import PoolName
-    from userproxy.model.state import Steer
 
 log = structlog.get_logger("userproxy.control")
 
@@ -76,8 +76,7 @@ class Reconciler:
         self._kernel = sides.kernel
         self._pod_health = sides.pod_health
         self._flows = sides.flows
-        self._crew = sides.crew
-        self._steered: Mapping[PoolName, Steer] | None = None
+        self._steering = Steering(sides.crew)
         self._ports = on_node.ports
         self._address = on_node.address
         self._health_ports = on_node.health_ports
@@ -191,7 +190,7 @@ class Reconciler:
             wanted, problems = self._planner.wanted(snapshot, context, self._actual)
             wanted = self._possible(wanted, attempt.failures)
             steps = actions_for(wanted, self._actual)
-            await self._steer(wanted)
+            await self._steering.prepare(wanted.steered, self._actual.captures)
             again = tuple(wanted.serves[name] for name in behind if name in wanted.serves)
             if not steps and not again:
                 self._arrive(wanted)  # it may differ in what needs no action
@@ -297,6 +296,7 @@ class Reconciler:
             await self._ports.remember()
         if steps.capture:
             await self._kernel.apply(steps.capture)
+            await self._steering.settle(wanted.captures)
         if steps.forget:
             await self._kernel.forget(steps.forget)
         await self._workers.close(steps.close)
@@ -309,12 +309,6 @@ class Reconciler:
             uncapture=len(steps.capture.remove),
             close=len(steps.close),
         )
-
-    async def _steer(self, wanted: NodeState) -> None:
-        """Whoever chooses knows of pods before packets are sent there."""
-        if wanted.steered is not self._steered:
-            self._steered = wanted.steered
-            await self._crew.steer(wanted.steered)
 
     async def _forget_left(self) -> None:
         """Those who are connected to a listener on an address that the node has lost need not wait for it."""

@@ -77,11 +77,14 @@ class Steer(Pool, frozen=True, kw_only=True):
         frontends: whose packets it is asked for.
         outside: likewise, of packets from outside alone: those that are marked so (`steering.OUTSIDE`).
         protocol: what is spoken there.
+        moving: indices by which the kernel knows another pod, or none, until it has been told: whoever is
+            picked and has one of these is not named, and the rules choose.
     """
 
     frontends: tuple[Address, ...] = ()
     outside: tuple[Address, ...] = ()
     protocol: Protocol = Protocol.TCP
+    moving: tuple[int, ...] = ()
 
 
 class Frontend(msgspec.Struct, frozen=True, order=True, array_like=True, cache_hash=True):

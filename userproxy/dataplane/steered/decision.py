@@ -195,7 +195,7 @@ class Decision:
 
     def settle(self, port: Port) -> None:
         """A Service port has changed: let those go on that wait for endpoints, if they need not any more."""
-        if not port.service.holds:
+        if not port.service.holds and (port.places or not port.steer.moving):
             for carried in list(port.waiting.values()):
                 self._settle_waiting(carried)
 

@@ -21,7 +21,7 @@ class Port:
     Attributes:
         service: its backends.
         steer: what is wanted of it.
-        places: by backend, the index that the kernel knows it by.
+        places: by backend, the index that the kernel knows it by; not those that it is being told of.
         waiting: packets that are held until there are endpoints, in the order of their coming.
         told: when it was said last that clients wait, in monotonic time.
     """
@@ -43,8 +43,9 @@ class Port:
         self.arrange()
 
     def arrange(self) -> None:
-        """Number the backends."""
-        self.places = {live: place for place, live in enumerate(self.service.backends)}
+        """Number the backends, but for those of whose index the kernel is being told."""
+        moving = frozenset(self.steer.moving)
+        self.places = {live: place for place, live in enumerate(self.service.backends) if place not in moving}
 
 
 class Carried:

@@ -12,7 +12,7 @@ import msgspec
 
 from userproxy.model.service import Path, Protocol
 from userproxy.model.snapshot import Problem
-from userproxy.model.state import Drop, Steer, ToPods
+from userproxy.model.state import Drop, Frontend, Steer, ToPods
 from userproxy.model.steering import MOST_PODS
 from userproxy.planner.context import path_of
 from userproxy.planner.entries import pools_of
@@ -20,10 +20,12 @@ from userproxy.planner.paths import to_pod
 from userproxy.planner.paths.to_host import leaving, unchecked
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from userproxy.model.address import Address
     from userproxy.model.service import PoolName, ServicePort, ServicePortName
     from userproxy.model.snapshot import Snapshot
-    from userproxy.model.state import Frontend, Target
+    from userproxy.model.state import Target
     from userproxy.planner.context import PlanContext
     from userproxy.planner.outcome import Outcome, Traffic
     from userproxy.planner.topology import Choice
@@ -80,6 +82,22 @@ def unsteered(snapshot: Snapshot, context: PlanContext) -> tuple[Problem, ...]:
         f"load nfnetlink_queue, and nft_queue or xt_NFQUEUE, and start again"
     )
     return (Problem(context.node.name, "NoQueues", message),)
+
+
+def moving(steer: Steer, captures: Mapping[Frontend, Target]) -> tuple[int, ...]:
+    """The indices by which the kernel, while it has these captures, finds another pod than is meant, or none.
+
+    A frontend that is not captured has no packets that could be led wrong.
+    """
+    pods = [backend.address for backend in (*steer.backends, *steer.far)]
+    found: set[int] = set()
+    for outside, addresses in ((False, steer.frontends), (True, steer.outside)):
+        for address in addresses:
+            target = captures.get(Frontend(steer.protocol, address, outside))
+            if target is not None:
+                known = (*target.pods, *target.others) if isinstance(target, ToPods) else ()
+                found |= {index for index, pod in enumerate(pods) if known[index : index + 1] != (pod,)}
+    return tuple(sorted(found))
 
 
 def _asking(target: Target, choice: Choice | None) -> Target:

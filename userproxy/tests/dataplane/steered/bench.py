@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from userproxy.backends.service import LiveService
 from userproxy.dataplane.steered.decision import Decision
 from userproxy.dataplane.steered.port import Port
@@ -60,9 +62,9 @@ class Bench:
         """Of the packet that came last."""
         return self._tokens
 
-    def update(self, numbers: Iterable[int]) -> None:
-        """The Service port has these backends from now on."""
-        self.port.update(steer(numbers, self.settings))
+    def update(self, numbers: Iterable[int], *moving: int) -> None:
+        """The Service port has these backends from now on; the kernel is being told of these indices."""
+        self.port.update(msgspec.structs.replace(steer(numbers, self.settings), moving=moving))
         self.decision.settle(self.port)
 
     def take_settled(self) -> list[tuple[int, int]]:

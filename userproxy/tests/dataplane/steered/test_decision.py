@@ -25,6 +25,24 @@ def test_backends_take_turns_and_each_connection_is_counted() -> None:
     assert bench.service.connections == 7
 
 
+def test_while_the_kernel_is_told_of_an_index_it_is_not_said_and_the_rules_choose() -> None:
+    bench = Bench(2)
+    bench.update([0, 2, 3], 1, 2)
+    assert [bench.first(flow(client)) for client in range(3)] == [0, Say.UNSTEERED, Say.UNSTEERED]
+    assert bench.counted() == [1, 0, 0]
+    bench.update([0, 2, 3])
+    assert [bench.first(flow(client)) for client in range(3, 6)] == [0, 1, 2]
+
+
+def test_whoever_waits_goes_on_once_the_kernel_has_been_told_of_the_first_pod() -> None:
+    bench = Bench(0, HOLDING)
+    assert bench.first(flow(1)) == Say.HELD
+    bench.update([0], 0)
+    assert bench.take_settled() == []
+    bench.update([0])
+    assert bench.take_settled() == [(1, 0)]
+
+
 def test_what_is_no_frontend_of_ours_goes_on_as_it_came() -> None:
     bench = Bench(1)
     bench.decision.frontends.clear()

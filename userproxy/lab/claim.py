@@ -35,7 +35,9 @@ class Claim:
                 self._directory.mkdir()
             except FileNotFoundError:
                 continue  # another lab, at its end, has just taken away the empty directories above
-            except FileExistsError:
+            except FileExistsError as error:
+                if error.filename != str(self._directory) and not self._directory.parent.is_file():
+                    continue  # one of those that are above, likewise, while it was looked at
                 name = self._directory.name
                 raise LabError(f"lab {name} is just being brought up by somebody else") from None
             break

@@ -26,7 +26,7 @@ OTHERS = tuple(Frontend(Protocol.UDP, Address("10.3.0.1", port)) for port in ran
 CAPTURES: dict[Frontend, Target] = {
     TCP: ToListener(LISTENER, behind=ToPods((SERVER1, SERVER2))),
     OUTSIDE: ToPods((SERVER1, SERVER2), masquerade=True, affinity=10_800.0),
-    OTHERS[0]: ToPods((SERVER1,)),
+    OTHERS[0]: ToPods((SERVER1,), most=100, most_per_client=5),
     OTHERS[1]: ToPods((SERVER1, SERVER2), affinity=30.0),
     OTHERS[2]: Refuse(),
     OTHERS[3]: Drop(),

@@ -228,7 +228,9 @@ class Reconciler:
         attempt.raise_failures(self._workers.behind)
 
     def _context(self, snapshot: Snapshot) -> PlanContext:
-        return context_of(self._config, snapshot, self._address, queues=int(self._kernel.can_queue))
+        made = context_of(self._config, snapshot, self._address)
+        kernel = self._kernel
+        return msgspec.structs.replace(made, queues=int(kernel.can_queue), limits=kernel.can_limit)
 
     def _possible(self, wanted: NodeState, unopened: Collection[PoolName]) -> NodeState:
         return self._restrict(without_listeners(wanted, self._actual, unopened))
@@ -343,8 +345,8 @@ class Reconciler:
             self._ports.book.mark_occupied(port)
 
 
-def context_of(config: Config, snapshot: Snapshot, address: HostAddress, *, queues: int = 1) -> PlanContext:
-    """What a daemon with this configuration plans with, on a node with these addresses and queues."""
+def context_of(config: Config, snapshot: Snapshot, address: HostAddress) -> PlanContext:
+    """What a daemon with this configuration plans with, on a node with these addresses."""
     node = snapshot.node or Node(config.node_name)
     return PlanContext(
         node=node,
@@ -355,7 +357,6 @@ def context_of(config: Config, snapshot: Snapshot, address: HostAddress, *, queu
         udp_idle=config.udp_idle_seconds,
         fall_open=config.fall_open,
         workers=config.worker_count,
-        queues=queues,
     )
 
 

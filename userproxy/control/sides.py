@@ -162,6 +162,10 @@ class Kernel(Protocol):
     def can_queue(self) -> bool:
         """Whether packets can wait for a steering process; known once it has started."""
 
+    @property
+    def can_limit(self) -> bool:
+        """Whether limits hold where packets are sent straight to pods; likewise."""
+
     async def start(self) -> NodeState:
         """Adopt what an earlier daemon left."""
 

@@ -113,6 +113,8 @@ class ToPods(msgspec.Struct, frozen=True, tag="to-pods"):
         steered: new connections first ask a steering process, in a netfilter queue; the rules choose while
             there is none.
         others: pods that only a steering process may choose.
+        most: new connections are refused while this frontend has so many; None: never.
+        most_per_client: likewise while a client IP has so many there.
     """
 
     pods: tuple[Address, ...]
@@ -120,6 +122,8 @@ class ToPods(msgspec.Struct, frozen=True, tag="to-pods"):
     affinity: float | None = None
     steered: bool = False
     others: tuple[Address, ...] = ()
+    most: int | None = None
+    most_per_client: int | None = None
 
 
 class ToListener(msgspec.Struct, frozen=True, tag="to-listener"):

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.language import Chain, Queue, Rule
+from userproxy.netfilter.ruleset.made import Limit
+from userproxy.netfilter.ruleset.sets import FAMILIES
 from userproxy.netfilter.ruleset.vacancy import LANDING
 from userproxy.netfilter.wire import encode
 from userproxy.netfilter.wire.netlink import RefusedError, string
+from userproxy.netfilter.wire.read_back import read_static
 
 if TYPE_CHECKING:
+    from userproxy.netfilter.ruleset.made import Made
     from userproxy.netfilter.wire.netlink import Message, Socket
     from userproxy.netfilter.wire.read_back import Static
 
-_QUEUE, _QUEUE_TARGET = string("queue"), string("target")
+_QUEUE, _TARGET = string("queue"), string("target")
+_LIMIT = Limit(1, 1)
+_COUNTED = {each.name for family in FAMILIES for each in (family.counted, family.counted_clients)}
 _LACKING = (errno.ENOENT, errno.EOPNOTSUPP)
 _PROBE = "probe"
 
@@ -27,23 +33,27 @@ class Features(NamedTuple):
         quick: it has what `ruleset.vacancy` needs.
         queues: packets can wait for a program to answer for them.
         as_target: they can in the words of iptables alone.
+        limits: connections can be counted, and refused by their number.
     """
 
     quick: bool
     queues: bool
     as_target: bool
+    limits: bool
 
 
-def features_shown(static: Static) -> Features | None:
-    """What our table shows of them; None if it has no queue, and the kernel can be asked.
+def is_asking(static: Static) -> bool:
+    """Whether our table has a queue, so that packets may be waiting.
 
-    It must not be asked while packets wait: all that do in the namespace are dropped when a hook or a timeout
-    goes, be it one of a transaction that was only checked (net/netfilter/nf_queue.c: nf_queue_nf_hook_drop).
+    The kernel drops all that do in the namespace when a hook or a conntrack timeout goes, be it one of a
+    transaction that was only checked (net/netfilter/nf_queue.c: nf_queue_nf_hook_drop).
     """
-    used = {name for rules in static.rules.values() for rule in rules for name, _ in rule}
-    if not used & {_QUEUE, _QUEUE_TARGET}:
-        return None
-    return Features(LANDING in static.chains, queues=True, as_target=_QUEUE_TARGET in used)
+    return bool(_used(static) & {_QUEUE, _TARGET})
+
+
+def is_asking_by_target(static: Static) -> bool:
+    """Whether it has one in the words of iptables."""
+    return _TARGET in _used(static)
 
 
 def features_of(socket: Socket, flags: int) -> Features:
@@ -53,10 +63,21 @@ def features_of(socket: Socket, flags: int) -> Features:
         socket: that owns the table, if there is one.
         flags: that the table is made with.
     """
-    quick = _has(socket, [encode.delete_table(), *encode.creation(ruleset(), flags)])
+    static = read_static(socket)
+    if is_asking(static) and static.sets.keys() >= _COUNTED:
+        limits = _has(socket, encode.chains([_LIMIT.chain]))
+        quick, as_target = LANDING in static.chains, is_asking_by_target(static)
+        return Features(quick, queues=True, as_target=as_target, limits=limits)
+    quick = _has(socket, _anew(flags))
     native = _has(socket, _queueing(as_target=False))
     as_target = not native and _has(socket, _queueing(as_target=True))
-    return Features(quick, native or as_target, as_target)
+    limits = _has(socket, _anew(flags, _LIMIT, quick=quick))
+    return Features(quick, native or as_target, as_target, limits)
+
+
+def _used(static: Static) -> set[bytes]:
+    """The kinds of expressions."""
+    return {name for rules in static.rules.values() for rule in rules for name, _ in rule}
 
 
 def _has(socket: Socket, messages: list[Message]) -> bool:
@@ -67,6 +88,10 @@ def _has(socket: Socket, messages: list[Message]) -> bool:
             raise
         return False  # or it lacks something else, and then refuses the rest too
     return True
+
+
+def _anew(flags: int, *made: Made, quick: bool = True) -> list[Message]:
+    return [encode.delete_table(), *encode.creation(ruleset(frozenset(made), quick=quick), flags)]
 
 
 def _queueing(*, as_target: bool) -> list[Message]:

@@ -64,6 +64,7 @@ class Kernel:
         self._ending = asyncio.Lock()
         self._uses: Counter[str] = Counter()  # by Service IP, of how many frontends
         self._repairs = 0
+        self._turned_away = 0  # by the table's counter, when it was read last
 
     def __enter__(self) -> Self:
         return self
@@ -104,6 +105,11 @@ class Kernel:
         """Whether packets can wait for a steering process; known once it has started."""
         return self._nftables.can_queue
 
+    @property
+    def can_limit(self) -> bool:
+        """Whether limits hold where packets are sent straight to pods; likewise."""
+        return self._nftables.can_limit
+
     def missing_features(self) -> tuple[str, ...]:
         """What the kernel or our privileges lack, each a line with its remedy. Nothing is changed."""
         return self._nftables.missing_kernel_features()
@@ -116,6 +122,9 @@ class Kernel:
         async with self._lock:
             state = await asyncio.to_thread(self._nftables.ensure)
             self._uses = Counter(frontend.address.ip for frontend in state.captures)
+            self._turned_away = await asyncio.to_thread(
+                self._nftables.turned_away
+            )  # the one before told of them
             try:
                 await self._ensure_routes()
             except NetfilterError:
@@ -210,6 +219,7 @@ class Kernel:
             changes = await asyncio.to_thread(self._nftables.verify)
             if changes:
                 await asyncio.to_thread(self._nftables.ensure)
+            await self._count()
             self._repairs += 1
             if self._repairs % _ROUTES_EVERY == 0:
                 await self._ensure_routes()
@@ -226,6 +236,12 @@ class Kernel:
         async with self._lock:
             await asyncio.to_thread(self._nftables.remove)
             await asyncio.to_thread(self._routes.remove)
+
+    async def _count(self) -> None:
+        now = await asyncio.to_thread(self._nftables.turned_away)
+        before = self._turned_away if now >= self._turned_away else 0  # the table was made anew
+        self.counters.clients_turned_away += now - before
+        self._turned_away = now
 
     async def _ensure_routes(self) -> None:
         await asyncio.to_thread(self._routes.ensure, tuple(self._uses), self._host_ips)

@@ -12,12 +12,12 @@ from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.elements.access import USED, alive_among, constant_elements, used_by
 from userproxy.netfilter.elements.pins import PINS, pin_changes, retimed, sorted_out
 from userproxy.netfilter.elements.table import Elements, chains_of, state_of
-from userproxy.netfilter.features import features_of, features_shown
+from userproxy.netfilter.features import features_of, is_asking
 from userproxy.netfilter.ownership import Ownership
 from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.language import TABLE
 from userproxy.netfilter.ruleset.made import Pick, Pin, Relay, chains_made, made_among
-from userproxy.netfilter.ruleset.sets import ALIVE
+from userproxy.netfilter.ruleset.sets import ALIVE, TURNED_AWAY
 from userproxy.netfilter.wire import encode, packing, read_back
 from userproxy.netfilter.wire.netlink import RefusedError, Socket
 
@@ -166,6 +166,20 @@ class Nftables:
         """Whether packets can wait for a steering process; known once the table is there."""
         return self._found is not None and self._found.queues
 
+    @property
+    def can_limit(self) -> bool:
+        """Whether a connection too many can be refused where packets are sent straight to pods; likewise."""
+        return self._found is not None and self._found.limits
+
+    def turned_away(self) -> int:
+        """How many first packets were refused for a connection too many, since the table was made.
+
+        Raises:
+            NetfilterError: it cannot be read.
+        """
+        with self._lock, _explained("cannot read how many connections were too many"):
+            return read_back.read_counter(self._socket, TURNED_AWAY)
+
     def used(self) -> set[Frontend]:
         """The frontends from which the kernel has sent a new connection to a pod within a minute or so.
 
@@ -208,20 +222,18 @@ class Nftables:
         """
         with self._lock:
             try:
-                if not self._ownership.is_elsewhere() and not self._shown():
-                    self._socket.batch(self._replacement(_EXAMPLES, Elements(), []), commit=False)
+                if self._ownership.is_elsewhere() or is_asking(read_back.read_static(self._socket)):
+                    return ()
+                self._socket.batch(self._replacement(_EXAMPLES, Elements(), []), commit=False)
             except (RefusedError, OSError) as error:
                 return (str(_with_remedy("the nftables ruleset cannot be loaded", error)),)
             return ()
 
     def _features(self) -> Features:
-        """What the kernel has; it is asked once, while the table is ours, if that does not show it."""
+        """What the kernel has; it is asked once, while the table is ours."""
         if self._found is None:
-            self._found = self._shown() or features_of(self._socket, self._ownership.flags)
+            self._found = features_of(self._socket, self._ownership.flags)
         return self._found
-
-    def _shown(self) -> Features | None:
-        return features_shown(read_back.read_static(self._socket))
 
     def _ensure(self) -> NodeState:
         as_owned = self._ownership.take()
@@ -229,7 +241,7 @@ class Nftables:
         static = read_back.read_static(self._socket)
         seen = self._read_elements(static)
         elements = self._elements or Elements(state_of(seen) if static else None)
-        intact = read_back.intact_sets(self._expected(), static, fading=True)
+        intact = read_back.intact_sets(self._expected(), static, by_rules=True)
         pins = read_back.read_pins(self._socket, PINS.keys() & set(intact))
         valid, stale = sorted_out(pins, elements)
         self._certain = False

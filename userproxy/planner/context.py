@@ -26,6 +26,7 @@ class PlanContext(msgspec.Struct, frozen=True):
         fall_open: whether new connections go to the pods while no worker accepts them, likewise.
         workers: how many do when all is well.
         queues: in how many packets can wait for a steering process; 0: the kernel has none.
+        limits: whether the kernel can refuse a connection too many.
     """
 
     node: Node
@@ -37,6 +38,7 @@ class PlanContext(msgspec.Struct, frozen=True):
     fall_open: bool = True
     workers: int = 1
     queues: int = 1
+    limits: bool = True
 
     @property
     def perimeter(self) -> Perimeter:

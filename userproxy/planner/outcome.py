@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from userproxy.model.address import Address, IpFamily, family_of
-from userproxy.model.service import EntryKind, PoolName, Protocol, ServicePortName
+from userproxy.model.service import EntryKind, Path, PoolName, Protocol, ServicePortName
 from userproxy.model.settings import NoEndpoints
 from userproxy.model.snapshot import Problem
 from userproxy.model.state import Drop, Frontend, Pool, Refuse, Serve, Steer, Target
@@ -202,10 +202,11 @@ def exhausted_problem(name: ServicePortName, ports: range, remedy: str = "") -> 
 
 
 def unlimited_problem(name: ServicePortName) -> Problem:
-    """It asks for limits that nobody keeps on its path."""
+    """It asks for limits that nobody keeps on its path, on this kernel."""
     message = (
-        "max-connections and max-connections-per-client are not kept where netfilter sends connections "
-        "straight to pods: set userproxy.dev/path to redirect-to-host, or leave them out"
+        f"max-connections and max-connections-per-client are not kept on the path {Path.REDIRECT_TO_POD}, as "
+        f"the kernel cannot count connections: load nft_connlimit and start again, or set userproxy.dev/path "
+        f"to {Path.STEERED} or {Path.REDIRECT_TO_HOST}"
     )
     return Problem(str(name), "LimitsNotKept", message)
 

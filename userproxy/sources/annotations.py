@@ -266,14 +266,14 @@ _CHOSEN = (
         "max_connections",
         _or_off(_limit),
         "1 or more, `off`",
-        "of the Service on this node; over it, accepting waits",
+        "of the Service on this node; over it, accepting waits. On other paths one more is refused",
     ),
     Annotation(
         "max-connections-per-client",
         "max_connections_per_client",
         _or_off(_limit),
         "1 or more, `off`",
-        "of one client IP, as each worker counts; one more is reset",
+        "of one client IP, as each worker counts; one more is reset. On other paths it is refused",
     ),
     Annotation(
         "close-on-removal",

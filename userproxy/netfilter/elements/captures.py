@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from userproxy.model.state import Drop, Frontend, Refuse, Target, ToListener, ToPods
 from userproxy.netfilter.elements.element import Element
 from userproxy.netfilter.elements.packing import INDEX, PACKINGS, Packing, packing_of
-from userproxy.netfilter.ruleset.made import Pick, Pin, parse
+from userproxy.netfilter.ruleset.made import Limit, Pick, Pin, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -59,6 +59,9 @@ def _pod_elements(packing: Packing, key: bytes, frontend: Frontend, target: ToPo
     ]
     if target.steered:
         elements += [Element(packing.family.steered.name, key), Element(side.checked.name, key)]
+    if target.most or target.most_per_client:
+        limit = Limit(target.most or 0, target.most_per_client or 0)
+        elements += [Element(side.limits.name, key, chain=limit.name), Element(side.checked.name, key)]
     if seconds:
         pin, members = Pin(seconds, frontend.outside).name, side.members.name
         elements += [Element(members, key + pod, chain=pin) for pod in addresses]
@@ -119,9 +122,12 @@ def _captures_of_side(
         key, (index,) = each.key[: packing.frontend_size], INDEX.unpack(each.key[packing.frontend_size :])
         pods.setdefault(key, {})[index] = packing.unpack_address(each.data)
     pins = {each.key[: packing.frontend_size]: parse(each.chain) for each in found(side.members.name)}
+    limits = {each.key: parse(each.chain) for each in found(side.limits.name)}
     to_pods: dict[bytes, ToPods] = {}
     for each in found(side.sizes.name):
         pick, pin, of_key = parse(each.chain), pins.get(each.key), pods.get(each.key, {})
+        limit = limits.get(each.key)
+        limit = limit if isinstance(limit, Limit) else Limit(0, 0)
         if isinstance(pick, Pick) and sorted(of_key) == list(range(max(pick.size, len(of_key)))):
             known = tuple(of_key[index] for index in range(len(of_key)))
             to_pods[each.key] = ToPods(
@@ -130,6 +136,8 @@ def _captures_of_side(
                 affinity=float(pin.seconds) if pick.sticky and isinstance(pin, Pin) else None,
                 steered=each.key in steered,
                 others=known[pick.size :],
+                most=limit.most or None,
+                most_per_client=limit.each or None,
             )
     for key, pods_of_key in to_pods.items():
         captures[unpacked(key)] = pods_of_key

@@ -40,8 +40,10 @@ from userproxy.netfilter.ruleset.sets import (
     FAMILIES,
     OUTSIDE_PREFIX,
     OUTSIDE_RELAY,
+    REFUSE,
     RELAY,
     SETS,
+    TURNED_AWAY,
     UPLINKS,
     each,
 )
@@ -65,7 +67,7 @@ FILTER_PRIORITY = 0
 SRCNAT_PRIORITY = 100
 
 _TRANSLATED = HasAny(Field.STATUS, STATUS_DNAT)
-_REFUSE, _ARRIVING, _ASKING, _UNASKED, _BEATEN = "refuse", "arriving", "asking", "unasked", "beaten"
+_ARRIVING, _ASKING, _UNASKED, _BEATEN = "arriving", "asking", "unasked", "beaten"
 
 
 class _Names:
@@ -88,7 +90,7 @@ class _Names:
 
 def _refuse() -> Chain:
     return Chain(
-        _REFUSE,
+        REFUSE,
         (
             Rule((Equals(Field.PROTOCOL, TCP),), Simple.RESET),
             Rule((), Simple.UNREACHABLE),
@@ -143,7 +145,7 @@ def _from_outside(family: Family) -> Chain:
     return Chain(
         _Names(family).from_outside,
         (
-            Rule((*family.candidate, *closed), Goto(_REFUSE)),
+            Rule((*family.candidate, *closed), Goto(REFUSE)),
             Rule((*family.candidate, own), Goto(_Names(family, outside=True).deny)),
             Rule((), Goto(_Names(family).deny)),
         ),
@@ -164,9 +166,10 @@ def _check(family: Family, *, outside: bool) -> Chain:
         _Names(family, outside=outside).check,
         (
             Rule((*candidate, *stranger), Simple.DROP),
-            Rule((*candidate, *no_pod), Goto(_REFUSE)),
-            Rule((*candidate, In(key, side.refused.name)), Goto(_REFUSE)),
+            Rule((*candidate, *no_pod), Goto(REFUSE)),
+            Rule((*candidate, In(key, side.refused.name)), Goto(REFUSE)),
             Rule((*candidate, In(key, side.dropped.name)), Simple.DROP),
+            Rule(candidate, JumpBy(key, side.limits.name)),
         ),
     )
 
@@ -250,7 +253,7 @@ def _capture_hooks() -> tuple[Chain, ...]:
 
     def unknown(family: Family) -> tuple[Rule, ...]:
         ours = In((family.destination,), family.cluster_ips.name)
-        return (Rule((*family.candidate, ours), Goto(_REFUSE)),)
+        return (Rule((*family.candidate, ours), Goto(REFUSE)),)
 
     return (
         Chain("capture-prerouting", each(arriving), Hook("nat", "prerouting", DSTNAT_PRIORITY)),
@@ -262,7 +265,7 @@ def _capture_hooks() -> tuple[Chain, ...]:
 
 def _guard_hooks(*, quick: bool) -> tuple[Chain, ...]:
     def rules(family: Family) -> tuple[Rule, ...]:
-        return (Rule((*family.candidate, In(family.frontend, family.guarded.name)), Goto(_REFUSE)),)
+        return (Rule((*family.candidate, In(family.frontend, family.guarded.name)), Goto(REFUSE)),)
 
     passing = (
         Rule((HasAny(Field.STATE, STATE_ESTABLISHED | STATE_RELATED),), Simple.ACCEPT),
@@ -378,4 +381,4 @@ def ruleset(made: frozenset[Made] = frozenset(), *, quick: bool = True, as_targe
     """
     chains = chains_made(made, as_target=as_target)
     timeouts = tuple(map(vacancy.timeout, FAMILIES)) if quick else ()
-    return Ruleset(SETS, (*_static_chains(quick=quick), *chains), timeouts)
+    return Ruleset(SETS, (*_static_chains(quick=quick), *chains), timeouts, (TURNED_AWAY,))

@@ -75,9 +75,10 @@ class Field(enum.Enum):
 
 
 class Random(msgspec.Struct, frozen=True):
-    """A random number, evenly from 0 to `modulus` - 1."""
+    """A random number, evenly from `offset` on, of `modulus` numbers: of one, it is that number."""
 
     modulus: int
+    offset: int = 0
 
 
 class Constant(msgspec.Struct, frozen=True):
@@ -169,7 +170,29 @@ class Times(msgspec.Struct, frozen=True):
     timeout: str
 
 
-Match = Equals | Masked | HasAny | In | NotIn | Note | Erase | Times
+class Over(msgspec.Struct, frozen=True):
+    """The connection is counted under the key in the set, and is one too many of those that live.
+
+    One that conntrack forgets is counted no more, nor one of TCP that is over, though it may remember that.
+
+    Attributes:
+        key: to count under.
+        set: where.
+        most: how many may live.
+    """
+
+    key: Key
+    set: str
+    most: int
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """The counter of this name counts the packet. Holds always."""
+
+    counter: str
+
+
+Match = Equals | Masked | HasAny | In | NotIn | Note | Erase | Times | Over | Tally
 
 
 class DnatBy(msgspec.Struct, frozen=True):
@@ -290,9 +313,9 @@ class Set(msgspec.Struct, frozen=True):
         data: the types of the value's fields; none for a set, or for a map to chains.
         to_chain: whether this is a map to chains.
         ranges: whether the last field of an element is a range.
-        fades: if rules put elements in it: seconds after which the kernel forgets one, unless the rule says
-            otherwise; else 0.
-        most: if rules put elements in it: how many it holds at most.
+        fades: seconds after which the kernel forgets what a rule has put in it, unless the rule says
+            otherwise; 0: it does not, or rules put nothing in it.
+        most: if rules put elements in it: how many it holds at most; else 0.
     """
 
     name: str
@@ -324,4 +347,5 @@ class Ruleset(msgspec.Struct, frozen=True):
     sets: tuple[Set, ...]
     chains: tuple[Chain, ...]
     timeouts: tuple[Timeout, ...] = ()
+    counters: tuple[str, ...] = ()
     table: str = TABLE

@@ -1,7 +1,7 @@
 """The chains that are made when they are first needed: to pick a pod, to pin clients, to ask who serves.
 
-There is one for each number of pods, for each time that clients keep theirs, and for each number of workers,
-whatever the number of Services.
+There is one for each number of pods, for each time that clients keep theirs, for each number of connections
+that may live, and for each number of workers, whatever the number of Services.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from userproxy.netfilter.ruleset.language import (
     Equals,
     Field,
     Goto,
+    HasAny,
     In,
     Note,
+    Over,
     Random,
     Rule,
     Simple,
+    Tally,
 )
-from userproxy.netfilter.ruleset.sets import ALIVE, OUTSIDE_PREFIX, each
+from userproxy.netfilter.ruleset.sets import ALIVE, OUTSIDE_PREFIX, REFUSE, TURNED_AWAY, each
 from userproxy.netfilter.ruleset.steering import Queue, steering_chains
+from userproxy.netfilter.ruleset.vacancy import STATUS_CONFIRMED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +38,8 @@ if TYPE_CHECKING:
     from userproxy.netfilter.ruleset.sets import Family
 
 _NAME = re.compile(
-    r"(outside-)?(?:(sticky-)?pick-([1-9][0-9]*)|pin-for-([1-9][0-9]*)|relay-([1-9][0-9]*)|queue-([1-9][0-9]*))"
+    r"(outside-)?(?:(sticky-)?pick-([1-9][0-9]*)|pin-for-([1-9][0-9]*)|relay-([1-9][0-9]*)|queue-([1-9][0-9]*)|"
+    r"limit-(0|[1-9][0-9]*)-each-(0|[1-9][0-9]*))"
 )
 
 
@@ -136,7 +141,44 @@ class Relay(NamedTuple):
         return (*(Rule((*tcp, one), relayed) for one in alive), Rule((*udp, *alive), relayed))
 
 
-Made = Pick | Pin | Relay | Queue
+class Limit(NamedTuple):
+    """A chain that refuses a connection too many: one for all frontends that may have so many.
+
+    Attributes:
+        most: that a frontend may have; 0: any number.
+        each: that a client may have there; 0: any number. One of the two is above 0.
+    """
+
+    most: int
+    each: int
+
+    @property
+    def name(self) -> str:
+        """The chain's name: `limit-100-each-5`, `limit-0-each-5`."""
+        return f"limit-{self.most}-each-{self.each}"
+
+    @property
+    def chain(self) -> Chain:
+        """The chain itself: a packet of a connection that conntrack knows already is not its first one."""
+        known = Rule((HasAny(Field.STATUS, STATUS_CONFIRMED),), Simple.ACCEPT)
+        return Chain(self.name, (known, *each(self._rules)))
+
+    def _rules(self, family: Family) -> tuple[Rule, ...]:
+        """Whoever is refused for his own connections is not counted among everybody's.
+
+        The limit is part of the key: the kernel never changes that of a count.
+        """
+        key = family.frontend
+        clients = (family.source, *key, Random(1, self.each)), family.counted_clients.name, self.each
+        anybody = (*key, Random(1, self.most)), family.counted.name, self.most
+        return tuple(
+            Rule((*family.candidate, Over(*limit), Tally(TURNED_AWAY)), Goto(REFUSE))
+            for limit in (clients, anybody)
+            if limit[-1]
+        )
+
+
+Made = Pick | Pin | Relay | Queue | Limit
 
 
 def parse(name: str) -> Made | None:
@@ -144,10 +186,12 @@ def parse(name: str) -> Made | None:
     found = _NAME.fullmatch(name)
     if found is None:
         return None
-    prefix, sticky, size, seconds, workers, queues = found.groups()
+    prefix, sticky, size, seconds, workers, queues, most, most_each = found.groups()
     outside = bool(prefix)
     if queues:
         return None if outside else Queue(int(queues))
+    if most:
+        return None if outside or most == most_each == "0" else Limit(int(most), int(most_each))
     if workers:
         return Relay(int(workers), outside)
     return Pick(int(size), bool(sticky), outside) if size else Pin(int(seconds), outside)

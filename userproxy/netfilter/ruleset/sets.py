@@ -28,7 +28,15 @@ MOST_VACANT = 65_536
 MOST_PINS = 65_536
 """Clients with affinity, each with each of its frontends: 8 MB when it is full, and half a second to read."""
 
+MOST_COUNTED = 65_536
+"""Clients whose connections are counted, each with each of its frontends, and frontends."""
+
 OUTSIDE_PREFIX = "outside-"
+
+REFUSE = "refuse"
+"""The chain that says so."""
+TURNED_AWAY = "turned-away"
+"""The counter of first packets that were one too many."""
 
 PROTOCOLS = Set("protocols", (Datatype.INET_PROTO,))
 UPLINKS = Set("uplinks", (Datatype.IFNAME,))
@@ -51,10 +59,11 @@ class Side(msgspec.Struct, frozen=True):
 
     Attributes:
         prefix: of the names of its sets and chains.
-        checked: frontends that are in `refused`, in `dropped`, or in the family's `ranged` or `steered`: most
-            are not.
+        checked: frontends that are in `refused`, in `dropped`, in `limits`, or in the family's `ranged` or
+            `steered`: most are not.
         refused: frontends to refuse.
         dropped: frontends to drop.
+        limits: to the chain that lets so many connections live.
         listeners: to our listener.
         sizes: to the chain that picks one of so many pods.
         pods: to a pod, by its index too.
@@ -71,6 +80,7 @@ class Side(msgspec.Struct, frozen=True):
     checked: Set
     refused: Set
     dropped: Set
+    limits: Set
     listeners: Set
     sizes: Set
     pods: Set
@@ -109,6 +119,8 @@ class Family(msgspec.Struct, frozen=True):
         hairpins: pods, each with itself.
         vacant: frontends at whose listener nobody listened, a moment ago.
         clients: by worker, as a user, the client that its next connection is for.
+        counted: frontends, each with how many connections it may have: those that live are counted there.
+        counted_clients: clients, each with such a frontend, likewise.
     """
 
     number: int
@@ -129,6 +141,8 @@ class Family(msgspec.Struct, frozen=True):
     hairpins: Set
     vacant: Set
     clients: Set
+    counted: Set
+    counted_clients: Set
 
     @property
     def frontend(self) -> Key:
@@ -172,7 +186,8 @@ class Family(msgspec.Struct, frozen=True):
             self.cluster_ips,
             self.guarded,
         )
-        return (*self.anywhere.sets, *self.outside.sets, *access, self.hairpins, self.vacant, self.clients)
+        others = self.hairpins, self.vacant, self.clients, self.counted, self.counted_clients
+        return (*self.anywhere.sets, *self.outside.sets, *access, *others)
 
     def side(self, *, outside: bool) -> Side:
         """Where its frontends for packets from outside, or from anywhere, are looked up."""
@@ -191,6 +206,7 @@ def _side(prefix: str, suffix: str, address: Datatype) -> Side:
         checked=Set(name("checked"), frontend),
         refused=Set(name("refused"), frontend),
         dropped=Set(name("dropped"), frontend),
+        limits=Set(name("limits"), frontend, to_chain=True),
         listeners=Set(name("listeners"), frontend, data=destination),
         sizes=Set(name("sizes"), frontend, to_chain=True),
         pods=Set(name("pods"), (*frontend, Datatype.MARK), data=destination),
@@ -230,6 +246,10 @@ def _family(number: int, suffix: str, address: Datatype, fields: tuple[Field, Fi
             data=(address,),
             fades=NOTED_SECONDS,
             most=MOST_NOTED,
+        ),
+        counted=Set(f"counted{suffix}", (*frontend, Datatype.MARK), most=MOST_COUNTED),
+        counted_clients=Set(
+            f"counted-clients{suffix}", (address, *frontend, Datatype.MARK), most=MOST_COUNTED
         ),
     )
 

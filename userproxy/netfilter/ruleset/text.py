@@ -27,6 +27,7 @@ from userproxy.netfilter.ruleset.language import (
     Match,
     Note,
     NotIn,
+    Over,
     Part,
     Queue,
     Random,
@@ -35,6 +36,7 @@ from userproxy.netfilter.ruleset.language import (
     Set,
     Simple,
     SnatBy,
+    Tally,
     Timeout,
     Times,
 )
@@ -69,8 +71,8 @@ _IMPLY_FAMILY = {Field.SOURCE, Field.DESTINATION, Field.SOURCE6, Field.DESTINATI
 
 def listed(ruleset: Ruleset) -> str:
     """As `nft list table` has it, without elements: to be read."""
-    blocks = [*map(_timeout, ruleset.timeouts), *map(_set, ruleset.sets), *map(_chain, ruleset.chains)]
-    return _table(blocks, ruleset.table)
+    blocks = [*map(_set, ruleset.sets), *map(_chain, ruleset.chains)]
+    return _table([*_objects(ruleset), *blocks], ruleset.table)
 
 
 def loadable(ruleset: Ruleset, elements: Mapping[str, Sequence[str]]) -> str:
@@ -84,11 +86,17 @@ def loadable(ruleset: Ruleset, elements: Mapping[str, Sequence[str]]) -> str:
     """
     sets = [_set(each, elements.get(each.name, ()), takes_numbers=True) for each in ruleset.sets]
     chains = [_chain(_with_protocols(each), in_full=False) for each in ruleset.chains]
-    return _table([*map(_timeout, ruleset.timeouts), *sets, *chains])
+    return _table([*_objects(ruleset), *sets, *chains])
 
 
 def _table(blocks: Iterable[str], name: str = TABLE) -> str:
     return f"table inet {name} {{\n" + "\n\n".join(blocks) + "\n}\n"
+
+
+def _objects(ruleset: Ruleset) -> Iterable[str]:
+    """Counters first, as nft has it."""
+    counters = (f"\tcounter {name} {{\n\t}}" for name in ruleset.counters)
+    return (*counters, *map(_timeout, ruleset.timeouts))
 
 
 def _timeout(spec: Timeout) -> str:
@@ -112,8 +120,10 @@ def _set(spec: Set, elements: Sequence[str] = (), *, takes_numbers: bool = False
         word = "typeof"
         key, data = (" . ".join(_EXAMPLES[each] for each in types) for types in (spec.key, spec.data))
     more = "\n\t\tflags interval" if spec.ranges else ""
+    if spec.most:
+        more = f"\n\t\tsize {spec.most}\n\t\tflags dynamic"
     if spec.fades:
-        more = f"\n\t\tsize {spec.most}\n\t\tflags dynamic,timeout\n\t\ttimeout {spec.fades}s"
+        more += f",timeout\n\t\ttimeout {spec.fades}s"
     if elements:
         more += "\n\t\telements = {\n" + "".join(f"\t\t\t{each},\n" for each in elements) + "\t\t}"
     return f"\t{kind} {spec.name} {{\n\t\t{word} {key}{' : ' if data else ''}{data}{more}\n\t}}"
@@ -166,7 +176,7 @@ def _can_be_taken(rule: Rule) -> bool:
 
 def rule(spec: Rule) -> str:
     """One line. nft leaves out what a later `ip daddr` implies."""
-    keys = [match.key for match in spec.matches if isinstance(match, In | NotIn)]
+    keys = [match.key for match in spec.matches if isinstance(match, In | NotIn | Over)]
     keys += [match.key + match.data for match in spec.matches if isinstance(match, Note | Erase)]
     if isinstance(spec.action, DnatBy | SnatBy | JumpBy):
         keys.append(spec.action.key)
@@ -222,14 +232,14 @@ def _tcp_flags(bits: int) -> str:
     return ",".join(name for place, name in enumerate(_TCP_FLAGS) if bits >> place & 1)
 
 
-def _about_set(match: In | NotIn | Note | Erase | Times) -> str:
+def _about_set(match: In | NotIn | Note | Erase | Over | Times | Tally) -> str:
     match match:
-        case Times(name):
-            return f'ct timeout set "{name}"'
-        case In((Constant(),) as key, name):
-            return f"{_key(key)} == @{name}"
+        case Times() | Tally():
+            return _about_object(match)
+        case Over(key, name, most):
+            return f"add @{name} {{ {_key(key)} ct count over {most} }}"
         case In(key, name):
-            return f"{_key(key)} @{name}"
+            return f"{_key(key)} {'== ' * isinstance(key[0], Constant)}@{name}"
         case NotIn(key, name):
             return f"{_key(key)} != @{name}"
         case Note(key, name, data, seconds):
@@ -237,6 +247,12 @@ def _about_set(match: In | NotIn | Note | Erase | Times) -> str:
             return f"update @{name} {{ {_key(key)}{timeout}{' : ' if data else ''}{_key(data)} }}"
         case Erase(key, name, data):
             return f"delete @{name} {{ {_key(key)}{' : ' if data else ''}{_key(data)} }}"
+
+
+def _about_object(match: Times | Tally) -> str:
+    if isinstance(match, Times):
+        return f'ct timeout set "{match.timeout}"'
+    return f'counter name "{match.counter}"'
 
 
 def _action(spec: Rule) -> str:
@@ -272,8 +288,8 @@ def _key(key: Key) -> str:
 
 def _part(part: Part) -> str:
     match part:
-        case Random(modulus):
-            return f"numgen random mod {modulus}"
+        case Random(modulus, offset):
+            return f"numgen random mod {modulus}" + (f" offset {offset}" if offset else "")
         case Constant(value):
             return f"meta mark & {value:#010x} | {value:#010x}"
         case Bits(field, mask):

@@ -11,7 +11,7 @@ from pyroute2.netlink.nfnetlink import nftsocket as nft
 from userproxy.net.ways import LOCAL, Ways
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.elements.access import constant_elements
-from userproxy.netfilter.features import features_shown
+from userproxy.netfilter.features import is_asking_by_target
 from userproxy.netfilter.nftables import NETLINK_NETFILTER
 from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.language import TABLE, Hook
@@ -90,14 +90,13 @@ class Real:
             static = read_back.read_static(self._netfilter)
             made = made_among(static.chains)
             # What the kernel lacks is not there.
-            shown = features_shown(static)
-            as_target = shown is not None and shown.as_target
-            rules = ruleset(made, quick=LANDING in static.chains, as_target=as_target)
+            quick, as_target = LANDING in static.chains, is_asking_by_target(static)
+            rules = ruleset(made, quick=quick, as_target=as_target)
             expected = read_back.created_by(encode.creation(rules))
             sets = [
                 name
-                for fading in (False, True)
-                for name in read_back.intact_sets(expected, static, fading=fading)
+                for by_rules in (False, True)
+                for name in read_back.intact_sets(expected, static, by_rules=by_rules)
             ]
             elements = list(read_back.read_elements(self._netfilter, sets))
         except (RefusedError, OSError) as error:

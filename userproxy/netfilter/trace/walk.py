@@ -29,6 +29,7 @@ from userproxy.netfilter.ruleset.language import (
     Match,
     Note,
     NotIn,
+    Over,
     Queue,
     Random,
     Rule,
@@ -129,6 +130,7 @@ class Table:
         steps: the rules that applied, of all packets that were sent.
         draw: as above.
         answer: likewise.
+        counts: by set and key, how many connections live that were counted there; none if it is not known.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Table:
     ) -> None:
         self.draw, self.answer = draw, answer
         self.steps: list[Step] = []
+        self.counts: dict[tuple[str, bytes], int] = {}
         self.ruleset = ruleset
         self.chains = {chain.name: chain for chain in ruleset.chains}
         self.sets: dict[str, dict[bytes, bytes | str]] = {each.name: {} for each in ruleset.sets}
@@ -223,12 +226,12 @@ class Table:
                 return _bits_of(field, packet) & mask == value
             case HasAny(field, bits):
                 return bool(_bits_of(field, packet) & bits)
-            case In(key, name):
-                return self.find(key, name, packet) is not None
-            case NotIn(key, name):
-                return self.find(key, name, packet) is None
+            case In(key, name) | NotIn(key, name):
+                return (self.find(key, name, packet) is None) is isinstance(match, NotIn)
             case Note() | Erase():
                 self._note(match, packet)
+            case Over(key, name, most):
+                return self.counts.get((name, self.key(key, packet)), 0) >= most
         return True
 
     def _note(self, note: Note | Erase, packet: Packet) -> None:
@@ -252,7 +255,7 @@ class Table:
 
     def _part(self, part: Part, packet: Packet) -> bytes:
         if isinstance(part, Random):
-            return (self.draw % part.modulus).to_bytes(4, sys.byteorder)
+            return (part.offset + self.draw % part.modulus).to_bytes(4, sys.byteorder)
         if isinstance(part, Constant):
             return part.value.to_bytes(4, sys.byteorder)
         if isinstance(part, Bits):

@@ -11,7 +11,7 @@ from pyroute2.netlink.nfnetlink import nftsocket as nft
 from userproxy.netfilter.elements.access import constant_elements
 from userproxy.netfilter.ruleset.language import TABLE, TCP, Datatype, length_of
 from userproxy.netfilter.wire import netlink
-from userproxy.netfilter.wire.expressions import ACCEPT, CT_TIMEOUT, Attributes, expressions_of
+from userproxy.netfilter.wire.expressions import ACCEPT, COUNTER, CT_TIMEOUT, Attributes, expressions_of
 from userproxy.netfilter.wire.netlink import NFT_SUBSYSTEM, NFTABLES_HEADER, Message, attribute, string
 from userproxy.netfilter.wire.packing import add_elements
 
@@ -60,7 +60,7 @@ def delete_table(name: str = TABLE) -> Message:
 
 def set_(spec: Set, identity: int, table_name: str = TABLE) -> Message:
     """Create a set or a map; `identity` differs from that of every other set in the batch."""
-    flags = 0
+    flags = _MAP if spec.data or spec.to_chain else 0
     attrs = [
         (_SET_TABLE, string(table_name)),
         (_SET_NAME, string(spec.name)),
@@ -73,8 +73,6 @@ def set_(spec: Set, identity: int, table_name: str = TABLE) -> Message:
         attrs.append((_SET_DATA_LENGTH, _number(length_of(spec.data))))
     if spec.to_chain:
         attrs.append((_SET_DATA_TYPE, _number(_DATATYPE_VERDICT)))
-    if spec.data or spec.to_chain:
-        flags |= _MAP
     description = attribute(_SIZE, _number(spec.most)) if spec.most else b""
     if spec.ranges:
         flags |= _INTERVAL
@@ -82,8 +80,10 @@ def set_(spec: Set, identity: int, table_name: str = TABLE) -> Message:
         flags |= _CONCATENATION
         lengths = b"".join(attribute(1, attribute(1, _number(each.size))) for each in spec.key)
         description += attribute(_FIELDS, lengths)
+    if spec.most:
+        flags |= _EVALUATED
     if spec.fades:
-        flags |= _TIMEOUT | _EVALUATED
+        flags |= _TIMEOUT
         attrs.append((_SET_TIMEOUT, struct.pack(">Q", spec.fades * 1000)))
     if spec.key in ((Datatype.IFNAME,), (Datatype.MARK,), (Datatype.UID,)):
         attrs.append((_SET_USERDATA, _IN_HOST_ORDER))
@@ -102,14 +102,23 @@ def timeout(spec: Timeout) -> Message:
         + attribute(_TIMEOUT_PROTOCOL, bytes([TCP]))
         + attribute(_TIMEOUT_DATA, attribute(_TIMEOUT_CLOSE, _number(spec.closed)))
     )
+    return _object(CT_TIMEOUT, spec.name, data, f"timeout {spec.name}")
+
+
+def counter(name: str) -> Message:
+    """Create a counter, which begins at 0; one that is there goes on."""
+    return _object(COUNTER, name, b"", f"counter {name}")
+
+
+def _object(kind: int, name: str, data: bytes, what: str) -> Message:
     attrs = (
         (_OBJECT_TABLE, string(TABLE)),
-        (_OBJECT_NAME, string(spec.name)),
-        (_OBJECT_TYPE, _number(CT_TIMEOUT)),
+        (_OBJECT_NAME, string(name)),
+        (_OBJECT_TYPE, _number(kind)),
         (_OBJECT_DATA, data),
     )
-    body = NFTABLES_HEADER + b"".join(attribute(kind, value) for kind, value in attrs)
-    return Message(NFT_SUBSYSTEM | nft.NFT_MSG_NEWOBJ, netlink.NLM_F_CREATE, body, f"timeout {spec.name}")
+    body = NFTABLES_HEADER + b"".join(attribute(number, value) for number, value in attrs)
+    return Message(NFT_SUBSYSTEM | nft.NFT_MSG_NEWOBJ, netlink.NLM_F_CREATE, body, what)
 
 
 @functools.lru_cache(maxsize=256)
@@ -151,11 +160,12 @@ def rule(chain_name: str, spec: Rule, table_name: str = TABLE) -> Message:
 
 
 def creation(spec: Ruleset, flags: int = 0) -> list[Message]:
-    """Create what is static: the table, timeouts, sets, chains, rules, the elements of the constant set."""
+    """Create what is static: the table, objects, sets, chains, rules, the elements of the constant set."""
     name = spec.table
     return [
         table(flags, name),
         *(timeout(each) for each in spec.timeouts),
+        *map(counter, spec.counters),
         *(set_(each, identity, name) for identity, each in enumerate(spec.sets, start=1)),
         *chains(spec.chains, name),
         *(add_elements(constant_elements()) if name == TABLE else ()),

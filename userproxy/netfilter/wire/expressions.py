@@ -30,25 +30,29 @@ from userproxy.netfilter.ruleset.language import (
     Match,
     Note,
     NotIn,
+    Over,
     Part,
     Queue,
     Random,
     Rule,
     Simple,
     SnatBy,
+    Tally,
     Times,
 )
 
 Attributes = list[tuple[str, Any]]
 JUMP, GOTO, ACCEPT, DROP = -3, -4, 1, 0
-CT_TIMEOUT = 7
-"""NFT_OBJECT_CT_TIMEOUT"""
+COUNTER, CT_TIMEOUT = 1, 7
+"""NFT_OBJECT_COUNTER, NFT_OBJECT_CT_TIMEOUT"""
 
 _REGISTER_BASE = 8  # NFT_REG32_00; registers of 4 bytes, 4 of which are one NFT_REG_1
 _VERDICT_REGISTER = 0
+_ADD = 0  # NFT_DYNSET_OP_ADD
 _UPDATE = 1  # NFT_DYNSET_OP_UPDATE: add an element, or have its time begin anew
 _DELETE = 2  # NFT_DYNSET_OP_DELETE, from 5.4 on
 _INVERTED = "NFT_LOOKUP_F_INV"
+_MORE = "NFT_LIMIT_F_INV"  # NFT_CONNLIMIT_F_INV, as pyroute2 calls it: holds when there are more
 _FULLY_RANDOM = "NF_NAT_RANGE_PROTO_RANDOM_FULLY"
 _ORIGINAL_DIRECTION = 0  # IP_CT_DIR_ORIGINAL
 
@@ -128,12 +132,14 @@ def _slots(*parts: Part) -> int:
 
 def _load(part: Part, slot: int) -> list[Attributes]:
     match part:
-        case Random(modulus):
+        case Random(modulus, offset):
             numgen: Attributes = [
                 ("NFTA_NG_DREG", _register(slot)),
                 ("NFTA_NG_MODULUS", modulus),
                 ("NFTA_NG_TYPE", 1),
             ]
+            if offset:
+                numgen.append(("NFTA_NG_OFFSET", offset))
             return [_expression("numgen", numgen)]
         case Constant(value):
             return [*_load(Field.MARK, slot), _bits(slot, 0, value)]
@@ -201,6 +207,16 @@ def _dynset(name: str, operation: int) -> Attributes:
     ]
 
 
+def _over(over: Over) -> list[Attributes]:
+    count = _expression("connlimit", [("NFTA_CONNLIMIT_COUNT", over.most), ("NFTA_CONNLIMIT_FLAGS", {_MORE})])
+    attrs = [*_dynset(over.set, _ADD), ("NFTA_DYNSET_EXPR", {"attrs": count})]
+    return [*_load_key(over.key), _expression("dynset", attrs)]
+
+
+def _object(kind: int, name: str) -> Attributes:
+    return _expression("objref", [("NFTA_OBJREF_IMM_TYPE", kind), ("NFTA_OBJREF_IMM_NAME", name)])
+
+
 def _match(match: Match) -> list[Attributes]:
     match match:
         case Equals(field, value):
@@ -211,14 +227,22 @@ def _match(match: Match) -> list[Attributes]:
             return [*_load(field, 0), _bits(0, mask, size=size), _compare(0, wanted)]
         case HasAny(field, bits):
             return [*_load(field, 0), _bits(0, bits), _compare(1, bytes(4))]
+        case _:
+            return _about_set(match)
+
+
+def _about_set(match: In | NotIn | Note | Erase | Over | Times | Tally) -> list[Attributes]:
+    match match:
         case In(key, set_name) | NotIn(key, set_name):
             return [*_load_key(key), _lookup(set_name, inverted=isinstance(match, NotIn))]
         case Note() | Erase():
             return _note(match)
+        case Over():
+            return _over(match)
         case Times(name):
-            return [
-                _expression("objref", [("NFTA_OBJREF_IMM_TYPE", CT_TIMEOUT), ("NFTA_OBJREF_IMM_NAME", name)])
-            ]
+            return [_object(CT_TIMEOUT, name)]
+        case Tally(name):
+            return [_object(COUNTER, name)]
 
 
 _SET_MARK: Attributes = [("NFTA_META_KEY", 3), ("NFTA_META_SREG", _register(0))]

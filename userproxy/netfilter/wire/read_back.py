@@ -14,6 +14,7 @@ from pyroute2.netlink.nfnetlink import nftsocket as nft
 from userproxy.netfilter.ruleset.language import TABLE
 from userproxy.netfilter.ruleset.sets import SETS
 from userproxy.netfilter.wire.encode import request
+from userproxy.netfilter.wire.expressions import COUNTER
 from userproxy.netfilter.wire.netlink import (
     Message,
     RefusedError,
@@ -35,7 +36,8 @@ _TABLE_ATTRIBUTE = 1  # in chains, rules, sets and element lists alike
 _NAME_ATTRIBUTE = {"chain": 3, "set": 2}
 _RULE_CHAIN, _RULE_EXPRESSIONS, _SET_ID = 2, 4, 10
 _GEN_ID = 1
-_FADING = {spec.name for spec in SETS if spec.fades}
+_OBJECT_DATA, _COUNTER_PACKETS = 4, 2
+_BY_RULES = {spec.name for spec in SETS if spec.most}
 
 
 class Static(NamedTuple):
@@ -100,6 +102,20 @@ def _element_bodies(socket: Socket, name: str, table: str = TABLE) -> list[bytes
     return socket.dump(request(nft.NFT_MSG_GETSETELEM, question, f"elements of {name}"))
 
 
+def read_counter(socket: Socket, name: str) -> int:
+    """How many packets a counter of ours has counted; 0 if it is not there."""
+    ours = attribute(_TABLE_ATTRIBUTE, string(TABLE)) + attribute(2, string(name))
+    question = ours + attribute(3, COUNTER.to_bytes(4, "big"))
+    try:
+        body = socket.get(request(nft.NFT_MSG_GETOBJ, question, f"counter {name}"))
+    except RefusedError as error:
+        if error.refusal.errno == errno.ENOENT:
+            return 0
+        raise
+    data = dict(attributes(dict(attributes(body, 4))[_OBJECT_DATA]))
+    return int.from_bytes(data[_COUNTER_PACKETS], "big")
+
+
 def created_by(messages: Iterable[Message]) -> Static:
     """What a batch creates, in the same form."""
     return static_of((message.kind & 0xFF, message.body) for message in messages)
@@ -144,15 +160,15 @@ def differences(expected: Static, actual: Static) -> list[str]:
     return found
 
 
-def intact_sets(expected: Static, actual: Static, *, fading: bool = False) -> list[str]:
+def intact_sets(expected: Static, actual: Static, *, by_rules: bool = False) -> list[str]:
     """The names of the sets in `actual` that are as expected, so that their elements can be read as ours.
 
-    Those that rules add to are left out, or with `fading` all the others.
+    Those that rules add to are left out, or with `by_rules` all the others.
     """
     return [
         name
         for name, wanted in expected.sets.items()
-        if name in actual.sets and (name in _FADING) is fading and _covers(actual.sets[name], wanted)
+        if name in actual.sets and (name in _BY_RULES) is by_rules and _covers(actual.sets[name], wanted)
     ]
 
 

@@ -46,14 +46,14 @@ def outcome_of(traffic: Traffic) -> Outcome:
     """What a Service port comes to: captures that lead to its pods, which are checked."""
     outcome, settings = carried(traffic), traffic.service.settings
     limits = settings.max_connections, settings.max_connections_per_client
-    if limits == (None, None) or not traffic.entries:
+    if traffic.context.limits or limits == (None, None) or not traffic.entries:
         return outcome
     problems = *outcome.problems, unlimited_problem(traffic.service.name)
     return msgspec.structs.replace(outcome, problems=problems)
 
 
 def carried(traffic: Traffic) -> Outcome:
-    """The same, without what nobody can keep of its settings if nobody chooses for its connections."""
+    """The same, without what it says of limits that the kernel cannot keep, and somebody else may."""
     service = traffic.service
     entries = traffic.entries
     if not entries:
@@ -103,12 +103,17 @@ def _to_pods(traffic: Traffic, entry: EntryFrontend, choice: Choice) -> ToPods:
     The client's address is kept wherever an answer finds its way back: a pod elsewhere would answer a client
     that is not on this node past it, so that such packets get the node's address, but for those under the
     policy `Local`, which go to pods on this node.
+
+    Limits go with each of its addresses, also on the path steered: there they hold while nobody chooses.
     """
+    settings, limited = traffic.service.settings, traffic.context.limits
     from_outside = entry.kind is not EntryKind.CLUSTER_IP or not traffic.context.closed
     return ToPods(
         pods=tuple(backend.address for backend in choice.backends),
         masquerade=from_outside and entry.policy is TrafficPolicy.CLUSTER,
         affinity=traffic.service.affinity,
+        most=settings.max_connections if limited else None,
+        most_per_client=settings.max_connections_per_client if limited else None,
     )
 
 

@@ -31,6 +31,8 @@ class Namespace:
         captures: of the table; None while there is none.
         routes: the Service IPs that have one.
         refuses: calls that fail.
+        turned_away: by the table's counter.
+        changes: of the table, told at the next look.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,8 @@ class Namespace:
         self.captures: dict[Frontend, Target] | None = None
         self.routes: set[str] = set()
         self.refuses: set[str] = set()
+        self.turned_away = 0
+        self.changes: tuple[str, ...] = ()
 
     def note(self, line: str) -> None:
         """Keep it, and fail if that is to be."""
@@ -69,6 +73,14 @@ class InMemoryNftables:
         self._namespace.note("captures")
         left = {key: each for key, each in self.captures.items() if key not in change.remove}
         self._namespace.captures = left | change.put
+
+    def verify(self) -> tuple[str, ...]:
+        """Of `Nftables`."""
+        return self._namespace.changes
+
+    def turned_away(self) -> int:
+        """Of `Nftables`."""
+        return self._namespace.turned_away
 
     def remove(self) -> bool:
         """Of `Nftables`."""
@@ -201,3 +213,14 @@ async def test_what_the_kernel_refuses_is_counted(namespace: Namespace, ours: Ke
     with pytest.raises(NetfilterError):
         await ours.apply(put(frontend("10.3.0.1")))
     assert ours.counters.nftables_failures == {"IPv4": 1}
+
+
+async def test_whom_the_kernel_turns_away_is_counted_once_also_when_the_table_is_made_anew(
+    namespace: Namespace, ours: Kernel
+) -> None:
+    namespace.turned_away = 100  # that is what an earlier daemon has told of
+    await ours.start()
+    for counter, told in ((103, 3), (103, 3), (105, 5), (2, 7)):
+        namespace.turned_away = counter
+        await ours.repair()
+        assert ours.counters.clients_turned_away == told

@@ -123,7 +123,9 @@ def test_pods_that_netfilter_sends_to_are_checked_unless_they_cannot_or_must_not
 
 
 @pytest.mark.parametrize("limits", [Settings(max_connections=5), Settings(max_connections_per_client=5)])
-def test_limits_that_nobody_keeps_on_a_path_are_told(limits: Settings) -> None:
+def test_limits_are_the_kernel_s_where_it_chooses_and_it_is_told_if_it_cannot_keep_them(
+    limits: Settings,
+) -> None:
     service = ServicePort(
         name=ServicePortName("default", "web"),
         protocol=Protocol.TCP,
@@ -131,7 +133,18 @@ def test_limits_that_nobody_keeps_on_a_path_are_told(limits: Settings) -> None:
         settings=limits,
     )
     traffic = Traffic(service, (READY,), {PoolName.of(service.name): 10400}, CONTEXT)
-    assert [each.reason for each in to_pod.outcome_of(traffic).problems] == ["LimitsNotKept"]
+    kept = to_pod.outcome_of(traffic)
+    assert kept.problems == ()
+    target = ToPods(
+        (READY.address,),
+        most=limits.max_connections,
+        most_per_client=limits.max_connections_per_client,
+    )
+    assert kept.captures == {FRONTEND: target}
+    without = to_pod.outcome_of(traffic._replace(context=msgspec.structs.replace(CONTEXT, limits=False)))
+    (problem,) = without.problems
+    assert (problem.reason, "nft_connlimit" in problem.message) == ("LimitsNotKept", True)
+    assert without.captures == {FRONTEND: ToPods((READY.address,))}
     assert to_host.outcome_of(traffic).problems == ()
     assert carried(READY).problems == ()
 

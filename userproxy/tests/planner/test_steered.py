@@ -136,16 +136,22 @@ def test_without_queues_in_the_kernel_it_is_redirect_to_pod() -> None:
 
 
 @pytest.mark.parametrize("limits", [Settings(max_connections=5), Settings(max_connections_per_client=5)])
-def test_limits_are_kept_by_whoever_chooses_and_that_nobody_keeps_them_is_said_where_nobody_does(
+def test_limits_are_kept_by_whoever_chooses_and_by_the_kernel_while_nobody_does(
     limits: Settings,
 ) -> None:
     limited = replace(WEB, settings=limits)
     daemon = Daemon()
     assert daemon.plan(limited).steered[CLUSTER].settings == limits
     assert daemon.problems == ()
-    without = Daemon(queues=0)
-    without.plan(limited)
-    assert [each.reason for each in without.problems] == ["LimitsNotKept"]
+    for captures in (daemon.state.captures, Daemon(queues=0).plan(limited).captures):
+        target = captures[FRONTEND]
+        assert isinstance(target, ToPods)
+        assert target.most == limits.max_connections
+        assert target.most_per_client == limits.max_connections_per_client
+    for queues, told in ((1, []), (0, ["LimitsNotKept"])):
+        without = Daemon(queues=queues, limits=False)
+        without.plan(limited)
+        assert [each.reason for each in without.problems] == told
 
 
 def test_that_a_kernel_has_no_queues_is_told_once_for_all_services() -> None:

@@ -288,6 +288,7 @@ class InMemoryKernel:
         beating: the workers whose hearts it hears.
         owned: nobody else can change its table.
         can_queue: packets can wait for a steering process.
+        can_limit: a connection too many can be refused.
         owner: the socket that can.
         silent: connections, by number, that cannot be ended.
     """
@@ -306,6 +307,7 @@ class InMemoryKernel:
         self.beating: set[int] = set()
         self.owned = True
         self.can_queue = True
+        self.can_limit = True
         self.owner: socket.socket | None = None
         self.silent: frozenset[int] = frozenset()
         self._journal = journal

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 FIRST = """\
+	counter turned-away {
+	}
+
 	ct timeout relayed4 {
 		protocol tcp;
 		l3proto ip
@@ -62,6 +65,10 @@ SETS_OF_IPV4 = """\
 		type ipv4_addr . inet_proto . inet_service
 	}
 
+	map limits4 {
+		type ipv4_addr . inet_proto . inet_service : verdict
+	}
+
 	map listeners4 {
 		type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
 	}
@@ -110,6 +117,10 @@ SETS_OF_IPV4 = """\
 
 	set outside-dropped4 {
 		type ipv4_addr . inet_proto . inet_service
+	}
+
+	map outside-limits4 {
+		type ipv4_addr . inet_proto . inet_service : verdict
 	}
 
 	map outside-listeners4 {
@@ -197,6 +208,18 @@ SETS_OF_IPV4 = """\
 		flags dynamic,timeout
 		timeout 1s
 	}
+
+	set counted4 {
+		type ipv4_addr . inet_proto . inet_service . mark
+		size 65536
+		flags dynamic
+	}
+
+	set counted-clients4 {
+		type ipv4_addr . ipv4_addr . inet_proto . inet_service . mark
+		size 65536
+		flags dynamic
+	}
 """
 
 REFUSE = """\
@@ -212,6 +235,7 @@ CHAINS_OF_IPV4 = """\
 		meta l4proto @protocols meta mark & 0x00003fff == 0x00003fff ip daddr . meta l4proto . th dport @steered4 goto refuse
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @refused4 goto refuse
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @dropped4 drop
+		meta l4proto @protocols ip daddr . meta l4proto . th dport vmap @limits4
 	}
 
 	chain outside-check4 {
@@ -219,6 +243,7 @@ CHAINS_OF_IPV4 = """\
 		meta l4proto @protocols meta mark & 0x00003fff == 0x00003fff ip daddr . meta l4proto . th dport @steered4 goto refuse
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside-refused4 goto refuse
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @outside-dropped4 drop
+		meta l4proto @protocols ip daddr . meta l4proto . th dport vmap @outside-limits4
 	}
 
 	chain deny4 {
@@ -422,6 +447,20 @@ LAST = """\
 		type nat hook input priority 100; policy accept;
 		meta nfproto ipv4 meta l4proto @protocols ct status dnat goto staying4
 		meta nfproto ipv6 meta l4proto @protocols ct status dnat goto staying6
+	}
+
+	chain limit-0-each-3 {
+		ct status confirmed accept
+		meta l4proto @protocols add @counted-clients4 { ip saddr . ip daddr . meta l4proto . th dport . numgen random mod 1 offset 3 ct count over 3 } counter name "turned-away" goto refuse
+		meta l4proto @protocols add @counted-clients6 { ip6 saddr . ip6 daddr . meta l4proto . th dport . numgen random mod 1 offset 3 ct count over 3 } counter name "turned-away" goto refuse
+	}
+
+	chain limit-9-each-2 {
+		ct status confirmed accept
+		meta l4proto @protocols add @counted-clients4 { ip saddr . ip daddr . meta l4proto . th dport . numgen random mod 1 offset 2 ct count over 2 } counter name "turned-away" goto refuse
+		meta l4proto @protocols add @counted4 { ip daddr . meta l4proto . th dport . numgen random mod 1 offset 9 ct count over 9 } counter name "turned-away" goto refuse
+		meta l4proto @protocols add @counted-clients6 { ip6 saddr . ip6 daddr . meta l4proto . th dport . numgen random mod 1 offset 2 ct count over 2 } counter name "turned-away" goto refuse
+		meta l4proto @protocols add @counted6 { ip6 daddr . meta l4proto . th dport . numgen random mod 1 offset 9 ct count over 9 } counter name "turned-away" goto refuse
 	}
 
 	chain outside-pin-for-10800 {

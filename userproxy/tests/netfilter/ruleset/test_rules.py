@@ -12,7 +12,7 @@ from userproxy.model.service import Protocol
 from userproxy.model.state import Drop, Frontend, NodeState, Refuse, Target, ToListener, ToPods
 from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATE_NEW, STATUS_DNAT, ruleset
 from userproxy.netfilter.ruleset.language import Ruleset
-from userproxy.netfilter.ruleset.made import Made, Pick, Pin, Relay, chains_made, parse
+from userproxy.netfilter.ruleset.made import Limit, Made, Pick, Pin, Relay, chains_made, parse
 from userproxy.netfilter.ruleset.steering import Queue
 from userproxy.netfilter.ruleset.text import listed
 from userproxy.netfilter.trace.walk import Packet
@@ -45,6 +45,8 @@ def test_the_rules_read_as_nft_lists_them() -> None:
             Pin(10_800, outside=True),
             Relay(2),
             Relay(1, outside=True),
+            Limit(0, 3),
+            Limit(9, 2),
         }
     )
     assert listed(ruleset(made)) == GOLDEN
@@ -186,6 +188,10 @@ def test_the_number_of_rules_does_not_grow_with_services() -> None:
         "pick-²",
         "sticky-pick-",
         "pin-for-0",
+        "limit-0-each-0",
+        "limit-05-each-1",
+        "limit-5",
+        "outside-limit-5-each-1",
     ],
 )
 def test_a_chain_of_another_name_is_not_taken_for_one_that_was_made(name: str) -> None:
@@ -196,3 +202,5 @@ def test_a_chain_of_another_name_is_not_taken_for_one_that_was_made(name: str) -
 def test_a_chain_that_was_made_is_known_by_its_name(outside: bool) -> None:
     for made in (Pick(12, outside=outside), Pick(1, sticky=True, outside=outside), Pin(3, outside=outside)):
         assert parse(made.name) == made
+    for limit in (Limit(5, 0), Limit(0, 5), Limit(10, 5)):
+        assert parse(limit.name) == limit

@@ -71,8 +71,8 @@ def test_a_connection_is_shown_from_its_first_byte_to_its_last(lab: Lab) -> None
                 "started_at": "",
                 "age_seconds": 0,
                 "idle_seconds": 0,
-                "bytes_up": 0,
-                "bytes_down": 0,
+                "bytes_up": None,
+                "bytes_down": None,
                 "unknown": ["age_seconds", "bytes_up", "bytes_down"],
             }
             assert row["id"].startswith("ct-")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from userproxy.model.address import Address
+    from userproxy.model.records import RecordRow
     from userproxy.model.service import ServicePortName
 
 COLUMNS: tuple[Column[ConnectionRow], ...] = (
@@ -37,14 +38,14 @@ COLUMNS: tuple[Column[ConnectionRow], ...] = (
     Column("STATE", lambda row: row.state, keep=6),
     Column("PATH", lambda row: row.path, wide=True),
     Column("STARTED", lambda row: row.started_at, wide=True),
-    Column("AGE", lambda row: _known(row, "age_seconds", human_age), keep=5, right=True),
+    Column("AGE", lambda row: known(row, "age_seconds", human_age), keep=5, right=True),
     Column("IDLE", lambda row: human_age(row.idle_seconds), keep=2, right=True),
-    Column("UP", lambda row: _known(row, "bytes_up", human_bytes), keep=3, right=True),
-    Column("DOWN", lambda row: _known(row, "bytes_down", human_bytes), keep=4, right=True),
+    Column("UP", lambda row: known(row, "bytes_up", human_bytes), keep=3, right=True),
+    Column("DOWN", lambda row: known(row, "bytes_down", human_bytes), keep=4, right=True),
 )
 
 
-def _known(row: ConnectionRow, field: str, shown: Callable[[Any], str]) -> str:
+def known(row: ConnectionRow | RecordRow, field: str, shown: Callable[[Any], str]) -> str:
     """A figure of a row; empty if it is not known."""
     return "" if field in row.unknown else shown(getattr(row, field))
 

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from userproxy.cli.commands import Command
-from userproxy.cli.connections import BACKEND
+from userproxy.cli.connections import BACKEND, known
 from userproxy.cli.daemon import Environment, admin_socket_option, daemon_at, pass_environment
 from userproxy.cli.listing import Listing, Report, listing_options, output_option
 from userproxy.cli.listing import show as show_rows
@@ -44,10 +44,11 @@ COLUMNS: tuple[Column[RecordRow], ...] = (
     Column("SOURCE", lambda row: row.source, wide=True),
     Column("BACKEND", lambda row: row.backend, breaks=":"),
     Column("STARTED", lambda row: _moment(row.started_at), wide=True),
-    Column("LIVED", lambda row: human_age(row.duration_seconds), keep=2, right=True),
+    Column("PATH", lambda row: row.path, wide=True),
+    Column("LIVED", lambda row: known(row, "duration_seconds", human_age), keep=2, right=True),
     Column("DIALS", _tried, wide=True),
-    Column("UP", lambda row: human_bytes(row.bytes_up), keep=3, right=True),
-    Column("DOWN", lambda row: human_bytes(row.bytes_down), keep=4, right=True),
+    Column("UP", lambda row: known(row, "bytes_up", human_bytes), keep=3, right=True),
+    Column("DOWN", lambda row: known(row, "bytes_down", human_bytes), keep=4, right=True),
     Column("BY", lambda row: row.ended_by, keep=5),
     Column("REASON", lambda row: row.reason),
 )
@@ -90,16 +91,16 @@ def show(*, connection_id: str, admin_socket: str, output: str) -> None:
     The ID is that of `userproxy connections`, of `userproxy connections --ended`, or of the access log.
     """
     with daemon_at(admin_socket) as daemon:
-        rows = list(daemon.records(RecordFilter(id=connection_id)))
+        rows = _in_order(daemon.records(RecordFilter(id=connection_id)))
     if not rows:
         raise click.ClickException(
             f"no connection {connection_id} is known: see `userproxy connections --ended`; only the last are "
-            "remembered (--recorded-connections), and none of those that netfilter carried (ct-...)"
+            "remembered (--recorded-connections), and none of those on the path redirect-to-pod"
         )
     if output == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(rows[0])).decode())
+        click.echo(msgspec.json.format(msgspec.json.encode(rows[-1])).decode())
     else:
-        click.echo(story(rows[0]))
+        click.echo(story(rows[-1]))
 
 
 @click.command(
@@ -114,7 +115,8 @@ def who(environment: Environment, /, *, address: Address, admin_socket: str, lis
     """Tell which client is, or was, behind an address that a pod's log has as its client's.
 
     That is this node's own address and a port, where connections are relayed. A port is used again after a
-    while: the latest connection comes last. Of what netfilter carries straight to pods, what lives is known.
+    while: the latest connection comes last. Steered, a pod sees the client itself, or this node for a pod
+    that asks itself. Of the path redirect-to-pod, what lives is known.
     """
     wanted = ConnectionFilter(source=address)
     with daemon_at(admin_socket) as daemon:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from userproxy.cli.tables import printable
 from userproxy.model.endings import ENDINGS, Reason
 from userproxy.model.human import human_age, human_bytes
+from userproxy.model.service import Path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,8 @@ _ERRORS = {
 }
 
 _MILLISECONDS = 1000.0
+_UNKNOWN = "before".ljust(29)
+"""In the place of a time."""
 
 
 class _Event(NamedTuple):
@@ -54,23 +57,34 @@ def _head(row: RecordRow) -> Iterator[str]:
     datagrams = (
         "" if row.datagrams_up is None else f", in {row.datagrams_up} and {row.datagrams_down} datagrams"
     )
-    yield f"  {'bytes':<9} {human_bytes(row.bytes_up)} up, {human_bytes(row.bytes_down)} down{datagrams}"
+    if row.packets_up is not None:
+        datagrams = f", in {row.packets_up} and {row.packets_down} packets"
+    if row.bytes_up is None or row.bytes_down is None:
+        yield f"  {'bytes':<9} not known: the kernel counts them with net.netfilter.nf_conntrack_acct=1"
+    else:
+        yield f"  {'bytes':<9} {human_bytes(row.bytes_up)} up, {human_bytes(row.bytes_down)} down{datagrams}"
+    if row.path != Path.REDIRECT_TO_HOST.value:
+        yield f"  {'path':<9} {row.path}: the kernel carried it"
 
 
 def _events(row: RecordRow) -> Iterator[str]:
-    yield f"  {row.started_at}  {_begin(row)} from {row.client}"
-    indent = " " * len(row.started_at)
+    started = row.started_at or _UNKNOWN
+    yield f"  {started}  {_begin(row)} from {row.client}"
+    indent = " " * len(started)
     for event in sorted(_between(row), key=lambda event: event.at):
         yield f"  {_offset(event.at):>{len(indent)}}  {event.text}"
     if row.reason:
         lived = _span(row.duration_seconds * _MILLISECONDS)
-        yield f"  {row.ended_at}  {meaning(row.reason)} (it lived {lived})"
+        least = "at least " if "duration_seconds" in row.unknown else ""
+        yield f"  {row.ended_at}  {meaning(row.reason)} (it lived {least}{lived})"
     else:
         yield f"  {indent}  it lives, for {human_age(row.duration_seconds)} now"
 
 
 def _begin(row: RecordRow) -> str:
-    return "first datagram" if row.protocol == "UDP" else "accepted"
+    if row.protocol == "UDP":
+        return "first datagram"
+    return "accepted" if row.path == Path.REDIRECT_TO_HOST.value else "first packet"
 
 
 def _between(row: RecordRow) -> Iterator[_Event]:
@@ -90,7 +104,8 @@ def _between(row: RecordRow) -> Iterator[_Event]:
 
 
 def _dialled(attempt: AttemptRow, row: RecordRow) -> str:
-    verb = "sent to" if row.protocol == "UDP" else "dialled"
+    relayed = row.protocol == "TCP" and row.path == Path.REDIRECT_TO_HOST.value
+    verb = "dialled" if relayed else "sent to"
     outcome = _ERRORS.get(attempt.error, f"{attempt.error} after {{}}").format(_span(attempt.ms))
     return f"{verb} {attempt.backend}: {outcome}"
 

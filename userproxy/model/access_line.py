@@ -37,11 +37,12 @@ class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
         attempts_left_out: how many are not told, before the last one that is.
         dial_ms: how long the dial took that was answered; null if none was.
         first_byte_ms: when the backend's first bytes came, after the client was accepted; null: none did.
-        bytes_up: from client to backend.
-        bytes_down: from backend to client.
-        duration_seconds: from accepted to over.
+        bytes_up: from client to backend; null where nobody counts: steered, without `nf_conntrack_acct=1`.
+        bytes_down: from backend to client, likewise.
+        duration_seconds: from accepted to over; null where the beginning was not seen.
         reason: why it ended, one of docs/ends.md.
-        ended_by: `client`, `backend`, `operator` or `userproxy`.
+        ended_by: `client`, `backend`, `operator`, `userproxy`, or `unknown`.
+        path: `redirect-to-host` or `steered`.
     """
 
     timestamp: str
@@ -59,11 +60,12 @@ class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
     attempts_left_out: int
     dial_ms: float | None
     first_byte_ms: float | None
-    bytes_up: int
-    bytes_down: int
-    duration_seconds: float
+    bytes_up: int | None
+    bytes_down: int | None
+    duration_seconds: float | None
     reason: str
     ended_by: str
+    path: str
 
 
 _encode = msgspec.json.Encoder().encode
@@ -91,9 +93,10 @@ def line_of(record: Record) -> AccessLine:
         first_byte_ms=milliseconds(timeline.first_down),
         bytes_up=record.bytes_up,
         bytes_down=record.bytes_down,
-        duration_seconds=round(record.seconds, 6),
+        duration_seconds=None if record.found else round(record.seconds, 6),
         reason=reason.value,
         ended_by=ending.by.value,
+        path=record.path.value,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a relayed connection is called: in listings, in log lines, and for `userproxy kill`. Pure."""
+"""What a connection is called: in listings, in log lines, and for `userproxy kill`. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+KERNEL_PREFIX = "ct-"
+"""Before the kernel's number of a connection that it carries, so that no id is also one of a relayed one."""
 
 # More than a pid or the number of a connection has.
 _DIGITS = 19

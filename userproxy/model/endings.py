@@ -16,6 +16,7 @@ class EndedBy(enum.StrEnum):
     BACKEND = "backend"
     OPERATOR = "operator"
     USERPROXY = "userproxy"
+    UNKNOWN = "unknown"
 
 
 class Reason(enum.StrEnum):
@@ -25,6 +26,8 @@ class Reason(enum.StrEnum):
     BACKEND_FIN = "backend-fin"
     CLIENT_RESET = "client-reset"
     BACKEND_RESET = "backend-reset"
+    RESET = "reset"
+    FORGOTTEN = "forgotten"
     CLIENT_LOST = "client-lost"
     BACKEND_LOST = "backend-lost"
     DIAL_FAILED = "dial-failed"
@@ -71,6 +74,16 @@ ENDINGS: dict[Reason, Ending] = {
     ),
     Reason.CLIENT_RESET: Ending(_CLIENT, "the client reset it, which was passed on to the backend"),
     Reason.BACKEND_RESET: Ending(_BACKEND, "the backend reset it, which was passed on to the client"),
+    Reason.RESET: Ending(
+        EndedBy.UNKNOWN,
+        "steered: the client or the backend reset it, and the kernel, which carried it, does not tell which",
+    ),
+    Reason.FORGOTTEN: Ending(
+        EndedBy.UNKNOWN,
+        "steered: the kernel carries it no longer: its time was over without a packet, somebody deleted its "
+        "entry in conntrack, or its end was not heard",
+        orderly=True,
+    ),
     Reason.CLIENT_LOST: Ending(
         _CLIENT, "the client answered neither keepalive nor data any more, or no route leads there"
     ),
@@ -107,7 +120,8 @@ ENDINGS: dict[Reason, Ending] = {
     ),
     Reason.TOO_MANY: Ending(
         _OURS,
-        "the client had as many connections as `max-connections-per-client` allows: it got a reset",
+        "the client had as many connections as `max-connections-per-client` allows, or, steered, "
+        "the Service as many as `max-connections`: the client got a reset",
     ),
     Reason.LINGER: Ending(
         _OURS, f"one side had finished, and nothing moved for `--linger-seconds` after that: {_BOTH}"

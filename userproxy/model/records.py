@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from userproxy.model.address import Address
-from userproxy.model.connection_id import ConnectionId
+from userproxy.model.connection_id import KERNEL_PREFIX, ConnectionId
 from userproxy.model.endings import ENDINGS, Reason
 from userproxy.model.service import Path, Protocol, ServicePortName
 
@@ -26,6 +26,9 @@ _SOCKADDR_IN = 16
 
 GIVEN_UP = -1
 """In the place of an errno: another dial was answered first, or the connection ended before this one was."""
+
+BY_KERNEL = 0
+"""In the place of a worker's pid: the kernel carried it, and numbered it."""
 
 MOST_ATTEMPTS = 16
 """Dials of one connection that are told: all of a thousand backends may refuse."""
@@ -89,8 +92,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=Tru
     """One connection or session. What begins with `client` is what it tells of itself, as its `facts`.
 
     Attributes:
-        pid: of the worker, as it calls itself.
-        number: unique in that worker.
+        pid: of the worker, as it calls itself; `BY_KERNEL`: the kernel's number is known.
+        number: unique in that worker, or the kernel's.
         service: whose traffic it was.
         protocol: that it spoke.
         listener: where it was accepted.
@@ -100,11 +103,15 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=Tru
         original: the original destination as the kernel gives it, a `sockaddr` of 16 or 28 bytes, if it does.
         source: our own address on the backend's side, if there was one.
         backend: where it went, if it went anywhere.
-        bytes_up: from the client.
-        bytes_down: from the backend.
+        bytes_up: from the client; None: nobody counted them.
+        bytes_down: from the backend; likewise.
         reason: why it ended; None while it lives.
         state: where it is in its life.
         timeline: what happened when.
+        path: by which it went.
+        packets_up: from the client, if it was carried by the kernel, and that counts.
+        packets_down: from the backend, likewise.
+        found: its beginning was not seen: it began some time before `began`.
     """
 
     pid: int
@@ -118,15 +125,21 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=Tru
     original: bytes | None = None
     source: Address | None = None
     backend: Address | None = None
-    bytes_up: int = 0
-    bytes_down: int = 0
+    bytes_up: int | None = 0
+    bytes_down: int | None = 0
     reason: Reason | None = None
     state: str = "closed"
     timeline: Timeline = Timeline()
+    path: Path = Path.REDIRECT_TO_HOST
+    packets_up: int | None = None
+    packets_down: int | None = None
+    found: bool = False
 
     @property
     def id(self) -> str:
         """What an operator calls it."""
+        if self.pid == BY_KERNEL:
+            return f"{KERNEL_PREFIX}{self.number}"
         return str(ConnectionId(self.pid, self.number))
 
     @property
@@ -210,7 +223,11 @@ class RecordRow(msgspec.Struct, frozen=True, kw_only=True):
         datagrams_up: of UDP: from the client.
         datagrams_down: of UDP: from backends.
         reason: why it ended, one of docs/ends.md; empty while it lives.
-        ended_by: `client`, `backend`, `operator` or `userproxy`; empty while it lives.
+        ended_by: `client`, `backend`, `operator`, `userproxy`, or `unknown`; empty while it lives.
+        packets_up: on the path steered: from the client, where the kernel counts (`nf_conntrack_acct=1`).
+        packets_down: likewise, from the backend.
+        unknown: the fields of this row whose figures are not known: of `duration_seconds`, which then holds
+            the least that it can be; and of `bytes_up` and `bytes_down`, which are null.
     """
 
     id: str
@@ -234,18 +251,21 @@ class RecordRow(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_down_ms: float | None
     half_closed_by: str
     half_closed_ms: float | None
-    bytes_up: int
-    bytes_down: int
+    bytes_up: int | None
+    bytes_down: int | None
     datagrams_up: int | None = None
     datagrams_down: int | None = None
     reason: str
     ended_by: str
+    packets_up: int | None = None
+    packets_down: int | None = None
+    unknown: tuple[str, ...] = ()
 
 
 def row_of(record: Record) -> RecordRow:
     """What others get to see of it."""
     timeline, reason = record.timeline, record.reason
-    is_udp = record.protocol is Protocol.UDP
+    counts_datagrams = record.protocol is Protocol.UDP and record.path is Path.REDIRECT_TO_HOST
     half_closed = timeline.half_closed is not None
     return RecordRow(
         id=record.id,
@@ -257,8 +277,8 @@ def row_of(record: Record) -> RecordRow:
         source=shown(record.source),
         backend=shown(record.backend),
         state=record.state,
-        path=Path.REDIRECT_TO_HOST.value,
-        started_at=moment(record.began),
+        path=record.path.value,
+        started_at="" if record.found else moment(record.began),
         ended_at=moment(record.ended) if reason else "",
         duration_seconds=round(record.seconds, 6),
         attempts=attempts_of(record),
@@ -271,10 +291,14 @@ def row_of(record: Record) -> RecordRow:
         half_closed_ms=milliseconds(timeline.half_closed),
         bytes_up=record.bytes_up,
         bytes_down=record.bytes_down,
-        datagrams_up=timeline.asked if is_udp else None,
-        datagrams_down=timeline.answered if is_udp else None,
+        datagrams_up=timeline.asked if counts_datagrams else None,
+        datagrams_down=timeline.answered if counts_datagrams else None,
         reason=reason.value if reason else "",
         ended_by=ENDINGS[reason].by.value if reason else "",
+        packets_up=record.packets_up,
+        packets_down=record.packets_down,
+        unknown=(("duration_seconds",) if record.found else ())
+        + (("bytes_up", "bytes_down") if record.bytes_up is None else ()),
     )
 
 
@@ -306,7 +330,12 @@ def row_of_flow(row: ConnectionRow) -> RecordRow:
         bytes_down=row.bytes_down,
         reason="",
         ended_by="",
+        unknown=tuple(_AGES.get(field, field) for field in row.unknown),
     )
+
+
+_AGES = {"age_seconds": "duration_seconds"}
+"""What is the same of a live connection and of a record."""
 
 
 def moment(seconds: float) -> str:

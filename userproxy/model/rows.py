@@ -30,11 +30,11 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
             (`nf_conntrack_timestamp=1`).
         age_seconds: where `started_at` is empty, what is certain: `idle_seconds`.
         idle_seconds: since the last byte, or on the other paths packet, in either direction.
-        bytes_up: from client to backend. On the other paths with IP headers, and 0 unless the
+        bytes_up: from client to backend. On the other paths with IP headers, and null unless the
             kernel counts them (`nf_conntrack_acct=1`).
         bytes_down: from backend to client, likewise.
-        unknown: the fields of this row whose figures are not known: they hold what is certain, the least
-            that it can be. Of `age_seconds`, `bytes_up` and `bytes_down`.
+        unknown: the fields of this row whose figures are not known. Of `age_seconds`, which then holds what
+            is certain, the least that it can be; and of `bytes_up` and `bytes_down`, which are null.
     """
 
     id: str
@@ -50,8 +50,8 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     age_seconds: float
     idle_seconds: float
-    bytes_up: int
-    bytes_down: int
+    bytes_up: int | None
+    bytes_down: int | None
     unknown: tuple[str, ...] = ()
 
 

@@ -61,17 +61,18 @@ class Meter:
         flows, seen = [], {}
         opened = up = down = 0
         for row in rows:
+            known_up, known_down = row.bytes_up or 0, row.bytes_down or 0
             last = before.get(row.id)
             if last is not None:
-                more_up, more_down = row.bytes_up - last[0], row.bytes_down - last[1]
+                more_up, more_down = known_up - last[0], known_down - last[1]
                 rate = (more_up + more_down) / seconds
             else:
                 new = row.age_seconds <= seconds
                 opened += new
-                more_up, more_down = (row.bytes_up, row.bytes_down) if new else (0, 0)
-                rate = (row.bytes_up + row.bytes_down) / max(row.age_seconds, seconds, 1.0)
+                more_up, more_down = (known_up, known_down) if new else (0, 0)
+                rate = (known_up + known_down) / max(row.age_seconds, seconds, 1.0)
             up, down = up + more_up, down + more_down
-            seen[row.id] = row.bytes_up, row.bytes_down
+            seen[row.id] = known_up, known_down
             text = f"{row.id} {row.service} {row.client} {row.frontend} {row.backend} {row.state}".lower()
             flows.append(Flow(row, rate, text))
         ended = sum(one not in seen for one in before)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from userproxy.model.connection_id import KERNEL_PREFIX
 from userproxy.model.filter import ConnectionFilter, is_service
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import Path, Protocol
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from userproxy.netfilter.conntrack.flows import Flow
 
 log = structlog.get_logger(__name__)
-
-ID_PREFIX = "ct-"
-"""Before the kernel's number of an entry, so that no id is also one of a relayed connection."""
 
 _CHUNK = 100
 _FRESH_SECONDS = 1.0
@@ -101,7 +99,7 @@ class FlowTable:
 
     async def chosen(self, ids: Collection[str] | None, wanted: ConnectionFilter) -> list[Flow]:
         """The matching connections with these ids (None: any)."""
-        if not self._in_use or (ids is not None and not any(one.startswith(ID_PREFIX) for one in ids)):
+        if not self._in_use or (ids is not None and not any(one.startswith(KERNEL_PREFIX) for one in ids)):
             return []
         chosen = None if ids is None else frozenset(ids)
         return [flow for _, flow in await self._matching(wanted) if chosen is None or id_of(flow) in chosen]
@@ -250,7 +248,7 @@ def _completed(row: ConnectionRow, known: Mapping[tuple[str, str], Flow]) -> Con
 
 def id_of(flow: Flow) -> str:
     """What an operator calls it."""
-    return f"{ID_PREFIX}{flow.id}"
+    return f"{KERNEL_PREFIX}{flow.id}"
 
 
 def row_of(service: ServicePortName, flow: Flow, path: Path, now: float) -> ConnectionRow:
@@ -274,7 +272,7 @@ def row_of(service: ServicePortName, flow: Flow, path: Path, now: float) -> Conn
         started_at=started,
         age_seconds=round(age, 3),
         idle_seconds=round(min(flow.idle, age), 3),
-        bytes_up=flow.bytes_up,
-        bytes_down=flow.bytes_down,
+        bytes_up=flow.bytes_up if flow.counted else None,
+        bytes_down=flow.bytes_down if flow.counted else None,
         unknown=unknown if flow.counted else (*unknown, "bytes_up", "bytes_down"),
     )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from userproxy.tests.dataplane.rig.proxy import Proxy
 
 
-def rows(proxy: Proxy) -> list[tuple[str, str, int, int]]:
+def rows(proxy: Proxy) -> list[tuple[str, str, int | None, int | None]]:
     return [
         (row.state, row.backend, row.bytes_up, row.bytes_down)
         for chunk in proxy.table.rows(ConnectionFilter())

@@ -40,6 +40,7 @@ def test_a_line_for_programs_begins_as_every_line_of_the_log() -> None:
         "duration_seconds": 4.25,
         "reason": "backend-reset",
         "ended_by": "backend",
+        "path": "redirect-to-host",
     }
     assert list(json.loads(encoded))[:4] == ["timestamp", "level", "event", "id"]
 
@@ -55,6 +56,6 @@ def test_a_line_for_a_person_leaves_out_what_is_empty() -> None:
         "2026-11-27T12:03:04.250000Z [warning  ] connection ended               id=18253-4 protocol=TCP "
         "service=default/server-service:http client=10.0.1.3:36854 listener=10.100.0.2:10400 "
         "bytes_up=83 bytes_down=200 duration_seconds=4.25 reason=backend-reset "
-        "ended_by=backend\n"
+        "ended_by=backend path=redirect-to-host\n"
     )
     assert b"attempts=10.0.1.2:8080:refused:0.4ms,10.0.2.2:8080:answered:1ms " in as_text(line_of(RECORD))

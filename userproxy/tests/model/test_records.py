@@ -7,9 +7,10 @@ import json
 
 import msgspec
 
+from userproxy.cli.timeline import story
 from userproxy.model.endings import Reason
-from userproxy.model.records import GIVEN_UP, Record, Timeline, error_name, row_of
-from userproxy.model.service import Protocol
+from userproxy.model.records import BY_KERNEL, GIVEN_UP, Record, Timeline, error_name, row_of
+from userproxy.model.service import Path, Protocol
 from userproxy.tests.records import RECORD
 
 
@@ -45,6 +46,9 @@ def test_a_row_has_all_that_is_known() -> None:
         "datagrams_down": None,
         "reason": "backend-reset",
         "ended_by": "backend",
+        "packets_up": None,
+        "packets_down": None,
+        "unknown": [],
     }
 
 
@@ -67,6 +71,39 @@ def test_a_session_tells_its_datagrams_and_a_live_one_no_end() -> None:
     )
     assert (row.datagrams_up, row.datagrams_down) == (3, 2)
     assert (row.state, row.ended_at, row.reason, row.ended_by) == ("replied", "", "", "")
+
+
+CARRIED = Record(
+    pid=BY_KERNEL,
+    number=3_141_592_653,
+    service=RECORD.service,
+    protocol=Protocol.TCP,
+    listener=None,
+    began=RECORD.began,
+    seconds=4.25,
+    client=RECORD.client,
+    bytes_up=None,
+    bytes_down=None,
+    reason=Reason.RESET,
+    path=Path.STEERED,
+    found=True,
+)
+
+
+def test_of_one_that_the_kernel_carried_it_is_said_what_is_not_known() -> None:
+    row = row_of(CARRIED)
+    assert (row.id, row.path, row.ended_by) == ("ct-3141592653", "steered", "unknown")
+    assert (row.bytes_up, row.bytes_down, row.started_at) == (None, None, "")
+    assert row.unknown == ("duration_seconds", "bytes_up", "bytes_down")
+    assert "bytes     not known" in story(row)
+    assert "it lived at least 4.25 s" in story(row)
+    counted = row_of(
+        msgspec.structs.replace(
+            CARRIED, bytes_up=400, bytes_down=300, packets_up=5, packets_down=4, found=False
+        )
+    )
+    assert (counted.bytes_up, counted.packets_down, counted.unknown) == (400, 4, ())
+    assert "400B up, 300B down, in 5 and 4 packets" in story(counted)
 
 
 def test_a_record_survives_encoding_and_one_of_an_older_version_is_understood() -> None:

@@ -184,8 +184,8 @@ def _connections(seen: Overview) -> str:
             _Cell(row.state, _TONES.get(row.state, _WAITING), word=True),
             _Cell(_known(row, "age_seconds", human_age(row.age_seconds)), number=True),
             _Cell(human_age(row.idle_seconds), number=True),
-            _Cell(_known(row, "bytes_up", human_bytes(row.bytes_up)), number=True),
-            _Cell(_known(row, "bytes_down", human_bytes(row.bytes_down)), number=True),
+            _Cell(_known(row, "bytes_up", human_bytes(row.bytes_up or 0)), number=True),
+            _Cell(_known(row, "bytes_down", human_bytes(row.bytes_down or 0)), number=True),
         )
         for row in seen.connections
     ]

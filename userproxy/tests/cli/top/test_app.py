@@ -171,7 +171,7 @@ THREE = (
 
 async def test_a_busy_one_among_2000_idle_ones_is_on_top_as_soon_as_it_moves() -> None:
     async with watching(*IDLE, msgspec.structs.replace(BUSY, age_seconds=1e6)) as desk:
-        desk.daemon.rows[-1] = msgspec.structs.replace(BUSY, bytes_down=BUSY.bytes_down + 10**7)
+        desk.daemon.rows[-1] = msgspec.structs.replace(BUSY, bytes_down=10**8)
         screen = await desk.look()
     assert "2,001 connections" in screen.splitlines()[0]
     assert "2,001 established" in screen.splitlines()[1]

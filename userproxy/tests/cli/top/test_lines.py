@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def moved(row: ConnectionRow, up: int = 0, down: int = 0) -> ConnectionRow:
-    return msgspec.structs.replace(row, bytes_up=row.bytes_up + up, bytes_down=row.bytes_down + down)
+    return msgspec.structs.replace(
+        row, bytes_up=(row.bytes_up or 0) + up, bytes_down=(row.bytes_down or 0) + down
+    )
 
 
 def flows(*rows: ConnectionRow) -> list[Flow]:
@@ -96,7 +98,7 @@ def test_a_group_is_all_that_have_it_in_common(group: GroupBy, names: set[str]) 
     lines = arranged(flows(*ROWS), Wanted(group_by=group))
     assert {line.key for line in lines} == names
     together = next(line for line in lines if len(line.flows) == 2)
-    assert together.bytes == sum(flow.row.bytes_down for flow in together.flows)
+    assert together.bytes == sum(flow.row.bytes_down or 0 for flow in together.flows)
     assert (together.age, together.idle, together.states) == (
         max(flow.row.age_seconds for flow in together.flows),
         min(flow.row.idle_seconds for flow in together.flows),

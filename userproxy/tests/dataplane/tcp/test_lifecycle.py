@@ -49,6 +49,8 @@ CUT_SHORT = {
     Event.SHUTDOWN: Reason.SHUTDOWN,
 }
 
+OF_THE_KERNEL = {Reason.RESET, Reason.FORGOTTEN}
+
 OF_SESSIONS = {
     Reason.IDLE,
     Reason.ANSWERED,
@@ -199,7 +201,7 @@ def test_a_reason_is_given_exactly_when_closing_and_each_reason_can_be() -> None
     for answer in answers:
         assert (answer.reason is not None) == (answer.state is State.CLOSED)
         assert (answer.commands in (CLOSE, RESET)) == (answer.state is State.CLOSED)
-    assert {answer.reason for answer in answers} - {None} == set(Reason) - OF_SESSIONS
+    assert {answer.reason for answer in answers} - {None} == set(Reason) - OF_SESSIONS - OF_THE_KERNEL
 
 
 def test_only_a_connection_that_both_sides_finished_is_closed_in_order() -> None:

@@ -189,6 +189,10 @@ async def _work(
             orphan_seconds=config.orphan_seconds,
             log_format=config.log_format.value,
             log_level=config.log_level.value,
+            recorded=config.recorded_connections,
+            access_log=config.access_log.value,
+            access_log_file=str(config.access_log_file or ""),
+            by_service=config.metrics_per_service > 0,
         ),
         steering_processes(),
     )
@@ -223,7 +227,7 @@ async def _work(
         try:
             return await daemon.run(check), daemon.left
         finally:
-            remembered.leave(workers.recollection.unclaimed)
+            remembered.leave([*workers.recollection.unclaimed, *crew.recollection.unclaimed])
             pod_health.close()
             poller.shut()
 

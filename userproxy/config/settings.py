@@ -236,7 +236,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     recorded_connections: Annotated[
         int,
         _help(
-            "How many connections that are over are remembered, for `connections --ended`; 0: none.",
+            "How many connections that are over are remembered, for `connections --ended`, and so many "
+            "steered ones beside them; 0: none.",
             metavar="N",
         ),
     ] = 10_000

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from userproxy.control.sides import end_carried
+from userproxy.model.endings import Reason
 from userproxy.model.service import Protocol
 from userproxy.model.settings import AGE_JITTER
 
@@ -81,13 +83,19 @@ class CarriedLifetimes:
         self._seen = {flow.id: self._seen.get(flow.id, now) for _, flow in tcp}
         self._again = {number: at for number, at in self._again.items() if number in self._seen}
         self._notice_gone({(name, flow.backend) for name, flow in tcp}, now)
-        due = [flow for name, flow in tcp if self._is_due(name, flow, now)]
-        if due:
-            done = await self._sides.kernel.end(due)
+        reasons = [(flow, self._reason(name, flow, now)) for name, flow in tcp]
+        for reason in (Reason.BACKEND_REMOVED, Reason.AGED):
+            due = [flow for flow, why in reasons if why is reason]
+            if not due:
+                continue
+            done = await end_carried(self._sides, due, reason)
             left = [flow.id for flow in due if flow.id not in done.ended]
             self._again |= dict.fromkeys(left, now + _AGAIN_SECONDS)
             log.info(
-                "connections that the kernel carried were ended", ended=len(due) - len(left), left=len(left)
+                "connections that the kernel carried were ended",
+                ended=len(due) - len(left),
+                left=len(left),
+                reason=reason.value,
             )
 
     def _notice_gone(self, used: Collection[tuple[ServicePortName, Address]], now: float) -> None:
@@ -96,16 +104,19 @@ class CarriedLifetimes:
         gone = [(name, pod) for name, pod in used if pod not in known[name]]
         self._gone = {key: self._gone.get(key, now) for key in gone}
 
-    def _is_due(self, name: ServicePortName, flow: Flow, now: float) -> bool:
+    def _reason(self, name: ServicePortName, flow: Flow, now: float) -> Reason | None:
+        """Why the time of a connection is over; None if it is not."""
         settings = self._limited[name]
         if now < self._again.get(flow.id, 0.0):
-            return False
+            return None
         gone, allowed = self._gone.get((name, flow.backend)), settings.close_on_removal
         if gone is not None and allowed is not None and now - gone >= allowed:
-            return True
+            return Reason.BACKEND_REMOVED
         began = self._seen[flow.id] if flow.started is None else flow.started
         age = settings.max_connection_age
-        return age is not None and now - began >= age * (1.0 + AGE_JITTER * _spread(flow.id))
+        if age is not None and now - began >= age * (1.0 + AGE_JITTER * _spread(flow.id)):
+            return Reason.AGED
+        return None
 
 
 def _spread(number: int) -> float:

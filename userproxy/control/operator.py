@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy import logs
+from userproxy.control.sides import end_carried
 from userproxy.model.address import Address
 from userproxy.model.condition import REMOVED
+from userproxy.model.endings import Reason
 from userproxy.model.filter import is_backend
 from userproxy.model.levels import LEVELS
 from userproxy.netfilter import NetfilterError
@@ -89,7 +91,7 @@ class Operator:
         if not flows:
             return [], Ended()
         try:
-            return flows, await self._sides.kernel.end(flows)
+            return flows, await end_carried(self._sides, flows, Reason.KILLED)
         except NetfilterError as error:
             return flows, Ended(problem=str(error))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from userproxy.model.flow_key import flow_key
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from userproxy.model.actions import CaptureChange
     from userproxy.model.address import Address
     from userproxy.model.counters import Counters
+    from userproxy.model.endings import Reason
     from userproxy.model.filter import ConnectionFilter, RecordFilter
     from userproxy.model.messages import Parts
     from userproxy.model.records import RecordRow
@@ -122,6 +125,13 @@ class Crew(Protocol):
     def living_counters(self) -> dict[int, Counters]:
         """What the process that lives has counted, by name."""
 
+    @property
+    def recollection(self) -> Recollection:
+        """What is known of connections that are over."""
+
+    async def expect(self, flows: Collection[bytes], reason: Reason | None, /) -> None:
+        """These are about to be ended, for this reason."""
+
     async def steer(self, wanted: Mapping[PoolName, Steer], /) -> None:
         """Have these chosen for, and no others."""
 
@@ -198,6 +208,25 @@ class Kernel(Protocol):
 
     async def remove(self) -> None:
         """Leave no trace."""
+
+
+async def end_carried(sides: Sides, flows: Collection[Flow], reason: Reason) -> Ended:
+    """End connections that netfilter carries; who remembers them is told why.
+
+    Raises:
+        NetfilterError: they cannot be ended.
+    """
+    keys = {flow.id: flow_key(flow.frontend.protocol, flow.client, flow.frontend.address) for flow in flows}
+    await sides.crew.expect(keys.values(), reason)
+    ended: frozenset[int] = frozenset()
+    try:
+        done = await sides.kernel.end(flows)
+        ended = done.ended | done.halves
+        return done
+    finally:
+        left = [key for number, key in keys.items() if number not in ended]
+        if left:
+            await sides.crew.expect(left, None)
 
 
 class Sides(NamedTuple):

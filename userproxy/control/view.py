@@ -98,10 +98,11 @@ class View:
     async def records(self, wanted: RecordFilter) -> AsyncIterator[list[RecordRow]]:
         """The connections that match, live or over, with all that is known of them.
 
-        Those that netfilter carries by itself are known while they live.
+        Those on the path redirect-to-pod are known while they live.
         """
-        async for chunk in self._sides.workers.recollection.records(wanted):
-            yield chunk
+        for recollection in (self._sides.workers.recollection, self._sides.crew.recollection):
+            async for chunk in recollection.records(wanted):
+                yield chunk
         if wanted.live and not wanted.reasons:
             async for rows in self._sides.flows.rows(wanted.connections):
                 yield [row_of_flow(row) for row in rows if wanted.id in ("", row.id)]

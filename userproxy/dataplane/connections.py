@@ -154,7 +154,7 @@ class ConnectionTable:
         number = self.next_number()
         self.counters.clients_turned_away += 1
         self.counters.connections_ended[Reason.TOO_MANY.value] += 1
-        self.recorder.turned_away(turned_away(service, client, peer, number, self.name))
+        self.recorder.keep(turned_away(service, client, peer, number, self.name), Reason.TOO_MANY)
         reset(client)
 
     def sweep(self) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from userproxy.backends.service import LiveService
     from userproxy.dataplane.connections import Relayed
     from userproxy.model.filter import RecordFilter
+    from userproxy.model.records import CarriedFields
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
@@ -93,10 +94,10 @@ class Recorder:
         if (self._most or logs) and reason is not Reason.HANDED_OVER:
             self._keep(_packed(connection, name), log if logs else None)
 
-    def turned_away(self, record: Record) -> None:
-        """A client was not let in at all."""
+    def keep(self, record: Record | CarriedFields, reason: Reason) -> None:
+        """A connection is over that was none of the relay's, or never began."""
         log = self.log
-        logs = log is not None and record.reason is not None and log.wants(record.reason)
+        logs = log is not None and log.wants(reason)
         if self._most or logs:
             self._keep(_encode(record), log if logs else None)
 
@@ -130,6 +131,13 @@ class Recorder:
         """All that is kept, the oldest first, for another worker to `inherit`, in chunks."""
         kept = chain(self._inherited, self._own)
         return iter(lambda: list(islice(kept, _CHUNK)), [])
+
+    def take(self) -> Iterator[Sequence[bytes]]:
+        """The same, and keep nothing of it here."""
+        kept = [*self._inherited, *self._own]
+        self._inherited.clear()
+        self._own.clear()
+        return iter(kept[start : start + _CHUNK] for start in range(0, len(kept), _CHUNK))
 
     def inherit(self, records: Iterable[bytes]) -> None:
         """Keep records of a worker that is gone, as long as there is room beside this one's own."""

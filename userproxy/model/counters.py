@@ -43,7 +43,7 @@ class Counters(msgspec.Struct, omit_defaults=True, kw_only=True):
     `userproxy_` before it, unless the annotation gives one.
     """
 
-    connections_opened: Annotated[int, Metric("Connections accepted.")] = 0
+    connections_opened: Annotated[int, Metric("Connections accepted, and steered ones chosen for.")] = 0
     connections_ended: Annotated[
         dict[str, int],
         Metric("Connections over, by why they ended.", labels=("reason",), keys=tuple(Reason)),
@@ -51,7 +51,8 @@ class Counters(msgspec.Struct, omit_defaults=True, kw_only=True):
     relayed_bytes: Annotated[
         dict[str, int],
         Metric(
-            "Bytes of clients, up to their backends and down from them.",
+            "Bytes of clients, up to their backends and down from them; of a steered one when it is over, if "
+            "the kernel counts them (`nf_conntrack_acct`).",
             labels=("direction",),
             keys=("up", "down"),
         ),
@@ -138,11 +139,19 @@ class Counters(msgspec.Struct, omit_defaults=True, kw_only=True):
     ] = _times(Histogram)
     service_connections_opened: Annotated[
         dict[str, int],
-        Metric("Connections accepted for a Service port.", labels=("service",), per_service=True),
+        Metric(
+            "Connections accepted for a Service port, and steered ones chosen for.",
+            labels=("service",),
+            per_service=True,
+        ),
     ] = _counts()
     service_relayed_bytes: Annotated[
         dict[str, int],
-        Metric("Bytes of a Service port's clients.", labels=("service", "direction"), per_service=True),
+        Metric(
+            "Bytes of a Service port's clients; of a steered one when it is over, if the kernel counts them.",
+            labels=("service", "direction"),
+            per_service=True,
+        ),
     ] = _counts()
     service_failed_connections: Annotated[
         dict[str, int],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import sys
 from typing import TYPE_CHECKING
 
 from userproxy.model.service import Protocol
@@ -22,6 +23,7 @@ TCP, UDP = 6, 17
 
 _NUMBERS = {Protocol.TCP: TCP, Protocol.UDP: UDP}
 _IPV4_KEY = 13
+_INET, _INET6 = (2).to_bytes(2, sys.byteorder), (10).to_bytes(2, sys.byteorder)
 
 
 def frontend_key(protocol: Protocol, frontend: Address) -> bytes:
@@ -45,6 +47,13 @@ def frontend_of(flow: bytes) -> bytes:
 def client_of(flow: bytes) -> str:
     """The client's IP."""
     return _text(flow[1:5] if len(flow) == _IPV4_KEY else flow[1:17])
+
+
+def sockaddr_of(flow: bytes) -> bytes:
+    """A connection's frontend as a `sockaddr` of 16 or 28 bytes (linux/in.h, linux/in6.h)."""
+    if len(flow) == _IPV4_KEY:
+        return _INET + flow[11:] + flow[5:9] + bytes(8)
+    return _INET6 + flow[35:] + bytes(4) + flow[17:33] + bytes(4)
 
 
 def _packed(ip: str) -> bytes:

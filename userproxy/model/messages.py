@@ -10,6 +10,7 @@ import msgspec
 
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
+from userproxy.model.endings import Reason
 from userproxy.model.filter import ConnectionFilter, RecordFilter
 from userproxy.model.records import RecordRow
 from userproxy.model.rows import ConnectionRow
@@ -244,12 +245,20 @@ class BeginSteering(Order, frozen=True, kw_only=True):
         orphan_seconds: how long to go on without a control side; None for ever.
         log_format: as in the configuration.
         log_level: as in the configuration.
+        recorded: connections that are over and remembered.
+        access_log: as in the configuration.
+        access_log_file: its path, for messages; the file itself comes with `LogTo`. Empty: stderr.
+        by_service: whether single Services are counted too.
     """
 
     queue: int
     orphan_seconds: float | None
     log_format: str
     log_level: str
+    recorded: int = 0
+    access_log: str = "off"
+    access_log_file: str = ""
+    by_service: bool = False
 
 
 class SteerPools(Order, frozen=True, kw_only=True):
@@ -269,6 +278,18 @@ class ReadQueue(Order, frozen=True, kw_only=True):
 
     The socket of the queue comes along if another process has had it; otherwise it opens one.
     """
+
+
+class Ending(Order, frozen=True, kw_only=True):
+    """The control side is about to end these connections; or it has not, and others may end them.
+
+    Attributes:
+        flows: their keys (`model.flow_key`).
+        reason: why; None: they have not been ended, after all.
+    """
+
+    flows: tuple[bytes, ...]
+    reason: Reason | None = None
 
 
 class YieldQueue(Order, frozen=True, kw_only=True):
@@ -500,6 +521,7 @@ Orders = (
     | BeginSteering
     | SteerPools
     | ReadQueue
+    | Ending
     | YieldQueue
 )
 Parts = (

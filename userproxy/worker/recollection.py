@@ -61,14 +61,18 @@ class Recollection:
                     yield [row for row in part.rows if row.id not in known]
                     known.update(row.id for row in part.rows)
 
-    def pass_on(self, _handle: WorkerHandle, part: messages.Records) -> None:
+    def pass_on(self, handle: WorkerHandle, part: messages.Records) -> None:
         """A worker is about to end: others keep what it remembered."""
         self.unclaimed += part.records
-        self.settle()
+        self.settle(handle)
 
-    def settle(self) -> None:
-        """Give those that nobody has to a worker that serves, if there is one."""
-        heirs = [heir for heir in self._heirs() if heir.is_alive and not heir.is_silent and not heir.retiring]
+    def settle(self, leaving: WorkerHandle | None = None) -> None:
+        """Give those that nobody has to a worker that serves, if there is one beside who has left them."""
+        heirs = [
+            heir
+            for heir in self._heirs()
+            if heir is not leaving and heir.is_alive and not heir.is_silent and not heir.retiring
+        ]
         if heirs and self.unclaimed:
             for start in range(0, len(self.unclaimed), _CHUNK):
                 part = tuple(self.unclaimed[start : start + _CHUNK])

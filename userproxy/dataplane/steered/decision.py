@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from userproxy.dataplane.steered.ledger import Ledger, reason_of
 from userproxy.dataplane.steered.port import Carried, Port, Token
 from userproxy.dataplane.steered.words import Known, Say
+from userproxy.model.endings import Reason
 from userproxy.model.flow_key import UDP, client_of, frontend_of
 from userproxy.model.steering import OUTSIDE
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from userproxy.backends.backend import LiveBackend
     from userproxy.model.address import Address
+    from userproxy.model.carried import End
     from userproxy.model.counters import Counters
 
 HELD_SECONDS = 0.1
@@ -49,6 +52,8 @@ class Decision:
         to_dial: backends to be dialled at once, to see how they are, with their Service ports; likewise. The
             outcome goes to `dialled`, within `HELD_SECONDS`.
         to_tell: Service ports whose clients wait for endpoints; likewise.
+        ledger: where connections are counted, and written down that are over.
+        get: by its key, what is known of a connection; None: nothing.
     """
 
     def __init__(self, counters: Counters, clock: Callable[[], float]) -> None:
@@ -57,9 +62,11 @@ class Decision:
         self.settled: list[tuple[Token, int]] = []
         self.to_dial: list[tuple[Port, LiveBackend]] = []
         self.to_tell: list[Port] = []
+        self.ledger = Ledger(counters, clock)
         self._counters = counters
         self._clock = clock
         self._known: dict[bytes, Carried] = {}
+        self.get = self._known.get
         self._unconfirmed: dict[bytes, Carried] = {}  # the oldest first
         self._dialled: dict[LiveBackend, list[Carried]] = {}
         self._held = 0
@@ -88,6 +95,7 @@ class Decision:
         port = frontends.get(frontend_of(flow))
         if port is None:
             return Say.UNSTEERED
+        self.ledger.began(port)
         return self._choose(Carried(flow, port, client_of(flow), sequence, self._clock()), token)
 
     def again(self, flow: bytes, sequence: int, token: Token, known: Known) -> int:
@@ -99,7 +107,7 @@ class Decision:
         if known is Known.LIVE or (known is Known.OVER and same):
             return Say.UNSTEERED  # where it goes has been settled
         if not same or flow[0] == UDP:
-            self._forget(carried)
+            self._forget(carried, reason_of(carried))
             return self.first(flow, sequence, token)
         # What conntrack has never told of was lost before it left.
         refused = known is Known.NOTHING and flow not in self._unconfirmed
@@ -125,7 +133,7 @@ class Decision:
                 continue
             if error and error not in _OUR_OWN:
                 port.service.retry(live)
-                carried.fail(error)
+                carried.fail(error, self._clock())
             elif live in port.places:
                 self._settle(token, self._go(carried))
                 continue
@@ -153,15 +161,16 @@ class Decision:
         if answered and not known.answered and known.live is not None:
             known.answered = True
             if known.sequence is not None and flow[0] != UDP:
-                known.port.service.dial_answered(known.live, self._clock() - known.sent)
+                known.took = self._clock() - known.sent
+                known.port.service.dial_answered(known.live, known.took)
 
-    def ended(self, flow: bytes, backend: Address) -> None:
+    def ended(self, flow: bytes, backend: Address, end: End | None = None) -> None:
         """A connection to this backend is over, or its entry has been deleted."""
         known = self._told_of(flow, backend)
         if known is not None:
-            self._forget(known)
+            self._forget(known, reason_of(known, end), end)
 
-    def refused(self, flow: bytes, backend: Address) -> None:
+    def refused(self, flow: bytes, backend: Address, end: End | None = None) -> None:
         """Conntrack has forgotten a connection to this backend that was never answered.
 
         The client does not know it: its next packet goes elsewhere. Unless it was answered after all, and is
@@ -171,7 +180,7 @@ class Decision:
         if known is None:
             return
         if known.answered or flow[0] == UDP or self._clock() - known.sent >= MEMORY_SECONDS:
-            self._forget(known)
+            self._forget(known, reason_of(known, end), end)
         else:
             live = known.live
             self._left(known, errno.ECONNREFUSED)
@@ -191,7 +200,7 @@ class Decision:
         """Conntrack had told of a connection, and lists it no longer."""
         known = self._known.get(flow)
         if known is not None and known.token is None and flow not in self._unconfirmed:
-            self._forget(known)
+            self._forget(known, reason_of(known))
 
     def settle(self, port: Port) -> None:
         """A Service port has changed: let those go on that wait for endpoints, if they need not any more."""
@@ -206,7 +215,7 @@ class Decision:
             carried = next(iter(self._unconfirmed.values()))
             if now - carried.sent < MEMORY_SECONDS:
                 break
-            self._forget(carried)
+            self._forget(carried, reason_of(carried))
         ports = (*self.frontends.values(), *self.outside.values())
         for port in {id(port): port for port in ports if port.waiting}.values():
             self._look_at_waiting(port, now)
@@ -244,7 +253,7 @@ class Decision:
             return self._choose(known, token)
         recent = self._clock() - known.sent < _SOON
         if known.flow[0] == UDP and not recent:
-            self._forget(known)
+            self._forget(known, reason_of(known))
             return self.first(known.flow, sequence, token)
         if known.sequence == sequence and recent:
             return known.port.places.get(known.live, Say.LOOK)
@@ -256,19 +265,18 @@ class Decision:
         service = port.service
         if service.is_full or service.is_full_for(client):
             self._counters.clients_turned_away += 1
-            self._forget(carried)
+            self._forget(carried, Reason.TOO_MANY)
             return Say.REFUSE
         live = service.pick(client, carried.tried)
         if live is None and carried.tried:  # all have failed it
             if port.places and not carried.silent:
-                self._forget(carried)
+                self._forget(carried, Reason.DIAL_FAILED)
                 return Say.REFUSE
             carried.try_all(carried.sequence)  # a packet to one that was silent may have been lost
             live = service.pick(client, ())
         if live is None:
             return self._wait(carried, token)
-        place = port.places.get(live)
-        if place is None:  # it is steered no longer
+        if live not in port.places:  # it is steered no longer
             self._forget(carried)
             return Say.UNSTEERED
         carried.enter(live)
@@ -279,8 +287,7 @@ class Decision:
 
     def _go(self, carried: Carried) -> int:
         """The index of a connection's backend, which goes on with that."""
-        live = carried.live
-        place = None if live is None else carried.port.places.get(live)
+        place = None if carried.live is None else carried.port.places.get(carried.live)
         if place is None:
             self._forget(carried)
             return Say.UNSTEERED
@@ -304,7 +311,7 @@ class Decision:
         port = carried.port
         full = len(port.waiting) >= port.service.places or self._held >= MOST_HELD
         if not port.service.holds or full:
-            self._forget(carried)
+            self._forget(carried, Reason.HOLD_FULL if port.service.holds else Reason.NO_BACKEND)
             return Say.REFUSE
         self._counters.clients_held += 1
         carried.since = self._clock()
@@ -340,7 +347,7 @@ class Decision:
         if token is None:
             return
         if over or not carried.port.places:
-            self._forget(carried)
+            self._forget(carried, Reason.HOLD_EXPIRED if over else Reason.NO_BACKEND)
             self.settled.append((token, Say.REFUSE))
             return
         carried.since = self._clock()
@@ -372,7 +379,7 @@ class Decision:
 
     def _left(self, carried: Carried, error: int) -> None:
         """A connection's backend is not to be its backend any more."""
-        carried.fail(error)
+        carried.fail(error, self._clock())
         self._unconfirmed.pop(carried.flow, None)
         carried.since = self._clock()
 
@@ -382,8 +389,10 @@ class Decision:
         if len(self._unconfirmed) > MOST_UNCONFIRMED:
             self._forget(next(iter(self._unconfirmed.values())))
 
-    def _forget(self, carried: Carried) -> None:
-        """It is over."""
+    def _forget(self, carried: Carried, reason: Reason | None = None, end: End | None = None) -> None:
+        """It is over; for no reason: somebody else has it from now on."""
+        if reason is not None:
+            self.ledger.over(carried, reason, end)
         carried.leave()
         if self._known.get(carried.flow) is carried:
             del self._known[carried.flow]

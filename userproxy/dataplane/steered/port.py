@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from userproxy.model.records import MOST_ATTEMPTS, Attempt
+
 if TYPE_CHECKING:
     from userproxy.backends.backend import LiveBackend
     from userproxy.backends.service import LiveService
+    from userproxy.model.endings import Reason
     from userproxy.model.state import Steer
 
 
@@ -23,10 +26,11 @@ class Port:
         steer: what is wanted of it.
         places: by backend, the index that the kernel knows it by; not those that it is being told of.
         waiting: packets that are held until there are endpoints, in the order of their coming.
+        label: the Service port's name, as the counters have it.
         told: when it was said last that clients wait, in monotonic time.
     """
 
-    __slots__ = ("places", "service", "steer", "told", "waiting")
+    __slots__ = ("label", "places", "service", "steer", "told", "waiting")
 
     def __init__(self, service: LiveService, steer: Steer) -> None:
         self.service = service
@@ -34,6 +38,7 @@ class Port:
         self.places: dict[LiveBackend, int] = {}
         self.waiting: dict[bytes, Carried] = {}
         self.told = 0.0
+        self.label = str(steer.service)
         self.arrange()
 
     def update(self, steer: Steer) -> None:
@@ -57,6 +62,10 @@ class Carried:
         client: the client's IP.
         sequence: that its first packet begins with; None if nobody has seen that here.
         live: its backend, on which it is counted; None while it has none.
+        began: when its first packet came, or it was found, in monotonic time.
+        reason: why it will be over soon, if that was said beforehand.
+        took: seconds that its backend took to answer; None: that is not known.
+        attempts: the backends that did not answer it.
         tried: those that have failed it.
         silent: whether one of these has not answered: a packet may have been lost on its way.
         token: of the packet that is held, None if none is.
@@ -67,15 +76,19 @@ class Carried:
 
     __slots__ = (
         "answered",
+        "attempts",
+        "began",
         "client",
         "flow",
         "live",
         "port",
+        "reason",
         "sent",
         "sequence",
         "silent",
         "since",
         "token",
+        "took",
         "tried",
     )
 
@@ -86,8 +99,11 @@ class Carried:
         self.live: LiveBackend | None = None
         self.try_all(sequence)
         self.token: Token | None = None
-        self.since = self.sent = now
+        self.began = self.since = self.sent = now
         self.answered = False
+        self.took: float | None = None
+        self.reason: Reason | None = None
+        self.attempts: tuple[Attempt, ...] = ()
 
     def enter(self, live: LiveBackend) -> None:
         """It is on this backend from now on."""
@@ -95,9 +111,12 @@ class Carried:
         live.connections += 1
         self.port.service.enter(self.client)
 
-    def fail(self, error: int) -> None:
+    def fail(self, error: int, now: float) -> None:
         """Its backend has failed it, with this errno, and is not tried again."""
         if self.live is not None:
+            if len(self.attempts) < MOST_ATTEMPTS:
+                began, took = self.sent - self.began, now - self.sent
+                self.attempts += (Attempt(self.live.address, began, took, error),)
             self.tried += (self.live,)
             self.silent |= error == errno.ETIMEDOUT
             self.leave()

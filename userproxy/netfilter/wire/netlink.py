@@ -170,6 +170,27 @@ class Socket:
             return body
         raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
+    def get_each(self, messages: Sequence[Message]) -> list[bytes | None]:
+        """The bodies of the messages that answer these, one each; None where the kernel refused.
+
+        Raises:
+            OSError: no answer.
+        """
+        found: list[bytes | None] = [None] * len(messages)
+        if not messages:
+            return found
+        first = self._send(messages)
+        left = len(messages)
+        for kind, _, sequence, body in self._messages():
+            if sequence < first:
+                continue
+            if kind != NLMSG_ERROR:
+                found[sequence - first] = body
+            left -= 1
+            if not left:
+                break
+        return found
+
     def dump(self, message: Message) -> list[bytes]:
         """The bodies of all messages that answer a dump: one consistent state, never the mix of two.
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from userproxy.control.lifetimes import CarriedLifetimes
+from userproxy.model.endings import Reason
 from userproxy.model.service import Path, Protocol
 from userproxy.model.settings import Settings
 from userproxy.model.state import Frontend
@@ -47,6 +48,7 @@ async def test_who_is_too_old_is_ended_by_when_it_began_or_was_first_seen(side: 
     side.clock.now += 22.0
     await lifetimes.look(wanted)
     assert ended(side) == ["end 2", "end 1"]
+    assert list(side.crew.expected.values()) == [Reason.AGED] * 2
 
 
 async def test_who_does_not_end_is_left_for_a_while(side: ControlSide) -> None:
@@ -57,6 +59,7 @@ async def test_who_does_not_end_is_left_for_a_while(side: ControlSide) -> None:
         side.clock.now += seconds
         await lifetimes.look(wanted)
     assert ended(side) == ["end 1 2"] * 2
+    assert set(side.crew.expected.values()) == {None}, "whoever ends them after all has a reason of his own"
 
 
 async def test_connections_to_a_pod_that_is_gone_end_when_their_time_is_over(side: ControlSide) -> None:
@@ -76,6 +79,7 @@ async def test_connections_to_a_pod_that_is_gone_end_when_their_time_is_over(sid
     side.clock.now += 1.0
     await lifetimes.look(left)
     assert ended(side) == ["end 1"], "the other Service does not ask for it"
+    assert list(side.crew.expected.values()) == [Reason.BACKEND_REMOVED]
 
 
 async def test_a_pod_that_comes_back_has_never_been_gone(side: ControlSide) -> None:

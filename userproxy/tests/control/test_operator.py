@@ -13,6 +13,7 @@ from userproxy import logs
 from userproxy.control import operator as operator_module
 from userproxy.control.operator import Operator
 from userproxy.model.address import Address
+from userproxy.model.endings import Reason
 from userproxy.model.filter import ANY_PORT, ConnectionFilter
 from userproxy.model.service import Path, PoolName
 from userproxy.netfilter import NetfilterError
@@ -87,6 +88,7 @@ async def test_what_the_kernel_carries_is_ended_too_and_what_is_left_is_named(
     assert await kill(None, ConnectionFilter(backend=POD1), ROOT) == Killed(killed=1, carried=1)
     assert await kill(["7-1", "ct-1", "ct-9"], EVERYTHING, ROOT) == Killed(killed=4, carried=1)
     assert [line for line in side.journal if line.startswith("end")] == ["end 1 2", "end 1", "end 1"]
+    assert sorted(side.crew.expected.values(), key=str) == [None, Reason.KILLED]
     await kill(["7-1"], EVERYTHING, ROOT)
     assert side.journal[-1].startswith("kill"), "conntrack is not read for ids of workers"
 

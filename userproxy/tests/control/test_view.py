@@ -13,8 +13,9 @@ from userproxy import __version__
 from userproxy.control.reconcile import ApplyError
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
-from userproxy.model.filter import ConnectionFilter
+from userproxy.model.filter import ConnectionFilter, RecordFilter
 from userproxy.model.messages import BackendCount
+from userproxy.model.records import row_of
 from userproxy.model.service import Entry, EntryKind, Path, Protocol, TrafficPolicy
 from userproxy.model.snapshot import Problem
 from userproxy.tests.control.rig.node import (
@@ -33,6 +34,7 @@ from userproxy.tests.control.rig.node import (
     totals,
 )
 from userproxy.tests.ops.daemon import connection
+from userproxy.tests.records import RECORD
 
 if TYPE_CHECKING:
     from pathlib import Path as FilePath
@@ -286,6 +288,14 @@ async def test_nor_when_a_steering_process_dies(side: ControlSide) -> None:
     side.crew.past_counters.merge(side.crew.living_counters.pop(7))
     assert (await side.view.measured()).counters == before
     assert before.failed_dials == {"refused": 2}
+
+
+async def test_records_are_those_of_workers_and_of_the_steering_process(side: ControlSide) -> None:
+    relayed = row_of(RECORD)
+    steered = msgspec.structs.replace(relayed, id="ct-7", path="steered")
+    side.workers.recollection.rows, side.crew.recollection.rows = [relayed], [steered]
+    found = [row async for chunk in side.view.records(RecordFilter()) for row in chunk]
+    assert found == [relayed, steered]
 
 
 async def test_metrics_have_the_number_of_problems_by_reason(side: ControlSide) -> None:

@@ -293,6 +293,9 @@ def test_a_row_says_which_figures_nobody_knows(
     started: float | None, counted: bool, unknown: tuple[str, ...]
 ) -> None:
     one = row_of(WEB, replace(flow(), started=started, counted=counted), Path.REDIRECT_TO_POD, Clock.now)
+    assert all(
+        (getattr(one, field) is None) == (field in one.unknown) for field in ("bytes_up", "bytes_down")
+    )
     assert one.unknown == unknown
 
 

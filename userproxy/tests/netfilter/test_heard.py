@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userproxy.model.address import Address
+from userproxy.model.carried import Counts, End, How
 from userproxy.model.flow_key import flow_key
 from userproxy.model.service import Protocol
 from userproxy.netfilter.conntrack.heard import Heard, TcpState, Told, heard, listed_one
@@ -21,6 +22,7 @@ NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
 NESTED = 0x8000
 NEW, DELETED = 0x100, 0x102
 SEEN_REPLY, ASSURED, DNAT = 1 << 1, 1 << 2, 1 << 5
+CLOSE_INIT = 0x04
 
 
 def direction(kind: int, protocol: Protocol, source: Address, destination: Address) -> bytes:
@@ -41,23 +43,46 @@ def body(
     status: int,
     state: int = 0,
     protocol: Protocol = Protocol.TCP,
-    ends: tuple[Address, Address, Address] = (CLIENT, FRONTEND, POD),
+    ends: tuple[Address, ...] = (CLIENT, FRONTEND, POD),
+    *,
+    flags: int | None = None,
+    counts: tuple[int, int, int, int] | None = None,
 ) -> bytes:
-    client, frontend, pod = ends
+    """An entry.
+
+    Args:
+        status: its status.
+        state: of TCP; 0: that is not told.
+        protocol: that it speaks.
+        ends: client, frontend, pod, and perhaps the client as the pod sees it.
+        flags: of TCP, of the client's direction.
+        counts: packets and bytes from the client, then from the pod.
+    """
+    client, frontend, pod, *seen = ends
     family = 2 if "." in client.ip else 10
-    info = attribute(4 | NESTED, attribute(1 | NESTED, attribute(1, bytes([state])))) if state else b""
+    tcp = attribute(1, bytes([state]))
+    if flags is not None:
+        tcp += attribute(2, b"\7") + attribute(3, b"\7")
+        tcp += attribute(4, bytes([flags, 0])) + attribute(5, bytes([0, 0]))
+    info = attribute(4 | NESTED, attribute(1 | NESTED, tcp)) if state else b""
+    if counts is not None:
+        up, down = (
+            attribute(1, each[0].to_bytes(8)) + attribute(2, each[1].to_bytes(8))
+            for each in (counts[:2], counts[2:])
+        )
+        info = attribute(9 | NESTED, up) + attribute(10 | NESTED, down) + info
     return (
         struct.pack(">BBH", family, 0, 0)
         + direction(1, protocol, client, frontend)
-        + direction(2, protocol, pod, client)
+        + direction(2, protocol, pod, seen[0] if seen else client)
         + attribute(12, struct.pack(">I", 7))
         + attribute(3, struct.pack(">I", status))
         + info
     )
 
 
-def message(content: bytes, kind: int = NEW, flags: int = 0) -> bytes:
-    return struct.pack("=IHHII", 16 + len(content), kind, flags, 0, 0) + content
+def message(content: bytes, kind: int = NEW, flags: int = 0, port: int = 0) -> bytes:
+    return struct.pack("=IHHII", 16 + len(content), kind, flags, 0, port) + content
 
 
 def told(content: bytes, kind: int = NEW, flags: int = 0) -> Told | None:
@@ -79,6 +104,31 @@ def test_an_answer_and_an_orderly_end() -> None:
     assert told(body(DNAT | SEEN_REPLY | ASSURED, TcpState.TIME_WAIT)) is Told.OVER
     assert told(body(DNAT | SEEN_REPLY | ASSURED, TcpState.CLOSE)) is Told.OVER
     assert told(body(DNAT | SEEN_REPLY), DELETED) is Told.OVER
+
+
+@pytest.mark.parametrize(
+    ("whole", "how"),
+    [
+        (message(body(DNAT | SEEN_REPLY | ASSURED, TcpState.TIME_WAIT, flags=CLOSE_INIT)), How.CLIENT_FIRST),
+        (message(body(DNAT | SEEN_REPLY | ASSURED, TcpState.TIME_WAIT, flags=0x1B)), How.BACKEND_FIRST),
+        (message(body(DNAT | SEEN_REPLY | ASSURED, TcpState.CLOSE)), How.RESET),
+        (message(body(DNAT | SEEN_REPLY | ASSURED, 3), DELETED), How.EXPIRED),
+        (message(body(DNAT | SEEN_REPLY | ASSURED, 3), DELETED, port=4711), How.DELETED),
+        (message(body(DNAT | SEEN_REPLY, TcpState.CLOSE), DELETED, port=4711), How.DELETED),
+        (message(body(DNAT | SEEN_REPLY, 0, Protocol.UDP), DELETED), How.EXPIRED),
+    ],
+)
+def test_how_it_ended_is_read(whole: bytes, how: How) -> None:
+    (one,) = heard(whole)
+    assert (one.told, one.end) == (Told.OVER, End(how, 7))
+
+
+@pytest.mark.parametrize("ends", [(CLIENT, FRONTEND, POD), (CLIENT6, FRONTEND6, POD6)])
+def test_what_it_carried_and_whom_the_pod_saw_is_read(ends: tuple[Address, Address, Address]) -> None:
+    seen = Address(ends[0].ip, 50_000)
+    content = body(DNAT | SEEN_REPLY, 3, Protocol.TCP, (*ends, seen), counts=(5, 400, 4, 300))
+    (one,) = heard(message(content, DELETED))
+    assert one.end == End(How.EXPIRED, 7, seen, Counts(5, 400, 4, 300))
 
 
 def test_one_that_reached_nobody_has_failed() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from userproxy.model.carried import Counts
 from userproxy.model.flow_key import flow_key
 from userproxy.model.service import Protocol
 from userproxy.netfilter.conntrack import entry
@@ -64,6 +65,11 @@ class Kernel:
         if self.error:
             raise RefusedError(Refusal(self.error, "", 0), message.what)
         return self.body
+
+    def get_each(self, messages: Sequence[Message]) -> list[bytes | None]:
+        """Of `Socket`: it knows of every other one."""
+        self.asked += messages
+        return [None if number % 2 else self.body for number, _ in enumerate(messages)]
 
     def request(self, messages: Sequence[Message]) -> list[Refusal]:
         """Of `Socket`."""
@@ -155,3 +161,17 @@ def test_any_other_refusal_is_one(kernel: Kernel, conntrack: Conntrack) -> None:
 def test_its_socket_is_given_back(kernel: Kernel, conntrack: Conntrack) -> None:
     conntrack.close()
     assert not kernel.is_open
+
+
+def test_what_many_have_carried_is_asked_at_once(kernel: Kernel, conntrack: Conntrack) -> None:
+    kernel.body = listed(DNAT | SEEN_REPLY, TcpState.TIME_WAIT, counts=(5, 400, 4, 300))
+    assert conntrack.counts([FLOW, FLOW, FLOW]) == [
+        (7, Counts(5, 400, 4, 300)),
+        None,
+        (7, Counts(5, 400, 4, 300)),
+    ]
+    assert [one.body for one in kernel.asked] == [
+        entry.lookup(Direction(Protocol.TCP, CLIENT, FRONTEND)).body
+    ] * 3
+    kernel.body = listed(DNAT | SEEN_REPLY, TcpState.TIME_WAIT)
+    assert conntrack.counts([FLOW]) == [None], "it began before the kernel counted"

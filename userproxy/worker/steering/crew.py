@@ -15,14 +15,17 @@ from userproxy.model.heartbeat import TIMEOUT_SECONDS
 from userproxy.model.messages import ReadQueue, YieldQueue
 from userproxy.worker.counted import Counted
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle
+from userproxy.worker.log_file import LogFile
 from userproxy.worker.origin import Origin, processes
+from userproxy.worker.recollection import Recollection
 from userproxy.worker.steering.legacy import Legacy, as_orders
 from userproxy.worker.telling import chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from userproxy.model.counters import Counters
+    from userproxy.model.endings import Reason
     from userproxy.model.service import PoolName
     from userproxy.model.state import Steer
 
@@ -55,6 +58,7 @@ class Crew:
 
     Attributes:
         on_need: called with the name of a pool that clients wait for, from time to time while they do.
+        recollection: what is known of connections that are over.
     """
 
     def __init__(self, begin: messages.BeginSteering, origin: Origin) -> None:
@@ -67,12 +71,15 @@ class Crew:
         self._counted = Counted()
         self._lock = asyncio.Lock()
         self._legacy = Legacy(asyncio.get_running_loop().time)
+        self.recollection = Recollection(self._handles, self._handles)
+        self._log_file: LogFile | None = None
         self._callbacks = Callbacks(
             gone=self._on_gone,
             leaving=lambda _: None,
             pinned=self._on_told,
             judged=self._on_told,
             need_pods=self._need_pods,
+            left=self.recollection.pass_on,
         )
 
     @property
@@ -134,8 +141,17 @@ class Crew:
             return await handle.ask(messages.Count(), seconds=_PATIENCE_SECONDS)
         return []
 
+    async def expect(self, flows: Collection[bytes], reason: Reason | None) -> None:
+        """These connections are about to be ended, for this reason; None: they are not, after all."""
+        for handle in self._handles():
+            with contextlib.suppress(WorkerGoneError, OrderFailedError):
+                for part in chunks(sorted(flows)):
+                    order = messages.Ending(flows=tuple(part), reason=reason)
+                    await handle.ask(order, seconds=_PATIENCE_SECONDS)
+
     def leave(self) -> None:
         """Leave it to itself: it goes on until somebody takes over."""
+        self._close_log()
         for handle in self._handles():
             handle.retiring = True
             handle.leave()
@@ -144,6 +160,7 @@ class Crew:
 
     async def stop(self) -> None:
         """End it: the rules choose."""
+        self._close_log()
         self._wanted = {}
         async with self._lock:
             await self._dismiss()
@@ -188,9 +205,22 @@ class Crew:
             for queue in queues:
                 os.close(queue)
         self._handle = heir
+        self._give_log(heir)
+        self.recollection.settle()
         log.info(
             "a steering process has begun", pid=heir.pid, queue=self._begin.queue, inherited=bool(queues)
         )
+
+    def _give_log(self, handle: WorkerHandle) -> None:
+        """Have a process write the access log; the file is opened for the first one."""
+        if self._log_file is None:
+            self._log_file = LogFile(self._begin.access_log_file, asyncio.get_running_loop(), self._handles)
+        else:
+            self._log_file.give(handle)
+
+    def _close_log(self) -> None:
+        if self._log_file is not None:
+            self._log_file.close()
 
     async def _hire(self) -> WorkerHandle:
         """One that waits for its first order."""

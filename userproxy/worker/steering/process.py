@@ -18,8 +18,11 @@ import msgspec
 import structlog
 import uvloop
 
+from userproxy.dataplane.access_log import OFF, AccessLog
+from userproxy.dataplane.recorder import Recorder
 from userproxy.logs import configure_logging, set_level
 from userproxy.model import messages
+from userproxy.model.records import row_of
 from userproxy.net.poller import Poller
 from userproxy.netfilter.queue.queue import PacketQueue
 from userproxy.worker import privileges, rendezvous
@@ -34,6 +37,8 @@ log = structlog.get_logger("userproxy.steering")
 _ORDERS = msgspec.msgpack.Decoder(messages.Orders)
 _ENCODER = msgspec.msgpack.Encoder()
 _CHUNK = 100
+_HAND_OVER_SECONDS = 3.0
+"""What the control side may take to read all records."""
 
 
 class SteeringProcess:
@@ -52,6 +57,7 @@ class SteeringProcess:
         self._next: socket.socket | None = None
         self._steerer: Steerer | None = None
         self._queue: PacketQueue | None = None
+        self._recorder = Recorder(0)
         self._poller = Poller()
         self._poller.attach(self._loop)
         self._orphan_seconds: float | None = None
@@ -66,10 +72,13 @@ class SteeringProcess:
         """Return when it is over."""
         await self._over.wait()
         self._give_up()
+        self._leave_records()
+        self._recorder.stop()
         if self._queue is not None:
             self._queue.close()
         self._rendezvous.close()
         if self._channel is not None:
+            await self._channel.flush(_HAND_OVER_SECONDS)
             self._channel.close()
         self._poller.shut()
 
@@ -113,13 +122,15 @@ class SteeringProcess:
             return
         failed = ""
         try:
-            self._execute(order, fds)
+            if self._execute(order, fds):
+                return
         except Exception as failure:
             log.exception("an order could not be applied", order=type(order).__name__)
             failed = f"{type(order).__name__}: {failure!r}"
         self._say(messages.Done(serial=order.serial, error=failed))
 
-    def _execute(self, order: messages.Orders, fds: list[int]) -> None:
+    def _execute(self, order: messages.Orders, fds: list[int]) -> bool:
+        """Carry out an order; returns whether that goes on."""
         steerer = self._steerer
         match order:
             case messages.BeginSteering():
@@ -134,12 +145,66 @@ class SteeringProcess:
                 self._read_queue(steerer, fds)
             case messages.YieldQueue():
                 self._yield_queue(order.serial)
-            case messages.SetLogLevel():
-                set_level(order.level)
+            case messages.ListRecords():
+                self._list_records(order)
+                return True
+            case messages.KeepRecords() | messages.LogTo() | messages.SetLogLevel() | messages.Ending():
+                self._take_in(order, fds)
             case messages.Retire() | messages.Drain():
+                self._leave_records()  # before it is said that this is done
                 self._loop.call_soon(self._over.set)
             case _:
                 _close_all(fds)
+        return False
+
+    def _take_in(
+        self,
+        order: messages.KeepRecords | messages.LogTo | messages.SetLogLevel | messages.Ending,
+        fds: Sequence[int],
+    ) -> None:
+        match order:
+            case messages.KeepRecords():
+                self._recorder.inherit(order.records)
+            case messages.LogTo():
+                self._recorder.log_to(fds[0])
+            case messages.SetLogLevel():
+                set_level(order.level)
+            case messages.Ending() if self._steerer is not None:
+                self._steerer.expect(order)
+
+    def _write_down(self, order: messages.BeginSteering, steerer: Steerer) -> None:
+        """Have connections that are over remembered, and logged."""
+        recorder = self._recorder = Recorder(order.recorded)
+        if order.access_log != OFF:
+            recorder.log = AccessLog(
+                order.access_log, order.access_log_file, order.log_format, self._loop, steerer.counters
+            )
+        ledger = steerer.decision.ledger
+        ledger.name, ledger.by_service = os.getpid(), order.by_service
+        ledger.is_open = False  # another process may still write them down
+        if order.recorded or recorder.log is not None:
+            ledger.keep = recorder.keep
+
+    def _leave_records(self) -> None:
+        """Give what is remembered to the control side, for another process to keep."""
+        if self._channel is not None:
+            for records in self._recorder.take():
+                self._say(messages.Records(records=tuple(records)))
+
+    def _list_records(self, order: messages.ListRecords) -> None:
+        """Tell of connections that are over, some at a time: who waits in the queue has a turn in between."""
+        found = self._recorder.matching(order.wanted) if order.wanted.ended else iter(())
+
+        def go_on() -> None:
+            records = next(found, None)
+            if records is None:
+                self._say(messages.Done(serial=order.serial))
+                return
+            if records:
+                self._say(messages.RecordListing(serial=order.serial, rows=tuple(map(row_of, records))))
+            self._loop.call_soon(go_on)
+
+        go_on()
 
     def _count(self, steerer: Steerer, serial: int) -> None:
         found = steerer.report()
@@ -162,6 +227,7 @@ class SteeringProcess:
         privileges.give_up_all_or_end(privileges.STEERING)
         self._queue = PacketQueue(order.queue)
         self._steerer = Steerer(self._loop, self._poller, self._queue, self._say, self._over.set)
+        self._write_down(order, self._steerer)
         # What lives now lives as long as the process: the garbage collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -172,6 +238,7 @@ class SteeringProcess:
         else:
             self._queue.open(socket.socket(fileno=fds[0]) if fds else None)
             steerer.begin()
+            steerer.decision.ledger.is_open = True
 
     def _yield_queue(self, serial: int) -> None:
         self._give_up()

@@ -74,7 +74,7 @@ class Steerer:
         self._checker = Checker(loop, poller, self.services, self.counters)
         self.memory = Memory(loop, self.services, poller.clock, say)
         self._answers: list[bytes] = []
-        self._hearing = Hearing(loop, self.decision, self._attend)
+        self._hearing = Hearing(loop, self.decision, self._attend, conntrack=self._conntrack)
         self._timer = loop.call_later(_TICK_SECONDS, self._tick)
 
     def begin(self) -> None:
@@ -104,6 +104,13 @@ class Steerer:
         if is_new:
             self._hearing.begin()
         self._attend()
+
+    def expect(self, order: messages.Ending) -> None:
+        """These connections are about to be ended by the control side."""
+        for flow in order.flows:
+            known = self.decision.get(flow)
+            if known is not None:
+                known.reason = order.reason
 
     def report(self) -> list[messages.ServiceCount]:
         """What is known of each Service port that has been in use."""
@@ -160,6 +167,8 @@ class Steerer:
         self._unlist(port)
         self.memory.forget(name)
         del self.services[name]
+        if all(each.service_port != name.service_port for each in self._ports):
+            self.decision.ledger.forget(name.service_port)
         port.service.retire()
         self._retired.append(port.service)
         self.decision.stop(port)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from userproxy.model.actions import CaptureChange
     from userproxy.model.address import Address
+    from userproxy.model.endings import Reason
     from userproxy.model.filter import ConnectionFilter, RecordFilter
     from userproxy.model.messages import Parts
     from userproxy.model.records import RecordRow
@@ -91,13 +92,21 @@ class InMemoryCrew:
         level: from which severity on it is to log, if that was said.
         living_counters: what the process has counted, by pid.
         past_counters: what processes have counted that are gone.
+        recollection: connections that are over.
+        expected: by key, why each connection is about to be ended.
     """
 
     def __init__(self) -> None:
+        self.recollection = InMemoryRecollection()
+        self.expected: dict[bytes, Reason | None] = {}
         self.wanted: dict[PoolName, Steer] = {}
         self.level = ""
         self.living_counters: dict[int, Counters] = {}
         self.past_counters = Counters()
+
+    async def expect(self, flows: Collection[bytes], reason: Reason | None) -> None:
+        """Note it."""
+        self.expected |= dict.fromkeys(flows, reason)
 
     async def steer(self, wanted: Mapping[PoolName, Steer]) -> None:
         """Note it."""

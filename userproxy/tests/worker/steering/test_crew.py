@@ -14,14 +14,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from userproxy.model import messages
+from userproxy.model.endings import Reason
+from userproxy.model.filter import RecordFilter
 from userproxy.model.messages import (
     BeginSteering,
     Count,
+    Ending,
     Judgement,
     Judgements,
+    KeepRecords,
     LearnJudgements,
     LearnPins,
     ListPins,
+    ListRecords,
     Pin,
     Pins,
     ReadQueue,
@@ -29,6 +34,8 @@ from userproxy.model.messages import (
     SteerPools,
     YieldQueue,
 )
+from userproxy.model.records import row_of
+from userproxy.tests.records import RECORD
 from userproxy.tests.worker.scripted import POD1, POD2, counted, totals, until
 from userproxy.tests.worker.steering.scripted import BEGIN, ScriptedSteering, steer
 from userproxy.worker.steering import crew as crew_module
@@ -308,3 +315,45 @@ async def test_when_the_daemon_leaves_it_goes_on(site: CrewSite) -> None:
     crew.leave()
     await until(lambda: site.started[0].is_left)
     assert site.started[0].told(Retire) == []
+
+
+async def test_it_is_said_beforehand_why_connections_are_about_to_end(site: CrewSite) -> None:
+    crew = site.crew()
+    await crew.expect([b"nobody is there"], Reason.KILLED)
+    await crew.steer(wanted(steer()))
+    await crew.expect([b"one", b"two"], Reason.KILLED)
+    (process,) = site.started
+    (told,) = process.told(Ending)
+    assert isinstance(told, Ending)
+    assert (set(told.flows), told.reason) == ({b"one", b"two"}, Reason.KILLED)
+
+
+async def test_what_a_process_leaves_the_next_one_keeps_and_is_asked_for(site: CrewSite) -> None:
+    earlier = ScriptedSteering(7)
+    earlier.answers[Retire] = [messages.Records(records=(b"one", b"two"))]
+    site.earlier = [earlier]
+    crew = site.crew()
+    await crew.steer(wanted(steer()))
+    (process,) = site.started
+    await until(lambda: bool(process.told(KeepRecords)))
+    (kept,) = process.told(KeepRecords)
+    assert isinstance(kept, KeepRecords)
+    assert kept.records == (b"one", b"two")
+    row = row_of(RECORD)
+    process.answers[ListRecords] = [messages.RecordListing(rows=(row,))]
+    assert [chunk async for chunk in crew.recollection.records(RecordFilter())] == [[row]]
+    process.answers[Retire] = [messages.Records(records=(b"three",))]
+    await crew.stop()
+    assert crew.recollection.unclaimed == [b"three"], "for the file that the next daemon reads"
+
+
+async def test_what_a_process_leaves_that_ends_by_itself_is_not_given_back_to_it(site: CrewSite) -> None:
+    crew = site.crew()
+    async with minded(crew):
+        await crew.steer(wanted(steer()))
+        process = site.started[0]
+        process.say(messages.Records(records=(b"one",)))
+        await until(lambda: crew.recollection.unclaimed == [b"one"])
+        process.die()
+        await until(lambda: len(site.started) > 1 and bool(site.started[1].told(KeepRecords)))
+    assert not process.told(KeepRecords)

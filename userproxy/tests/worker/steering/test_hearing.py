@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import pytest
+
+from userproxy.model.carried import Counts, End, How
 from userproxy.netfilter.conntrack.events import Batch
 from userproxy.netfilter.conntrack.heard import Heard, Told
 from userproxy.tests.dataplane.steered.bench import Bench, address, flow
@@ -13,8 +16,11 @@ from userproxy.worker.steering import hearing as module
 from userproxy.worker.steering.hearing import AT_ONCE, Hearing
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Sequence
 
+    from userproxy.netfilter.conntrack.single import Conntrack
+
+COUNTS = Counts(packets_up=5, bytes_up=400, packets_down=4, bytes_down=300)
 LISTED = [Heard(Told.ANSWERED, flow(1, 10_000 + number), address(0)) for number in range(4 * AT_ONCE)]
 
 
@@ -34,8 +40,9 @@ class Kernel:
         self._events += events
         self._ours.send(b".")
 
-    def read(self) -> Batch:
+    def read(self, most: int = 0) -> Batch:
         """What has."""
+        del most
         events, self._events = self._events, []
         if events:
             self._theirs.recv(100)
@@ -71,3 +78,51 @@ async def test_packets_have_their_turn_while_a_long_list_is_taken_in(monkeypatch
     assert sizes[0] == AT_ONCE
     assert bench.decision.confirmed() == {one.flow for one in LISTED} - {first, last}
     assert bench.counted() == [len(LISTED) - 2]
+
+
+class Accountant:
+    """Conntrack, that is asked what connections have carried: always the same.
+
+    Attributes:
+        asked: about which.
+        number: of whichever has this key now.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        self.number = 7
+
+    def counts(self, flows: Sequence[bytes]) -> list[tuple[int, Counts] | None]:
+        """Of `Conntrack`."""
+        self.asked += flows
+        return [(self.number, COUNTS) for _ in flows]
+
+
+@pytest.mark.parametrize(
+    ("counting", "number", "carried"),
+    [(True, 7, {"up": 400, "down": 300}), (True, 8, {}), (False, 7, {})],
+    ids=["counted", "another one has its place", "not counted"],
+)
+async def test_what_connections_have_carried_is_asked_of_the_kernel_if_it_counts(
+    monkeypatch: pytest.MonkeyPatch, counting: bool, number: int, carried: dict[str, int]
+) -> None:
+    kernel, bench, accountant = Kernel(), Bench(1), Accountant()
+    accountant.number = number
+    monkeypatch.setattr(module, "EventSocket", lambda: kernel)
+    monkeypatch.setattr(module, "counting", lambda: counting)
+    told = asyncio.Event()
+    hearing = Hearing(
+        asyncio.get_running_loop(), bench.decision, told.set, conntrack=cast("Conntrack", accountant)
+    )
+    bench.first(flow(1))
+    end = End(How.CLIENT_FIRST, 7)
+    kernel.tell(
+        Heard(Told.ANSWERED, flow(1), address(0)),
+        Heard(Told.OVER, flow(1), address(0), end),
+        Heard(Told.OVER, flow(2), address(0), end),
+    )
+    await told.wait()
+    hearing.close()
+    assert bench.counters.connections_ended == {"client-fin": 1}
+    assert bench.counters.relayed_bytes == carried
+    assert accountant.asked == ([flow(1)] if counting else []), "the other one is not ours"

@@ -117,6 +117,36 @@ def test_who_is_asked_refuses_chooses_or_is_not_there(steered: Node) -> None:
     assert counted(node) == [12, 6], "with the marks of others, and no other bit"
 
 
+def hooks(node: Node) -> set[str]:
+    """Our chains that only steered frontends need."""
+    table = node.run("host", "nft", "list", "table", "inet", "userproxy")
+    return set(re.findall(r"chain ((?:ask|chosen|settle|withhold|queue)-\S+)", table))
+
+
+@BOTH_FAMILIES
+def test_the_hooks_go_with_the_last_one_and_no_connection_does(steered: Node, nftables: Nftables) -> None:
+    node, before = steered, hooks(steered)
+    nftables.prune()
+    assert hooks(node) == before, "they are needed"
+    with Asked(node, lambda mark: chosen(mark, 1)), node.connect("outside") as connection:
+        assert connection.recv(100).startswith(b"server2 ")
+        nftables.apply(CaptureChange(remove=frozenset({UDP, INSIDE, FROM_OUTSIDE}), queues=0))
+        plain = ToPods((SERVER1,))
+        nftables.apply(CaptureChange(put={TCP: plain}))
+        nftables.prune()
+        assert hooks(node) == set()
+        assert nftables.verify() == ()
+        connection.sendall(b"still there?")
+        assert connection.recv(100) == b"still there?"
+        assert asked(node) == ["server1"] * 3
+        nftables.apply(CaptureChange(put={TCP: TARGET}, queues=1))
+        assert hooks(node) == before
+        assert nftables.verify() == ()
+        assert asked(node) == ["server2"] * 3
+        connection.sendall(b"still there?")
+        assert connection.recv(100) == b"still there?"
+
+
 @BOTH_FAMILIES
 def test_who_is_from_outside_is_told_by_the_mark_where_that_matters(steered: Node) -> None:
     assert asked(steered, NODE_PORT) == ["server1", "server2", "server1"]

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 # Nobody tells when a route is taken away, so all are read at every so many repairs.
 _ROUTES_EVERY = 15
+# Hooks that steered Services need go when nothing has been steered at so many repairs: that costs whoever has
+# packets in a queue some of them, so it is not to happen at each Service that comes and goes.
+_IDLE_REPAIRS = 5
 
 
 class Kernel:
@@ -65,6 +68,7 @@ class Kernel:
         self._uses: Counter[str] = Counter()  # by Service IP, of how many frontends
         self._repairs = 0
         self._turned_away = 0  # by the table's counter, when it was read last
+        self._idle = 0
 
     def __enter__(self) -> Self:
         return self
@@ -214,12 +218,18 @@ class Kernel:
             return await asyncio.to_thread(self._nftables.used)
 
     async def repair(self) -> tuple[str, ...]:
-        """Put back what somebody else has changed of ours; returns what that was."""
+        """Put back what somebody else has changed of ours; returns what that was.
+
+        Also removes what nothing of ours has needed for a while.
+        """
         async with self._lock:
             changes = await asyncio.to_thread(self._nftables.verify)
             if changes:
                 await asyncio.to_thread(self._nftables.ensure)
             await self._count()
+            self._idle = self._idle + 1 if self._nftables.has_idle_hooks else 0
+            if self._idle > _IDLE_REPAIRS:
+                await asyncio.to_thread(self._nftables.prune)
             self._repairs += 1
             if self._repairs % _ROUTES_EVERY == 0:
                 await self._ensure_routes()

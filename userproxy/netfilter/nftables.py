@@ -18,6 +18,7 @@ from userproxy.netfilter.ruleset.chains import ruleset
 from userproxy.netfilter.ruleset.language import TABLE
 from userproxy.netfilter.ruleset.made import Pick, Pin, Relay, chains_made, made_among
 from userproxy.netfilter.ruleset.sets import ALIVE, TURNED_AWAY
+from userproxy.netfilter.ruleset.steering import Queue
 from userproxy.netfilter.wire import encode, packing, read_back
 from userproxy.netfilter.wire.netlink import RefusedError, Socket
 
@@ -180,6 +181,25 @@ class Nftables:
         with self._lock, _explained("cannot read how many connections were too many"):
             return read_back.read_counter(self._socket, TURNED_AWAY)
 
+    @property
+    def has_idle_hooks(self) -> bool:
+        """Whether packets pass hooks that have them wait for a steering process, and none waits any more."""
+        return self._elements is not None and not self._elements.queues and bool(_queues(self._made))
+
+    def prune(self) -> None:
+        """Remove these hooks. The kernel then drops packets that wait in any queue of the namespace.
+
+        Connections live on: their translation is conntrack's, as long as there is another nat chain.
+
+        Raises:
+            NetfilterError: they are still there.
+        """
+        with self._lock, _explained("cannot remove the hooks of steered Services"):
+            if self.has_idle_hooks:
+                gone = _queues(self._made)
+                self._commit(encode.removal(chains_made(gone)))
+                self._made -= gone
+
     def used(self) -> set[Frontend]:
         """The frontends from which the kernel has sent a new connection to a pod within a minute or so.
 
@@ -325,6 +345,10 @@ class Nftables:
             raise
         if messages and read_back.generation(self._socket) == self._generation + 1:
             self._generation += 1  # nobody else's change came between
+
+
+def _queues(made: Iterable[Made]) -> frozenset[Made]:
+    return frozenset(one for one in made if isinstance(one, Queue))
 
 
 @functools.lru_cache(maxsize=4)

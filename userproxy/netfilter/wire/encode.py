@@ -180,6 +180,33 @@ def chains(specs: Collection[Chain], table_name: str = TABLE) -> list[Message]:
     ]
 
 
+def removal(specs: Collection[Chain]) -> list[Message]:
+    """Delete chains of our table; first their rules, which may lead from one to another."""
+    return [
+        *(
+            _message(
+                nft.nft_rule_msg,
+                nft.NFT_MSG_DELRULE,
+                [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", each.name)],
+                create=False,
+                what=f"rules of {each.name}",
+            )
+            for each in specs
+            if each.rules
+        ),
+        *(
+            _message(
+                nft.nft_chain_msg,
+                nft.NFT_MSG_DELCHAIN,
+                [("NFTA_CHAIN_TABLE", TABLE), ("NFTA_CHAIN_NAME", each.name)],
+                create=False,
+                what=f"chain {each.name}",
+            )
+            for each in specs
+        ),
+    ]
+
+
 def request(kind: int, attrs: bytes = b"", what: str = "") -> Message:
     """A question to nftables about the inet family."""
     return Message(NFT_SUBSYSTEM | kind, 0, NFTABLES_HEADER + attrs, what)

@@ -33,6 +33,7 @@ class Namespace:
         refuses: calls that fail.
         turned_away: by the table's counter.
         changes: of the table, told at the next look.
+        has_idle_hooks: the table has some that nobody needs.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class Namespace:
         self.refuses: set[str] = set()
         self.turned_away = 0
         self.changes: tuple[str, ...] = ()
+        self.has_idle_hooks = False
 
     def note(self, line: str) -> None:
         """Keep it, and fail if that is to be."""
@@ -81,6 +83,16 @@ class InMemoryNftables:
     def turned_away(self) -> int:
         """Of `Nftables`."""
         return self._namespace.turned_away
+
+    @property
+    def has_idle_hooks(self) -> bool:
+        """Of `Nftables`."""
+        return self._namespace.has_idle_hooks
+
+    def prune(self) -> None:
+        """Of `Nftables`."""
+        self._namespace.note("prune")
+        self._namespace.has_idle_hooks = False
 
     def remove(self) -> bool:
         """Of `Nftables`."""
@@ -224,3 +236,16 @@ async def test_whom_the_kernel_turns_away_is_counted_once_also_when_the_table_is
         namespace.turned_away = counter
         await ours.repair()
         assert ours.counters.clients_turned_away == told
+
+
+async def test_hooks_that_nobody_needs_go_once_nobody_has_needed_them_for_a_while(
+    ours: Kernel, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "_IDLE_REPAIRS", 2)
+    for needed in (False, False, True, False, False):
+        namespace.has_idle_hooks = not needed
+        await ours.repair()
+    assert "prune" not in namespace.journal
+    for _ in range(3):
+        await ours.repair()
+    assert namespace.journal.count("prune") == 1

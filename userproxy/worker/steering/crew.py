@@ -22,7 +22,7 @@ from userproxy.worker.steering.legacy import Legacy, as_orders
 from userproxy.worker.telling import chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from userproxy.model.counters import Counters
     from userproxy.model.endings import Reason
@@ -108,15 +108,17 @@ class Crew:
             await self._bring_up()
 
     async def mind(self) -> None:
-        """Replace a process that dies, or does not answer, until cancelled."""
+        """Replace a process that dies, or does not answer, until cancelled.
+
+        Once nothing is steered, and nothing lives that was, it goes.
+        """
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            if not self._wanted:
-                continue
             handle = self._handle
+            is_idle = False
             if handle is not None:
                 try:
-                    await handle.ask(messages.Count(), seconds=_SILENCE_SECONDS)
+                    is_idle = _is_idle(await handle.ask(messages.Count(), seconds=_SILENCE_SECONDS))
                 except WorkerGoneError:
                     log.error("the steering process does not answer, and is replaced", pid=handle.pid)  # noqa: TRY400
                     handle.kill()
@@ -124,7 +126,10 @@ class Crew:
                 except OrderFailedError:
                     pass
             async with self._lock:
-                await self._bring_up()
+                if self._wanted:
+                    await self._bring_up()
+                elif is_idle:
+                    await self._dismiss()
 
     def set_log_level(self, level: str) -> None:
         """Have the process, and those to come, log from this severity on."""
@@ -321,6 +326,10 @@ class Crew:
                 log.error(
                     "the steering process has died: the rules choose until it is replaced", pid=handle.pid
                 )
+
+
+def _is_idle(parts: Iterable[messages.Parts]) -> bool:
+    return not any(part.connections for part in parts if isinstance(part, messages.Totals))
 
 
 def _end(handle: WorkerHandle) -> None:

@@ -275,6 +275,26 @@ async def test_what_it_failed_at_it_is_told_again(site: CrewSite) -> None:
     assert [pod.address for each in last.steers for pod in each.backends] == [POD2]
 
 
+async def test_with_the_last_service_and_the_last_connection_it_goes_and_has_not_died(site: CrewSite) -> None:
+    crew = site.crew()
+    await crew.steer(wanted(steer()))
+    (process,) = site.started
+    process.answers[Count] = [totals(3, closed=2)]
+    async with minded(crew):
+        await crew.steer({})
+        asked = len(process.told(Count))
+        await until(lambda: len(process.told(Count)) > asked + 1)
+        assert not process.told(Retire)
+        process.answers[Count] = [totals(3, closed=3)]
+        await until(lambda: process.told(Retire) and not crew.living_counters)
+        assert crew.past_counters.worker_restarts == {}
+        await crew.steer(wanted(steer()))
+        assert len(site.started) == 2
+        asked = len(site.started[1].told(Count))
+        await until(lambda: len(site.started[1].told(Count)) > asked + 1)
+    assert not site.started[1].told(Retire)
+
+
 async def test_who_is_told_that_clients_wait(site: CrewSite) -> None:
     crew, told = site.crew(), list[str]()
     crew.on_need = lambda pool: told.append(pool.service)

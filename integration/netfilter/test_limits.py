@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from integration.netfilter.asked import Asked
 from integration.netfilter.node import BOTH_FAMILIES, OUTSIDE_IP, POD_ELSEWHERE_IP, REFUSED, SERVER1, VIP
 from userproxy.model.actions import CaptureChange
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend, ToPods
+from userproxy.model.steering import chosen
 from userproxy.netfilter.nftables import Nftables
 from userproxy.netfilter.ruleset.made import Limit
 
@@ -131,3 +133,19 @@ def test_another_limit_holds_at_once_and_the_next_daemon_counts_on(limited: Node
             successor.apply(CaptureChange(put={TCP: ToPods((SERVER1,))}))
             assert not is_refused(limited, "outside")
             assert successor.verify() == ()
+
+
+@BOTH_FAMILIES
+def test_whoever_chooses_keeps_the_limits_and_the_kernel_does_while_nobody_reads_the_queue(
+    limited: Node, nftables: Nftables
+) -> None:
+    nftables.apply(CaptureChange(put={TCP: replace(LIMITED, steered=True)}, queues=1))
+    with contextlib.ExitStack() as stack:
+        with Asked(limited, lambda mark: chosen(mark, 0)):
+            for _ in range(4):
+                stack.enter_context(limited.connect("outside"))
+        assert is_refused(limited, "outside"), "those that were chosen for are counted"
+        assert not is_refused(limited, "host")
+        assert nftables.turned_away() == 1
+    assert Limit(5, 3, steered=True).name in limited.run("host", "nft", "list", "table", "inet", "userproxy")
+    assert nftables.verify() == ()

@@ -27,7 +27,7 @@ CAPTURES: dict[Frontend, Target] = {
     TCP: ToListener(LISTENER, behind=ToPods((SERVER1, SERVER2))),
     OUTSIDE: ToPods((SERVER1, SERVER2), masquerade=True, affinity=10_800.0),
     OTHERS[0]: ToPods((SERVER1,), most=100, most_per_client=5),
-    OTHERS[1]: ToPods((SERVER1, SERVER2), affinity=30.0),
+    OTHERS[1]: ToPods((SERVER1, SERVER2), affinity=30.0, steered=True, most=7),
     OTHERS[2]: Refuse(),
     OTHERS[3]: Drop(),
 }

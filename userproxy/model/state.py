@@ -133,10 +133,12 @@ class ToListener(msgspec.Struct, frozen=True, tag="to-listener"):
         listener: where it is.
         behind: where new connections go while no worker accepts clients; they get this node's address as
             their source, wherever they come from. None: to the listener all the same.
+        steered: new connections first ask a steering process, which has them wait; likewise.
     """
 
     listener: Address
     behind: ToPods | None = None
+    steered: bool = False
 
 
 class Refuse(msgspec.Struct, frozen=True, tag="refuse"):

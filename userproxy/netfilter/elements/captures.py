@@ -29,8 +29,10 @@ def elements_of(frontend: Frontend, target: Target | None) -> list[Element]:
     elements = [Element(packing.family.own.name, key)] if frontend.outside else []
     side = packing.family.side(outside=frontend.outside)
     match target:
-        case ToListener(listener, behind):
+        case ToListener(listener, behind, steered):
             elements.append(Element(side.listeners.name, key, packing.address(listener)))
+            if steered:
+                elements += _asking_elements(packing, key, frontend)
             if behind is not None:
                 elements.append(Element(side.fallback.name, key))
                 elements += _pod_elements(packing, key, frontend, behind)
@@ -58,14 +60,23 @@ def _pod_elements(packing: Packing, key: bytes, frontend: Frontend, target: ToPo
         Element(pods, key + INDEX.pack(index), pod) for index, pod in enumerate((*addresses, *others))
     ]
     if target.steered:
-        elements += [Element(packing.family.steered.name, key), Element(side.checked.name, key)]
+        elements += _asking_elements(packing, key, frontend)
     if target.most or target.most_per_client:
-        limit = Limit(target.most or 0, target.most_per_client or 0)
+        limit = Limit(target.most or 0, target.most_per_client or 0, target.steered)
         elements += [Element(side.limits.name, key, chain=limit.name), Element(side.checked.name, key)]
     if seconds:
         pin, members = Pin(seconds, frontend.outside).name, side.members.name
         elements += [Element(members, key + pod, chain=pin) for pod in addresses]
     return elements
+
+
+def _asking_elements(packing: Packing, key: bytes, frontend: Frontend) -> list[Element]:
+    """That a steering process is asked first, and may refuse."""
+    family = packing.family
+    return [
+        Element(family.steered.name, key),
+        Element(family.side(outside=frontend.outside).checked.name, key),
+    ]
 
 
 def _own_address_elements(packing: Packing, key: bytes, frontend: Frontend, target: ToPods) -> list[Element]:
@@ -142,5 +153,6 @@ def _captures_of_side(
     for key, pods_of_key in to_pods.items():
         captures[unpacked(key)] = pods_of_key
     for key, listener in listeners.items():
-        captures[unpacked(key)] = ToListener(listener, to_pods.get(key))
+        behind = to_pods.get(key)
+        captures[unpacked(key)] = ToListener(listener, behind, steered=key in steered and behind is None)
     return captures

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from userproxy.model.heartbeat import mark_of
+from userproxy.model.steering import CHOSEN
 from userproxy.netfilter.ruleset.language import (
     TCP,
     UDP,
@@ -21,6 +22,7 @@ from userproxy.netfilter.ruleset.language import (
     Goto,
     HasAny,
     In,
+    Masked,
     Note,
     Over,
     Random,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(
     r"(outside-)?(?:(sticky-)?pick-([1-9][0-9]*)|pin-for-([1-9][0-9]*)|relay-([1-9][0-9]*)|queue-([1-9][0-9]*)|"
-    r"limit-(0|[1-9][0-9]*)-each-(0|[1-9][0-9]*))"
+    r"(steered-)?limit-(0|[1-9][0-9]*)-each-(0|[1-9][0-9]*))"
 )
 
 
@@ -147,15 +149,17 @@ class Limit(NamedTuple):
     Attributes:
         most: that a frontend may have; 0: any number.
         each: that a client may have there; 0: any number. One of the two is above 0.
+        steered: who has been chosen a pod for is counted and let through: whoever chose has counted too.
     """
 
     most: int
     each: int
+    steered: bool = False
 
     @property
     def name(self) -> str:
-        """The chain's name: `limit-100-each-5`, `limit-0-each-5`."""
-        return f"limit-{self.most}-each-{self.each}"
+        """The chain's name: `limit-100-each-5`, `steered-limit-0-each-5`."""
+        return f"{'steered-' * self.steered}limit-{self.most}-each-{self.each}"
 
     @property
     def chain(self) -> Chain:
@@ -171,8 +175,9 @@ class Limit(NamedTuple):
         key = family.frontend
         clients = (family.source, *key, Random(1, self.each)), family.counted_clients.name, self.each
         anybody = (*key, Random(1, self.most)), family.counted.name, self.most
+        unchosen = (Masked(Field.MARK, CHOSEN, 0),) if self.steered else ()
         return tuple(
-            Rule((*family.candidate, Over(*limit), Tally(TURNED_AWAY)), Goto(REFUSE))
+            Rule((*family.candidate, Over(*limit), *unchosen, Tally(TURNED_AWAY)), Goto(REFUSE))
             for limit in (clients, anybody)
             if limit[-1]
         )
@@ -186,12 +191,13 @@ def parse(name: str) -> Made | None:
     found = _NAME.fullmatch(name)
     if found is None:
         return None
-    prefix, sticky, size, seconds, workers, queues, most, most_each = found.groups()
+    prefix, sticky, size, seconds, workers, queues, steered, most, most_each = found.groups()
     outside = bool(prefix)
     if queues:
         return None if outside else Queue(int(queues))
     if most:
-        return None if outside or most == most_each == "0" else Limit(int(most), int(most_each))
+        no_limit = most == most_each == "0"
+        return None if outside or no_limit else Limit(int(most), int(most_each), bool(steered))
     if workers:
         return Relay(int(workers), outside)
     return Pick(int(size), bool(sticky), outside) if size else Pin(int(seconds), outside)

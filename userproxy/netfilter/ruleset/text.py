@@ -207,7 +207,7 @@ def _about_bits(match: Masked | HasAny) -> str:
             return f"{Field.TCP_FLAGS.value} {_about_tcp_flags(mask, value)}"
         case Masked(Field.STATUS, mask, value):
             return f"{Field.STATUS.value} {_names(Field.STATUS, value)} / {_names(Field.STATUS, mask)}"
-        case Masked(field, mask, value) if mask & 1:
+        case Masked(field, mask, value) if (mask & -mask) << mask.bit_count() != 1 << 32:
             return f"{field.value} & {mask:#010x} == {value:#010x}"
         case Masked(field, mask, value):
             return f"{field.value} {value:#010x}/{mask.bit_count()}"

@@ -1,7 +1,7 @@
 """Steered: netfilter sends the packets straight to a pod, which a steering process chooses.
 
 It is redirect to pod, with the pods told to whoever chooses: what a listener has to relay is the same, and so
-are the rules while nobody chooses.
+are the rules while nobody chooses. Whoever does has clients wait for endpoints, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 from userproxy.model.service import Path, Protocol
 from userproxy.model.snapshot import Problem
-from userproxy.model.state import Drop, Frontend, Steer, ToPods
+from userproxy.model.state import Drop, Frontend, Steer, ToListener, ToPods
 from userproxy.model.steering import MOST_PODS
 from userproxy.planner.context import path_of
 from userproxy.planner.entries import pools_of
@@ -50,8 +50,10 @@ def outcome_of(traffic: Traffic) -> Outcome:
     outcome = to_pod.carried(traffic)
     return msgspec.structs.replace(
         outcome,
-        captures={
-            key: _asking(target, choices.get(outcome.pools[key])) for key, target in outcome.captures.items()
+        captures=outcome.captures
+        | {
+            entry.frontend: _asking(outcome.captures[entry.frontend], choices[outcome.pools[entry.frontend]])
+            for entry in direct
         },
         checked={},
         steered={
@@ -100,8 +102,11 @@ def moving(steer: Steer, captures: Mapping[Frontend, Target]) -> tuple[int, ...]
     return tuple(sorted(found))
 
 
-def _asking(target: Target, choice: Choice | None) -> Target:
-    if choice is None or not isinstance(target, ToPods):
+def _asking(target: Target, choice: Choice) -> Target:
+    """The same, once whoever chooses has been asked: who waits for endpoints does so there, if he can."""
+    if isinstance(target, ToListener):
+        return msgspec.structs.replace(target, steered=True)
+    if not isinstance(target, ToPods):
         return target
     far = tuple(backend.address for backend in choice.far)
     return msgspec.structs.replace(target, steered=True, others=far)

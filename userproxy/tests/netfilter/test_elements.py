@@ -45,6 +45,7 @@ def names(elements: list[Element]) -> list[str]:
         ToPods((ONE,), steered=True, most_per_client=3),
         ToPods((ONE,), masquerade=True, most=5, most_per_client=3),
         BACKED,
+        ToListener(LISTENER.listener, steered=True),
         ToListener(LISTENER.listener, ToPods((TWO, ONE), masquerade=True, affinity=60.0)),
         Refuse(),
         Drop(),

@@ -177,7 +177,7 @@ def led_to(
 
 @pytest.mark.parametrize("path", Path)
 def test_who_is_to_wait_for_an_endpoint_is_sent_to_a_listener_on_either_path(path: Path) -> None:
-    by_listener = ToListener(LISTENER), (PoolName("default", "web"),)
+    by_listener = ToListener(LISTENER, steered=path is Path.STEERED), (PoolName("default", "web"),)
     assert led_to(path) == by_listener
     assert led_to(path, GONE) == by_listener
     assert led_to(path, settings=Settings())[0] == Refuse()

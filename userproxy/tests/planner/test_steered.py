@@ -99,12 +99,16 @@ def test_what_a_listener_has_to_relay_stays_with_it() -> None:
     assert state.serves.keys() == {CLUSTER}
 
 
-def test_without_endpoints_clients_are_refused_or_wait_at_a_listener_as_on_the_path_to_pods() -> None:
+def test_without_endpoints_clients_are_refused_or_wait_in_the_queue_and_at_a_listener_if_it_is_not_read() -> (
+    None
+):
     daemon = Daemon()
     assert daemon.plan(WEB, endpoints=()).captures == {FRONTEND: Refuse()}
     assert daemon.state.steered[CLUSTER].backends == ()
     held = replace(WEB, settings=Settings(no_endpoints=NoEndpoints.HOLD))
-    assert Daemon().plan(held, endpoints=()).captures == {FRONTEND: ToListener(LISTENER)}
+    asked_first = {FRONTEND: ToListener(LISTENER, steered=True)}
+    assert Daemon().plan(held, endpoints=()).captures == asked_first
+    assert Daemon(queues=0).plan(held, endpoints=()).captures == {FRONTEND: ToListener(LISTENER)}
 
 
 def test_pods_of_udp_are_not_checked_and_flows_may_lead_to_the_far_ones_too() -> None:

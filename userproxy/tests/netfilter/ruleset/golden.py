@@ -497,6 +497,12 @@ LAST = """\
 		meta nfproto ipv6 meta l4proto tcp meta mark & 0x75700001 | 0x75700001 == @alive goto relayed6
 		meta nfproto ipv6 meta l4proto udp meta mark & 0x75700000 | 0x75700000 == @alive meta mark & 0x75700001 | 0x75700001 == @alive goto relayed6
 	}
+
+	chain steered-limit-7-each-0 {
+		ct status confirmed accept
+		meta l4proto @protocols add @counted4 { ip daddr . meta l4proto . th dport . numgen random mod 1 offset 7 ct count over 7 } meta mark & 0x00002000 == 0x00000000 counter name "turned-away" goto refuse
+		meta l4proto @protocols add @counted6 { ip6 daddr . meta l4proto . th dport . numgen random mod 1 offset 7 ct count over 7 } meta mark & 0x00002000 == 0x00000000 counter name "turned-away" goto refuse
+	}
 """  # noqa: E501 - as nft lists it
 
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.model.state import Frontend, NodeState, Perimeter, ToPods
+from userproxy.model.steering import chosen
 from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATUS_DNAT
 from userproxy.netfilter.ruleset.vacancy import STATUS_CONFIRMED
 from userproxy.netfilter.trace.walk import Packet
@@ -45,7 +46,7 @@ class Counting(Kernel):
             replace(FRONTEND, outside=outside): target,
             Frontend(Protocol.UDP, VIP): target,
         }
-        super().__init__(NodeState(captures=captures, perimeter=PERIMETER))
+        super().__init__(NodeState(captures=captures, perimeter=PERIMETER, queues=1))
         self.counts = Live({"counted": of_frontend, "counted-clients": of_client})
 
 
@@ -63,6 +64,15 @@ def test_one_too_many_is_refused_as_if_nobody_were_there(
     assert (verdict, packet.destination) == (("accept", POD) if goes_on else ("reject with tcp reset", VIP))
     verdict, packet = walked.send(replace(FIRST, protocol=UDP), hook)
     assert (verdict, packet.destination) == (("accept", POD) if goes_on else ("reject", VIP))
+
+
+@pytest.mark.parametrize(("index", "goes_on"), [(None, False), (0, True)], ids=["unasked", "chosen"])
+def test_whoever_chooses_keeps_the_limits_by_himself(index: int | None, goes_on: bool) -> None:
+    target = ToPods((POD,), steered=True, most=5, most_per_client=3)
+    walked = Counting(target, of_frontend=5, of_client=3)
+    if index is not None:
+        walked.answer = lambda packet: replace(packet, mark=chosen(packet.mark, index))
+    assert (walked.send(FIRST, "prerouting")[0] == "accept") is goes_on
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ def test_the_rules_read_as_nft_lists_them() -> None:
             Relay(1, outside=True),
             Limit(0, 3),
             Limit(9, 2),
+            Limit(7, 0, steered=True),
         }
     )
     assert listed(ruleset(made)) == GOLDEN
@@ -202,5 +203,5 @@ def test_a_chain_of_another_name_is_not_taken_for_one_that_was_made(name: str) -
 def test_a_chain_that_was_made_is_known_by_its_name(outside: bool) -> None:
     for made in (Pick(12, outside=outside), Pick(1, sticky=True, outside=outside), Pin(3, outside=outside)):
         assert parse(made.name) == made
-    for limit in (Limit(5, 0), Limit(0, 5), Limit(10, 5)):
+    for limit in (Limit(5, 0), Limit(0, 5), Limit(10, 5), Limit(10, 5, steered=True)):
         assert parse(limit.name) == limit

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
-from userproxy.model.state import Frontend, NodeState, Perimeter, ToPods
+from userproxy.model.state import Frontend, NodeState, Perimeter, ToListener, ToPods
 from userproxy.model.steering import MARK_BITS, OUTSIDE, chosen, refused
 from userproxy.netfilter.elements.access import constant_elements
 from userproxy.netfilter.elements.table import Elements, state_of
@@ -19,6 +19,7 @@ from userproxy.tests.netfilter.ruleset.tracer import Kernel
 
 VIP, OTHER, EXTERNAL = (Address(f"10.3.0.{number}", 80) for number in (1, 2, 3))
 PODS = tuple(Address(f"10.0.{number}.2", 8080) for number in (1, 2, 3))
+LISTENER = Address("10.100.0.2", 10400)
 TCP, UDP, ACK = 6, 17, 0x10
 STATE = NodeState(
     captures={
@@ -85,6 +86,25 @@ def test_the_pod_that_was_chosen_gets_it_with_the_bits_of_others_alone(
 @pytest.mark.parametrize(("protocol", "verdict"), [(TCP, "reject with tcp reset"), (UDP, "reject")])
 def test_the_choice_may_be_to_refuse(hook: str, protocol: int, verdict: str) -> None:
     assert kernel(Asked(None)).send(replace(SYN, protocol=protocol), hook)[0] == verdict
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(
+    ("asked", "end"),
+    [
+        (None, ("accept", LISTENER, FOREIGN)),
+        (Asked(0), ("accept", LISTENER, FOREIGN)),
+        (Asked(None), ("reject with tcp reset", VIP, FOREIGN | 0x3FFF)),
+    ],
+    ids=["nobody is asked", "the kernel does not know the pod yet", "refused"],
+)
+def test_who_waits_for_endpoints_waits_at_the_listener_unless_he_is_refused(
+    hook: str, asked: Asked | None, end: tuple[str, Address, int]
+) -> None:
+    captures = {Frontend(Protocol.TCP, VIP): ToListener(LISTENER, steered=True)}
+    held = kernel(asked, NodeState(captures=captures, queues=2))
+    verdict, sent = held.send(SYN, hook)
+    assert (verdict, sent.destination, sent.mark) == end
 
 
 @pytest.mark.parametrize("asked", [None, Asked(7)])

@@ -93,7 +93,7 @@ class Decision:
             return self._first_again(known, sequence, token)
         frontends = self.outside if token[1] & OUTSIDE else self.frontends
         port = frontends.get(frontend_of(flow))
-        if port is None:
+        if port is None or not port.can_count:
             return Say.UNSTEERED
         self.ledger.began(port)
         return self._choose(Carried(flow, port, client_of(flow), sequence, self._clock()), token)
@@ -195,6 +195,11 @@ class Decision:
             for flow, known in self._known.items()
             if known.live is not None and known.token is None and flow not in self._unconfirmed
         }
+
+    def listed(self) -> None:
+        """All connections are known that the Service ports have."""
+        for port in (*self.frontends.values(), *self.outside.values()):
+            port.listed = True
 
     def missing(self, flow: bytes) -> None:
         """Conntrack had told of a connection, and lists it no longer."""

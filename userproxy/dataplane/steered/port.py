@@ -27,19 +27,27 @@ class Port:
         places: by backend, the index that the kernel knows it by; not those that it is being told of.
         waiting: packets that are held until there are endpoints, in the order of their coming.
         label: the Service port's name, as the counters have it.
+        listed: whether the connections are known that it had before it was steered here.
         told: when it was said last that clients wait, in monotonic time.
     """
 
-    __slots__ = ("label", "places", "service", "steer", "told", "waiting")
+    __slots__ = ("label", "listed", "places", "service", "steer", "told", "waiting")
 
     def __init__(self, service: LiveService, steer: Steer) -> None:
         self.service = service
         self.steer = steer
         self.places: dict[LiveBackend, int] = {}
         self.waiting: dict[bytes, Carried] = {}
+        self.listed = False
         self.told = 0.0
         self.label = str(steer.service)
         self.arrange()
+
+    @property
+    def can_count(self) -> bool:
+        """Whether limits can be kept here: while they cannot, they are the rules'."""
+        settings = self.service.pool.settings
+        return self.listed or (settings.max_connections, settings.max_connections_per_client) == (None, None)
 
     def update(self, steer: Steer) -> None:
         """Take over new backends and settings."""

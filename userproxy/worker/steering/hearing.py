@@ -80,8 +80,11 @@ class Hearing:
 
     def begin(self) -> None:
         """Learn of the connections that there are."""
+        if self._socket is None:
+            self._decision.listed()  # as far as they ever will be
+            return
         self._again = True
-        if self._socket is not None and self._listing is None:
+        if self._listing is None:
             self._again = False
             self._before = self._decision.confirmed()
             self._over_meanwhile.clear()
@@ -177,6 +180,8 @@ class Hearing:
         self._listing = None
         if self._again:
             self.begin()
+        else:
+            self._decision.listed()
 
     def _plan(self) -> None:
         if self._timer is not None:

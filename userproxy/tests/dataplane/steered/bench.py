@@ -50,6 +50,7 @@ class Bench:
         self.decision = Decision(self.counters, lambda: self.now)
         for protocol in Protocol:
             self.decision.frontends[frontend_key(protocol, FRONTEND)] = self.port
+        self.decision.listed()
         self._tokens = 0
 
     def first(self, flow: bytes, sequence: int = 1) -> int:

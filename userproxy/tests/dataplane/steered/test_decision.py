@@ -50,6 +50,25 @@ def test_what_is_no_frontend_of_ours_goes_on_as_it_came() -> None:
     assert len(bench.decision) == 0
 
 
+@pytest.mark.parametrize("limits", [Settings(max_connections=2), Settings(max_connections_per_client=2)])
+def test_limits_are_the_rules_until_all_connections_are_known(limits: Settings) -> None:
+    bench = Bench(1, limits)
+    bench.port.listed = False
+    assert bench.first(flow(1, 1)) == Say.UNSTEERED
+    for port in (1, 2):
+        bench.decision.carried(flow(1, port), address(0), answered=True)
+    bench.decision.listed()
+    assert bench.first(flow(1, 3)) == Say.REFUSE
+    bench.decision.ended(flow(1, 1), address(0))
+    assert bench.first(flow(1, 3)) == 0
+
+
+def test_who_has_no_limits_is_chosen_for_at_once() -> None:
+    bench = Bench(1)
+    bench.port.listed = False
+    assert bench.first(flow(1)) == 0
+
+
 def test_a_packet_that_comes_again_without_an_answer_goes_elsewhere() -> None:
     bench = Bench(2)
     assert bench.first(flow(1)) == 0

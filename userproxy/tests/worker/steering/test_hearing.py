@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from userproxy.model.carried import Counts, End, How
+from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.conntrack.events import Batch
 from userproxy.netfilter.conntrack.heard import Heard, Told
 from userproxy.tests.dataplane.steered.bench import Bench, address, flow
@@ -56,6 +57,7 @@ class Kernel:
 
 async def test_packets_have_their_turn_while_a_long_list_is_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, bench = Kernel(), Bench(1)
+    bench.port.listed = False
     monkeypatch.setattr(module, "EventSocket", lambda: kernel)
     monkeypatch.setattr(module, "listed", lambda: LISTED)
     first, last = LISTED[0].flow, LISTED[-1].flow
@@ -68,6 +70,7 @@ async def test_packets_have_their_turn_while_a_long_list_is_taken_in(monkeypatch
             kernel.tell(Heard(Told.OVER, first, address(0)), Heard(Told.OVER, last, address(0)))
         if known:
             sizes.append(known)
+            assert bench.port.listed is (known >= len(LISTED) - 2)
         if known >= len(LISTED) - 2:
             over.set()
 
@@ -126,3 +129,16 @@ async def test_what_connections_have_carried_is_asked_of_the_kernel_if_it_counts
     assert bench.counters.connections_ended == {"client-fin": 1}
     assert bench.counters.relayed_bytes == carried
     assert accountant.asked == ([flow(1)] if counting else []), "the other one is not ours"
+
+
+async def test_where_nothing_can_be_heard_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise NetfilterError("Operation not permitted")
+
+    monkeypatch.setattr(module, "EventSocket", refuse)
+    bench = Bench(1)
+    bench.port.listed = False
+    hearing = Hearing(asyncio.get_running_loop(), bench.decision, lambda: None)
+    hearing.begin()
+    hearing.close()
+    assert bench.port.listed

@@ -303,7 +303,8 @@ class Nftables:
         gone, new = elements.difference(change)
         made = chains_of(new) - self._made
         added = packing.add_elements(new, elements.comments(change))
-        chains = chains_made(made, self._made, as_target=self._features().as_target)
+        features = self._features()
+        chains = chains_made(made, self._made, quick=features.quick, as_target=features.as_target)
         self._commit([*encode.chains(chains), *packing.delete_elements(gone), *added])
         elements.apply(change)
         self._made |= made

@@ -182,8 +182,10 @@ def _settle_chains() -> tuple[Chain, ...]:
     """Whoever was asked for leaves without our bits, be the connection known to conntrack or not."""
 
     def unmark(family: Family) -> tuple[Rule, ...]:
+        """Also of what conntrack calls invalid, and so nobody has translated: a wrong checksum, say."""
         steered = In(family.original_frontend, family.steered.name)
-        return (Rule((*family.candidate, steered), Mark(_OTHERS_BITS, 0)),)
+        clear = Mark(_OTHERS_BITS, 0)
+        return Rule((*family.candidate, steered), clear), Rule(_steered(family), clear)
 
     def hooked(point: str) -> Chain:
         ours = Rule((HasAny(Field.MARK, MARK_BITS),), Goto(_SETTLE))

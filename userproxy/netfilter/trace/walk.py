@@ -11,7 +11,7 @@ import msgspec
 
 from userproxy.model.address import Address
 from userproxy.netfilter.elements.packing import packing_of
-from userproxy.netfilter.ruleset.chains import STATE_NEW, STATUS_DNAT
+from userproxy.netfilter.ruleset.chains import STATE_INVALID, STATE_NEW, STATUS_DNAT
 from userproxy.netfilter.ruleset.language import (
     Bits,
     Constant,
@@ -48,6 +48,11 @@ if TYPE_CHECKING:
 _FOREIGN = {
     family.number: {other.source, other.destination, other.original_destination}
     for family, other in itertools.permutations(FAMILIES)
+}
+_OF_CONNECTIONS = {
+    Field.ORIGINAL_PORT,
+    Field.CONNECTION_PROTOCOL,
+    *(family.original_destination for family in FAMILIES),
 }
 _ICMP = {IPV4.number: 1, IPV6.number: 58}
 _DSTNAT_HOOKS = ("prerouting", "output")
@@ -243,6 +248,8 @@ class Table:
 
     def find(self, key: Key, name: str, packet: Packet) -> bytes | str | None:
         """What a set or map has for a packet; None if nothing, and an empty text in a set."""
+        if packet.state == STATE_INVALID and _OF_CONNECTIONS.intersection(key):
+            return None  # the rule breaks off: there is no connection that could be asked
         packed = self.key(key, packet)
         if any(first <= packed <= last for first, last in self.ranges[name]):
             return ""

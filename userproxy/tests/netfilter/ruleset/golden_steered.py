@@ -92,7 +92,9 @@ table inet userproxy {
 
 	chain unmark {
 		meta nfproto ipv4 meta l4proto @protocols ct original ip daddr . meta l4proto . ct original proto-dst @steered4 meta mark set meta mark & 0xffffc000
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @steered4 meta mark set meta mark & 0xffffc000
 		meta nfproto ipv6 meta l4proto @protocols ct original ip6 daddr . meta l4proto . ct original proto-dst @steered6 meta mark set meta mark & 0xffffc000
+		meta l4proto @protocols ip6 daddr . meta l4proto . th dport @steered6 meta mark set meta mark & 0xffffc000
 	}
 
 	chain settle {

@@ -11,7 +11,7 @@ from userproxy.model.state import Frontend, NodeState, Perimeter, ToListener, To
 from userproxy.model.steering import MARK_BITS, OUTSIDE, chosen, refused
 from userproxy.netfilter.elements.access import constant_elements
 from userproxy.netfilter.elements.table import Elements, state_of
-from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATE_RELATED, STATUS_DNAT
+from userproxy.netfilter.ruleset.chains import STATE_ESTABLISHED, STATE_INVALID, STATE_RELATED, STATUS_DNAT
 from userproxy.netfilter.ruleset.steering import STATUS_ASSURED, STATUS_DYING, STATUS_SEEN_REPLY
 from userproxy.netfilter.ruleset.vacancy import STATUS_CONFIRMED
 from userproxy.netfilter.trace.walk import Packet
@@ -112,6 +112,13 @@ def test_who_waits_for_endpoints_waits_at_the_listener_unless_he_is_refused(
 def test_the_rules_choose_where_nobody_listens_or_the_choice_is_gone(hook: str, asked: Asked | None) -> None:
     verdict, sent = kernel(asked).send(SYN, hook)
     assert (verdict, sent.destination, sent.mark) == ("accept", PODS[0], FOREIGN)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_nor_has_one_any_that_conntrack_calls_invalid_and_that_goes_on_as_it_came(hook: str) -> None:
+    """Somebody is asked for a SYN before its checksum is looked at."""
+    verdict, sent = kernel(Asked(1)).send(replace(SYN, state=STATE_INVALID), hook)
+    assert (verdict, sent.destination, sent.mark) == ("accept", VIP, FOREIGN)
 
 
 @pytest.mark.parametrize(

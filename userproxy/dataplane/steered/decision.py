@@ -390,6 +390,7 @@ class Decision:
 
     def _remember(self, carried: Carried) -> None:
         self._known[carried.flow] = carried
+        self._unconfirmed.pop(carried.flow, None)  # or it would keep its place among the oldest
         self._unconfirmed[carried.flow] = carried
         if len(self._unconfirmed) > MOST_UNCONFIRMED:
             self._forget(next(iter(self._unconfirmed.values())))

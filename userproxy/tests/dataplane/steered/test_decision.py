@@ -447,6 +447,18 @@ def test_one_that_it_says_nothing_of_is_forgotten_in_the_end() -> None:
     assert bench.service.connections == 1
 
 
+def test_nor_is_one_kept_by_another_that_begins_anew_all_the_time() -> None:
+    bench = Bench(3)
+    assert bench.first(flow(1)) == 0
+    refuse(bench, 0)
+    assert bench.first(flow(2)) == 1
+    bench.now += MEMORY_SECONDS - 1
+    assert bench.first(flow(1), sequence=2) == 2
+    bench.now += 1
+    bench.decision.expire()
+    assert bench.service.connections == 1
+
+
 def test_a_flood_of_first_packets_takes_so_much_room_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_UNCONFIRMED", 10)
     bench = Bench(1)

@@ -146,7 +146,7 @@ class Session:
         path.version()  # before anything is made for a program that is not there
         stack.callback(site.down)  # before it is up, as an interrupt may come at any moment
         try:
-            site.up()
+            site.up(hears=path.hears)
             path.start()
         except _FAILURES:
             site.down()

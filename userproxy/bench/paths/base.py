@@ -30,6 +30,7 @@ class Path(ABC):
         relays: whether a process of its own carries the bytes, and not the kernel alone.
         datagrams: whether it carries UDP.
         most_held: open connections that it can take at a time, where that is few.
+        hears: whether its program hears what conntrack tells of connections.
     """
 
     name: ClassVar[str]
@@ -38,6 +39,7 @@ class Path(ABC):
     relays: ClassVar[bool] = False
     datagrams: ClassVar[bool] = True
     most_held: ClassVar[int | None] = None
+    hears: ClassVar[bool] = False
 
     def __init__(self, site: Site) -> None:
         self.site = site

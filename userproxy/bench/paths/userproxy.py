@@ -122,4 +122,5 @@ class SteeredPath(UserproxyPath):
     name = "steered"
     title = "userproxy, steered"
     note = "chosen in userspace, by a netfilter queue; the kernel carries the bytes"
+    hears = True
     mode = Mode.STEERED

@@ -51,6 +51,23 @@ async def test_who_is_too_old_is_ended_by_when_it_began_or_was_first_seen(side: 
     assert list(side.crew.expected.values()) == [Reason.AGED] * 2
 
 
+async def test_those_of_the_same_age_do_not_all_end_at_once(side: ControlSide) -> None:
+    lifetimes, wanted = await applied(side, Settings(max_connection_age=100.0))
+    side.flows = [flow(WEB_IP, POD1, number) for number in range(1, 31)]
+    await lifetimes.look(wanted)
+    side.clock.now += 89.0
+    times = []
+    while side.flows and side.clock.now < 1e9:
+        before = len(ended(side))
+        await lifetimes.look(wanted)
+        times += [side.clock.now] * (len(ended(side)) - before)
+        gone = {int(number) for line in ended(side) for number in line.split()[1:]}
+        side.flows = [each for each in side.flows if each.id not in gone]
+        side.clock.now += 1.0
+    assert len(times) > 10
+    assert times[-1] - times[0] <= 20.0
+
+
 async def test_who_does_not_end_is_left_for_a_while(side: ControlSide) -> None:
     lifetimes, wanted = await applied(side, Settings(max_connection_age=10.0))
     side.kernel.silent = frozenset({1, 2})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import socket
 import struct
 
 import pytest
@@ -12,9 +14,11 @@ from userproxy.model.heartbeat import MARK_BITS, MARKS
 from userproxy.model.probing import PROBE_BITS, PROBE_MARK
 from userproxy.model.vouching import VOUCH_BITS, VOUCH_MARK
 from userproxy.netfilter.conntrack import entry
+from userproxy.netfilter.ending import sender as module
 from userproxy.netfilter.ending.ending import Ended, judged, probes_of
 from userproxy.netfilter.ending.probes import Flags, Segment
 from userproxy.netfilter.ending.rules import CLIENT, POD, ending_ruleset, key_of
+from userproxy.netfilter.ending.sender import PROBES_A_SECOND, Sender
 from userproxy.netfilter.ending.table import Ends
 from userproxy.netfilter.ruleset.text import listed
 from userproxy.tests.control.rig.node import POD1, POD2, flow
@@ -92,3 +96,75 @@ def test_the_rules_look_at_nothing_but_tcp_and_spare_resets_of_their_own() -> No
     assert len(lines) == 4
     assert all(line.startswith("meta l4proto tcp ct state ") for line in lines)
     assert not any("related" in line for line in lines)
+
+
+class Clock:
+    """Time, which passes while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        """Of the module `time`."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Likewise."""
+        self.now += seconds
+
+
+class Raw:
+    """A raw socket that has the kernel's leave, or has not."""
+
+    def __init__(self, error: OSError | None = None) -> None:
+        self.sent = 0
+        self._error = error
+
+    def __call__(self, *_: object) -> Raw:
+        """Opened."""
+        if isinstance(self._error, PermissionError):
+            raise self._error
+        return self
+
+    def setsockopt(self, *_: object) -> None:
+        """Of a socket."""
+
+    def sendto(self, *_: object) -> None:
+        """Likewise."""
+        if self._error is not None:
+            raise self._error
+        self.sent += 1
+
+    def close(self) -> None:
+        """Likewise."""
+
+
+SEGMENTS = [
+    Segment(Address("10.3.0.1", 80), Address("10.0.1.3", port), Flags.ACK, 1, 1) for port in range(1000)
+]
+
+
+def test_so_many_probes_a_second_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, raw = Clock(), Raw()
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(socket, "socket", raw)
+    with Sender() as sender:
+        sender.send(SEGMENTS)
+    assert raw.sent == len(SEGMENTS)
+    assert clock.now - 100.0 == pytest.approx(len(SEGMENTS) / PROBES_A_SECOND, rel=0.2)
+
+
+def test_one_that_finds_no_way_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", Raw(OSError(errno.ENETUNREACH, "Network is unreachable")))
+    with Sender() as sender:
+        sender.send(SEGMENTS[:3])
+    assert sender.lacking == ""
+
+
+def test_without_raw_sockets_nothing_is_sent_and_what_is_missing_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(socket, "socket", Raw(PermissionError(errno.EPERM, "Operation not permitted")))
+    with Sender() as sender:
+        sender.send(SEGMENTS[:3])
+    assert sender.lacking == "CAP_NET_RAW is missing"

@@ -50,6 +50,13 @@ class Kernel:
             self.entries[which] = Entry(backend, sequence)
             self.events.append((which, "new", backend))
 
+    def refuse(self, which: bytes) -> None:
+        """The client is told that it is over; what it had begun is answered by nobody, and has its time."""
+        entry = self.entries.get(which)
+        if entry is not None and not entry.answered:
+            del self.entries[which]
+            self.events.append((which, "refused", entry.backend))
+
 
 class AnyOrder(RuleBasedStateMachine):
     """The decision, with a kernel beside it that is as forgetful as the real one."""
@@ -108,6 +115,8 @@ class AnyOrder(RuleBasedStateMachine):
             assert which in self.kernel.entries
             entry = self.kernel.entries[which]
             self.kernel.let_go(which, sequence, entry.backend)
+        elif answer == Say.REFUSE:
+            self.kernel.refuse(which)
 
     def _take_settled(self) -> None:
         for token, answer in self.bench.take_settled():

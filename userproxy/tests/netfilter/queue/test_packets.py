@@ -18,7 +18,8 @@ from userproxy.netfilter.wire.netlink import attribute
 CLIENT, FRONTEND = Address("10.0.1.3", 40000), Address("10.3.241.152", 80)
 CLIENT6, FRONTEND6 = Address("fd00::3", 40000), Address("fd00:3::152", 80)
 SEQUENCE = 0xFEDCBA98
-_HOP_BY_HOP, _FRAGMENT, _TCP, _UDP = 0, 44, 6, 17
+_HOP_BY_HOP, _FRAGMENT, _OPTIONS, _TCP, _UDP = 0, 44, 60, 6, 17
+_NESTED = 0x8000
 
 
 def message(packet: bytes, number: int = 7, mark: int | None = None, *, kind: int = 0x300) -> bytes:
@@ -66,8 +67,13 @@ TCP_FLOW = flow_key(Protocol.TCP, CLIENT, FRONTEND)
             flow_key(Protocol.TCP, CLIENT6, FRONTEND6),
             SEQUENCE,
         ),
+        (
+            ipv6(bytes([_OPTIONS, 0, *bytes(6), _TCP, 1, *bytes(14)]) + syn(), _HOP_BY_HOP),
+            flow_key(Protocol.TCP, CLIENT6, FRONTEND6),
+            SEQUENCE,
+        ),
     ],
-    ids=["tcp", "with options", "udp", "IPv6", "with an extension"],
+    ids=["tcp", "with options", "udp", "IPv6", "with an extension", "with several"],
 )
 def test_whose_connection_a_packet_begins_is_read(packet: bytes, flow: bytes, sequence: int) -> None:
     (found,) = packets_of(message(packet, number=9, mark=0x4000))
@@ -114,6 +120,20 @@ def test_several_in_one_datagram_and_what_is_no_packet_between_them() -> None:
     refusal = message(b"", 5, kind=2)
     data = message(ipv4(syn()), 1) + refusal + message(ipv4(syn()), 2)
     assert [packet.id for packet in packets_of(data)] == [1, 2]
+
+
+def test_what_stands_behind_a_message_is_none_of_its_attributes() -> None:
+    body = struct.pack(">BBH", 2, 0, 30064) + attribute(1, struct.pack(">IHB", 9, 0x0800, 1))
+    short = struct.pack("=IHHII", 16 + len(body), 0x300, 0, 0, 0) + body
+    (found, _) = packets_of(short + message(ipv4(syn()), 2, mark=5))
+    assert found == (9, 0, b"", 0)
+
+
+def test_flags_of_an_attribute_are_no_part_of_its_kind() -> None:
+    body = struct.pack(">BBH", 2, 0, 30064) + attribute(1 | _NESTED, struct.pack(">IHB", 9, 0x0800, 1))
+    body += attribute(10 | _NESTED, ipv4(syn()))
+    (found,) = packets_of(struct.pack("=IHHII", 16 + len(body), 0x300, 0, 0, 0) + body)
+    assert (found.id, found.flow) == (9, TCP_FLOW)
 
 
 def test_an_answer_is_what_the_kernel_reads() -> None:

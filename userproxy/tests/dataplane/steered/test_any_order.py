@@ -12,14 +12,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from userproxy.dataplane.recorder import Recorder
 from userproxy.dataplane.steered.decision import MEMORY_SECONDS
+from userproxy.dataplane.steered.ledger import Ledger
 from userproxy.dataplane.steered.words import Known, Say
+from userproxy.model.filter import RecordFilter
 from userproxy.model.service import Protocol
 from userproxy.model.settings import Balance, NoEndpoints, Settings
 from userproxy.tests.dataplane.steered.bench import Bench, address, flow
 
 if TYPE_CHECKING:
+    from userproxy.dataplane.steered.port import Carried
     from userproxy.model.address import Address
+    from userproxy.model.carried import End
+    from userproxy.model.endings import Reason
 
 FLOWS = [flow(client, port) for client in (1, 2) for port in (1, 2)] + [flow(1, 1, Protocol.UDP)]
 _UDP = FLOWS[-1]
@@ -58,6 +64,28 @@ class Kernel:
             self.events.append((which, "refused", entry.backend))
 
 
+class Once(Ledger):
+    """A ledger that takes each connection once."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench.counters, lambda: bench.now)
+        self.recorder = Recorder(10_000)
+        self.keep = self.recorder.keep
+        self._over: list[Carried] = []
+
+    def over(self, carried: Carried, reason: Reason, end: End | None = None) -> None:
+        """Of `Ledger`."""
+        assert all(carried is not one for one in self._over)
+        self._over.append(carried)
+        super().over(carried, reason, end)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each that is over can be told, and no other is."""
+        records = [one for chunk in self.recorder.matching(RecordFilter(live=False)) for one in chunk]
+        return len(records) == len(self._over) and all(record.seconds >= 0.0 for record in records)
+
+
 class AnyOrder(RuleBasedStateMachine):
     """The decision, with a kernel beside it that is as forgetful as the real one."""
 
@@ -83,6 +111,7 @@ class AnyOrder(RuleBasedStateMachine):
                 hold_timeout=20.0,
             ),
         )
+        self.ledger = self.bench.decision.ledger = Once(self.bench)
         self.kernel = Kernel()
         self.pods = list(range(count))
         self.held: dict[int, tuple[bytes, int]] = {}
@@ -225,6 +254,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.bench.decision.expire()
         assert len(self.bench.decision) == self.bench.service.connections == self.bench.decision.held == 0
         assert not any(self.bench.counted())
+        assert self.ledger.is_complete
 
 
 TestAnyOrder = pytest.mark.usefixtures("quiet")(AnyOrder.TestCase)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.model import messages
+from userproxy.model.connection_id import KERNEL_PREFIX
 from userproxy.worker.handle import OrderFailedError, WorkerGoneError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Recollection:
 
     async def records(self, wanted: RecordFilter) -> AsyncIterator[list[RecordRow]]:
         """The connections that match, live or over, with all that is known of them."""
-        known: set[str] = set()
+        known: set[tuple[str, str]] = set()
         # Those that retire come first: what one of them leaves meanwhile, its heir tells, maybe once more.
         for handle in reversed(self._everybody()):
             try:
@@ -58,8 +59,8 @@ class Recollection:
                 continue
             for part in parts:
                 if isinstance(part, messages.RecordListing):
-                    yield [row for row in part.rows if row.id not in known]
-                    known.update(row.id for row in part.rows)
+                    yield [row for row in part.rows if _key(row) not in known]
+                    known.update(map(_key, part.rows))
 
     def pass_on(self, handle: WorkerHandle, part: messages.Records) -> None:
         """A worker is about to end: others keep what it remembered."""
@@ -78,3 +79,8 @@ class Recollection:
                 part = tuple(self.unclaimed[start : start + _CHUNK])
                 heirs[next(self._turn) % len(heirs)].tell(messages.KeepRecords(records=part))
             self.unclaimed.clear()
+
+
+def _key(row: RecordRow) -> tuple[str, str]:
+    """What tells a connection from others: the kernel may give its number to another one later on."""
+    return row.id, row.ended_at if row.id.startswith(KERNEL_PREFIX) else ""

@@ -10,6 +10,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -377,3 +378,18 @@ async def test_what_a_process_leaves_that_ends_by_itself_is_not_given_back_to_it
         process.die()
         await until(lambda: len(site.started) > 1 and bool(site.started[1].told(KeepRecords)))
     assert not process.told(KeepRecords)
+
+
+async def test_two_connections_that_the_kernel_called_the_same_are_both_told(site: CrewSite) -> None:
+    crew = site.crew()
+    await crew.steer(wanted(steer()))
+    first, later = (
+        msgspec.structs.replace(row_of(RECORD), id="ct-7", ended_at=f"2026-11-27T12:0{minute}:04.250+00:00")
+        for minute in (3, 4)
+    )
+    site.started[0].answers[ListRecords] = [
+        messages.RecordListing(rows=(first,)),
+        messages.RecordListing(rows=(first, later)),
+    ]
+    found = [row async for chunk in crew.recollection.records(RecordFilter()) for row in chunk]
+    assert found == [first, later]

@@ -149,3 +149,18 @@ def test_whoever_chooses_keeps_the_limits_and_the_kernel_does_while_nobody_reads
         assert nftables.turned_away() == 1
     assert Limit(5, 3, steered=True).name in limited.run("host", "nft", "list", "table", "inet", "userproxy")
     assert nftables.verify() == ()
+
+
+@BOTH_FAMILIES
+def test_whom_the_rules_keep_out_takes_nobody_s_place(limited: Node, nftables: Nftables) -> None:
+    nftables.apply(
+        CaptureChange(
+            put={TCP: replace(LIMITED, steered=True)}, queues=1, ranges={TCP: (f"{POD_ELSEWHERE_IP}/32",)}
+        )
+    )
+    with Asked(limited, lambda mark: chosen(mark, 0)) as asked:
+        with pytest.raises(TimeoutError):
+            limited.connect("outside", source=OUTSIDE_IP, patience=AT_ONCE_SECONDS)
+        assert asked.marks == []
+        limited.connect("outside", source=POD_ELSEWHERE_IP).close()
+        assert len(asked.marks) == 1

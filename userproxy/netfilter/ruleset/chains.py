@@ -36,7 +36,6 @@ from userproxy.netfilter.ruleset.language import (
 from userproxy.netfilter.ruleset.made import chains_made
 from userproxy.netfilter.ruleset.sets import (
     ALIVE,
-    CLOSED,
     FAMILIES,
     OUTSIDE_PREFIX,
     OUTSIDE_RELAY,
@@ -140,12 +139,11 @@ def _invalid(family: Family) -> Chain:
 
 
 def _from_outside(family: Family) -> Chain:
-    closed = (In((family.destination,), family.cluster_ips.name), In((Field.FAMILY,), CLOSED.name))
     own = In(family.frontend, family.own.name)
     return Chain(
         _Names(family).from_outside,
         (
-            Rule((*family.candidate, *closed), Goto(REFUSE)),
+            Rule((*family.candidate, *family.closed), Goto(REFUSE)),
             Rule((*family.candidate, own), Goto(_Names(family, outside=True).deny)),
             Rule((), Goto(_Names(family).deny)),
         ),
@@ -160,12 +158,11 @@ def _deny(family: Family, *, outside: bool) -> Chain:
 
 def _check(family: Family, *, outside: bool) -> Chain:
     side, candidate, key = family.side(outside=outside), family.candidate, family.frontend
-    stranger = (In(key, family.ranged.name), NotIn((*key, family.source), family.ranges.name))
     no_pod = (Masked(Field.MARK, steering.MARK_BITS, steering.REFUSED), In(key, family.steered.name))
     return Chain(
         _Names(family, outside=outside).check,
         (
-            Rule((*candidate, *stranger), Simple.DROP),
+            Rule((*candidate, *family.stranger), Simple.DROP),
             Rule((*candidate, *no_pod), Goto(REFUSE)),
             Rule((*candidate, In(key, side.refused.name)), Goto(REFUSE)),
             Rule((*candidate, In(key, side.dropped.name)), Simple.DROP),

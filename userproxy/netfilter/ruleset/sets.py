@@ -175,6 +175,16 @@ class Family(msgspec.Struct, frozen=True):
         return In((Field.DEVICE,), UPLINKS.name), NotIn((self.source,), self.inside.name)
 
     @property
+    def stranger(self) -> tuple[Match, ...]:
+        """Holds for a packet to a frontend that only clients in ranges may reach, from another one."""
+        return In(self.frontend, self.ranged.name), NotIn((*self.frontend, self.source), self.ranges.name)
+
+    @property
+    def closed(self) -> tuple[Match, ...]:
+        """Holds for a packet to a cluster IP, if these cannot be reached from outside."""
+        return In((self.destination,), self.cluster_ips.name), In((Field.FAMILY,), CLOSED.name)
+
+    @property
     def sets(self) -> tuple[Set, ...]:
         """All of them."""
         access = (

@@ -107,7 +107,10 @@ def steering_chains(*, quick: bool) -> tuple[Chain, ...]:
 
 
 def _ask_chains() -> tuple[Chain, ...]:
-    """To the queue, without any of our bits that others have set: they would be taken for an answer."""
+    """To the queue, without any of our bits that others have set: they would be taken for an answer.
+
+    Nobody is asked for a packet that is refused whatever he says: he would count a connection that never is.
+    """
 
     def queued(name: str, bits: int) -> Chain:
         to_queue = Rule((), JumpBy((Field.FAMILY,), STEER.name))
@@ -116,14 +119,22 @@ def _ask_chains() -> tuple[Chain, ...]:
     def sorted_out(family: Family) -> Chain:
         return Chain(
             f"asked{family.suffix}",
-            (Rule(_apart(family), Goto(OUTSIDE_PREFIX + _ASK)), Rule((), Goto(_ASK))),
+            (
+                Rule((*family.candidate, *family.stranger), Simple.ACCEPT),
+                Rule((*family.candidate, *family.from_outside, *family.closed), Simple.ACCEPT),
+                Rule(_apart(family), Goto(OUTSIDE_PREFIX + _ASK)),
+                Rule((), Goto(_ASK)),
+            ),
         )
 
     def arriving(family: Family) -> tuple[Rule, ...]:
         return (Rule(_steered(family), Goto(f"asked{family.suffix}")),)
 
     def own(family: Family) -> tuple[Rule, ...]:
-        return (Rule(_steered(family), Goto(_ASK)),)
+        return (
+            Rule((*_steered(family), *family.stranger), Simple.ACCEPT),
+            Rule(_steered(family), Goto(_ASK)),
+        )
 
     def hooked(point: str, chain: str) -> tuple[Chain, ...]:
         known = Rule((*_NEW_DATAGRAM, HasAny(Field.STATUS, STATUS_CONFIRMED)), Simple.ACCEPT)

@@ -15,11 +15,15 @@ table inet userproxy {
 	}
 
 	chain asked4 {
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @ranged4 ip daddr . meta l4proto . th dport . ip saddr != @ranges4 accept
+		meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 ip daddr @cluster-ips4 meta nfproto @closed accept
 		meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 ip daddr . meta l4proto . th dport @outside4 goto outside-ask
 		goto ask
 	}
 
 	chain asked6 {
+		meta l4proto @protocols ip6 daddr . meta l4proto . th dport @ranged6 ip6 daddr . meta l4proto . th dport . ip6 saddr != @ranges6 accept
+		meta l4proto @protocols meta iifname @uplinks ip6 saddr != @inside6 ip6 daddr @cluster-ips6 meta nfproto @closed accept
 		meta l4proto @protocols meta iifname @uplinks ip6 saddr != @inside6 ip6 daddr . meta l4proto . th dport @outside6 goto outside-ask
 		goto ask
 	}
@@ -30,7 +34,9 @@ table inet userproxy {
 	}
 
 	chain ask-own {
+		meta l4proto @protocols ip daddr . meta l4proto . th dport @steered4 ip daddr . meta l4proto . th dport @ranged4 ip daddr . meta l4proto . th dport . ip saddr != @ranges4 accept
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @steered4 goto ask
+		meta l4proto @protocols ip6 daddr . meta l4proto . th dport @steered6 ip6 daddr . meta l4proto . th dport @ranged6 ip6 daddr . meta l4proto . th dport . ip6 saddr != @ranges6 accept
 		meta l4proto @protocols ip6 daddr . meta l4proto . th dport @steered6 goto ask
 	}
 

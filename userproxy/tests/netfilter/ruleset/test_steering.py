@@ -16,6 +16,7 @@ from userproxy.netfilter.ruleset.steering import STATUS_ASSURED, STATUS_DYING, S
 from userproxy.netfilter.ruleset.vacancy import STATUS_CONFIRMED
 from userproxy.netfilter.trace.walk import Packet
 from userproxy.tests.netfilter.ruleset.tracer import Kernel
+from userproxy.tests.twins import twin
 
 VIP, OTHER, EXTERNAL = (Address(f"10.3.0.{number}", 80) for number in (1, 2, 3))
 PODS = tuple(Address(f"10.0.{number}.2", 8080) for number in (1, 2, 3))
@@ -86,6 +87,30 @@ def test_the_pod_that_was_chosen_gets_it_with_the_bits_of_others_alone(
 @pytest.mark.parametrize(("protocol", "verdict"), [(TCP, "reject with tcp reset"), (UDP, "reject")])
 def test_the_choice_may_be_to_refuse(hook: str, protocol: int, verdict: str) -> None:
     assert kernel(Asked(None)).send(replace(SYN, protocol=protocol), hook)[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("hook", "packet", "verdict"),
+    [
+        ("prerouting", replace(SYN, device="eth0", source="10.100.0.9"), "reject with tcp reset"),
+        ("prerouting", replace(SYN, device="eth0", source="10.0.9.9"), "accept"),
+        ("prerouting", replace(SYN, destination=EXTERNAL, source="10.100.0.9"), "drop"),
+        ("prerouting", replace(SYN, destination=EXTERNAL, source="10.0.9.9"), "accept"),
+        ("output", replace(SYN, destination=EXTERNAL, source="10.100.0.2", device=""), "drop"),
+        ("output", replace(SYN, destination=EXTERNAL, source="10.0.9.9", device=""), "accept"),
+    ],
+)
+def test_nobody_is_asked_for_whom_the_rules_keep_out(hook: str, packet: Packet, verdict: str) -> None:
+    inside = "10.0.0.0/14"
+    state = replace(
+        STATE,
+        cluster_ips={VIP.ip: None},
+        ranges={Frontend(Protocol.TCP, EXTERNAL): (inside, twin(inside))},
+        perimeter=Perimeter(uplinks=("eth0",), inside=(inside, twin(inside))),
+    )
+    asked = Asked(0)
+    assert kernel(asked, state).send(packet, hook)[0] == verdict
+    assert len(asked.marks) == (verdict == "accept")
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -201,10 +201,17 @@ class Decision:
         for port in (*self.frontends.values(), *self.outside.values()):
             port.listed = True
 
-    def missing(self, flow: bytes) -> None:
-        """Conntrack had told of a connection, and lists it no longer."""
+    def unheard(self) -> dict[bytes, float]:
+        """The keys of connections of which conntrack should have told, and when their packet went on."""
+        latest = self._clock() - _SOON
+        return {flow: known.sent for flow, known in self._unconfirmed.items() if known.sent <= latest}
+
+    def missing(self, flow: bytes, sent: float | None = None) -> None:
+        """Conntrack does not list a connection of which it had told, or should have if it went on then."""
         known = self._known.get(flow)
-        if known is not None and known.token is None and flow not in self._unconfirmed:
+        if known is None or known.token is not None:
+            return
+        if flow not in self._unconfirmed or known.sent == sent:
             self._forget(known, reason_of(known))
 
     def settle(self, port: Port) -> None:

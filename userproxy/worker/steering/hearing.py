@@ -27,6 +27,9 @@ MOST_COUNTED = 64
 
 _LOOK_SECONDS = 0.1
 
+_SETTLED_SECONDS = 0.3
+"""After which conntrack has, or will never have, a connection whose first packet went on."""
+
 AT_ONCE = 500
 """So many connections of a list are told before whoever waits in the queue has a turn."""
 
@@ -66,11 +69,13 @@ class Hearing:
         self._reader = ThreadPoolExecutor(1, "conntrack")
         self._listing: asyncio.Future[list[Heard]] | None = None
         self._again = False
-        self._before: set[bytes] = set()
+        self._before: dict[bytes, float | None] = {}
         self._over_meanwhile: set[bytes] = set()
         self._unheard: set[bytes] = set()  # found in a list, and perhaps their end is not told
         self._again_seconds = again
+        self._lost = False  # of some that are not known to live, the beginning and the end
         self._timer: asyncio.TimerHandle | None = None
+        self._last_look: asyncio.TimerHandle | None = None
         try:
             self._socket = EventSocket()
         except NetfilterError as error:
@@ -86,15 +91,18 @@ class Hearing:
         self._again = True
         if self._listing is None:
             self._again = False
-            self._before = self._decision.confirmed()
+            self._before = dict.fromkeys(self._decision.confirmed())
+            if self._lost:
+                self._before |= self._decision.unheard()
             self._over_meanwhile.clear()
             self._listing = self._loop.run_in_executor(self._reader, listed)
             self._listing.add_done_callback(self._on_list)
 
     def close(self) -> None:
         """Hear no more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._last_look):
+            if timer is not None:
+                timer.cancel()
         if self._socket is not None:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
@@ -108,8 +116,15 @@ class Hearing:
         self._tell(self._counted(events))
         if lost:
             log.warning("conntrack told more than could be read: connections are listed anew")
+            self._lost = True
             self.begin()
+            if self._last_look is None:  # for those that have just gone on
+                self._last_look = self._loop.call_later(_SETTLED_SECONDS, self._look_once_more)
         self._changed()
+
+    def _look_once_more(self) -> None:
+        self._last_look = None
+        self.begin()
 
     def _tell(self, events: Iterable[Heard]) -> None:
         decision = self._decision
@@ -169,8 +184,9 @@ class Hearing:
 
     def _compare(self, flows: set[bytes], heard: set[bytes]) -> None:
         """What was known and is no longer listed is over; of what was not, perhaps nobody tells the end."""
-        for flow in self._before - flows:
-            self._decision.missing(flow)
+        for flow, sent in self._before.items():
+            if flow not in flows:
+                self._decision.missing(flow, sent)
         carried = self._decision.confirmed()
         self._unheard = (self._unheard | (carried - heard)) & flows & carried
         if self._unheard:
@@ -181,6 +197,7 @@ class Hearing:
         if self._again:
             self.begin()
         else:
+            self._lost = self._last_look is not None
             self._decision.listed()
 
     def _plan(self) -> None:

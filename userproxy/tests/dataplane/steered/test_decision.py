@@ -513,3 +513,16 @@ def test_least_connections_is_exact() -> None:
     for client in range(100, 200):
         bench.first(flow(client))
     assert max(bench.counted()) - min(bench.counted()) <= 1
+
+
+def test_what_conntrack_should_have_told_of_and_does_not_list_is_over() -> None:
+    bench = Bench(1)
+    for client in (1, 2):
+        assert bench.first(flow(client)) == 0
+    bench.now += 1
+    assert bench.first(flow(3)) == 0
+    assert bench.decision.unheard() == {flow(1): bench.now - 1, flow(2): bench.now - 1}
+    bench.decision.missing(flow(1), bench.now - 1)
+    bench.decision.missing(flow(2), bench.now - 2)  # it has come again since
+    bench.decision.missing(flow(3))
+    assert bench.counted() == [2]

@@ -92,6 +92,11 @@ class Affinity:
             if known is None or known.used < used:
                 self._put(pin.client, _Pinned(pin.backend, used, now))
 
+    def forget(self, client: str) -> None:
+        """A client is not where it was pinned to."""
+        self._pins.pop(client, None)
+        self._news.discard(client)
+
     def clear(self) -> None:
         """Forget everybody."""
         self._pins.clear()

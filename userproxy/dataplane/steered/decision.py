@@ -157,6 +157,8 @@ class Decision:
         if known.live is None or known.live.address != backend:
             known.leave()
             known.enter(known.port.service.known(backend))
+            if not answered:  # it has just begun: of older ones, pins have been handed on
+                known.port.follow(known.client, backend, self._clock())
         self._unconfirmed.pop(flow, None)
         if answered and not known.answered and known.live is not None:
             known.answered = True
@@ -279,16 +281,16 @@ class Decision:
             self._counters.clients_turned_away += 1
             self._forget(carried, Reason.TOO_MANY)
             return Say.REFUSE
-        live = service.pick(client, carried.tried)
+        live = port.pick(client, carried.tried, self._clock())
         if live is None and carried.tried:  # all have failed it
             if port.places and not carried.silent:
                 self._forget(carried, Reason.DIAL_FAILED)
                 return Say.REFUSE
             carried.try_all(carried.sequence)  # a packet to one that was silent may have been lost
-            live = service.pick(client, ())
+            live = port.pick(client, (), self._clock())
         if live is None:
             return self._wait(carried, token)
-        if live not in port.places:  # it is steered no longer
+        if live not in port.places:  # it is steered no longer, or the kernel is being told of it
             self._forget(carried)
             return Say.UNSTEERED
         carried.enter(live)

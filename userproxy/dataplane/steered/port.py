@@ -10,6 +10,7 @@ from userproxy.model.records import MOST_ATTEMPTS, Attempt
 if TYPE_CHECKING:
     from userproxy.backends.backend import LiveBackend
     from userproxy.backends.service import LiveService
+    from userproxy.model.address import Address
     from userproxy.model.endings import Reason
     from userproxy.model.state import Steer
 
@@ -59,6 +60,30 @@ class Port:
         """Number the backends, but for those of whose index the kernel is being told."""
         moving = frozenset(self.steer.moving)
         self.places = {live: place for place, live in enumerate(self.service.backends) if place not in moving}
+
+    def pick(self, client: str, tried: tuple[LiveBackend, ...], now: float) -> LiveBackend | None:
+        """The backend for a connection; None when all have been tried.
+
+        Where it is not to be named yet, the rules choose: whoever is new is pinned to whom they choose.
+        """
+        is_new = bool(self.steer.moving) and not self._knows(client, now)
+        live = self.service.pick(client, tried)
+        if is_new and live not in self.places:
+            self.service.affinity.forget(client)
+        return live
+
+    def follow(self, client: str, backend: Address, now: float) -> None:
+        """The rules have chosen for a client: it keeps that pod, unless it is known to have another one."""
+        service, timeout = self.service, self.service.pool.affinity
+        if timeout is None or self._knows(client, now):
+            return
+        if service.affinity.pin(client, backend, now, timeout) and service.on_pin is not None:
+            service.on_pin(service)
+
+    def _knows(self, client: str, now: float) -> bool:
+        """Whether a client is pinned to a backend."""
+        timeout = self.service.pool.affinity
+        return timeout is not None and self.service.affinity.backend_of(client, now, timeout) is not None
 
 
 class Carried:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
+from msgspec.structs import replace
 
 from userproxy.dataplane.steered import decision as module
 from userproxy.dataplane.steered.decision import HELD_SECONDS, MEMORY_SECONDS, MOST_HELD
@@ -32,6 +33,52 @@ def test_while_the_kernel_is_told_of_an_index_it_is_not_said_and_the_rules_choos
     assert bench.counted() == [1, 0, 0]
     bench.update([0, 2, 3])
     assert [bench.first(flow(client)) for client in range(3, 6)] == [0, 1, 2]
+
+
+def sticky(bench: Bench, *moving: int) -> None:
+    """Clients keep their backends; the kernel is being told of these indices."""
+    bench.port.update(replace(bench.port.steer, affinity=100.0, moving=moving))
+
+
+def test_a_client_for_whom_the_rules_chose_keeps_that_backend() -> None:
+    bench = Bench(3)
+    sticky(bench)
+    bench.decision.carried(flow(1, 1), address(2), answered=False)
+    assert [bench.first(flow(1, port)) for port in (2, 3)] == [2, 2]
+    bench.decision.carried(flow(1, 4), address(0), answered=False)
+    assert bench.first(flow(1, 5)) == 2, "which is older than what is known of the client"
+
+
+def test_a_client_that_has_a_backend_keeps_it_while_the_kernel_is_told_and_nothing_is_heard_of_it() -> None:
+    bench = Bench(3)
+    sticky(bench)
+    assert [bench.first(flow(client, 1)) for client in (1, 2)] == [0, 1]
+    sticky(bench, 1, 2)
+    assert bench.first(flow(2, 2)) == Say.UNSTEERED
+    sticky(bench)
+    assert bench.first(flow(2, 3)) == 1
+
+
+def test_an_old_connection_says_nothing_of_where_a_client_is_now() -> None:
+    bench = Bench(3)
+    sticky(bench)
+    bench.decision.carried(flow(1, 1), address(2), answered=True)
+    assert bench.first(flow(1, 2)) == 0
+
+
+def test_a_client_for_whom_the_rules_choose_while_the_kernel_is_told_keeps_that_backend() -> None:
+    bench = Bench(3)
+    sticky(bench, 0)
+    assert bench.first(flow(1, 1)) == Say.UNSTEERED
+    bench.decision.carried(flow(1, 1), address(1), answered=False)
+    sticky(bench)
+    assert [bench.first(flow(1, port)) for port in (2, 3)] == [1, 1]
+
+
+def test_without_affinity_it_does_not_matter_for_whom_the_rules_chose() -> None:
+    bench = Bench(3)
+    bench.decision.carried(flow(1, 1), address(2), answered=False)
+    assert bench.first(flow(1, 2)) == 0
 
 
 def test_whoever_waits_goes_on_once_the_kernel_has_been_told_of_the_first_pod() -> None:

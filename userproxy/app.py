@@ -219,6 +219,7 @@ async def _work(
     pod_health.on_change = daemon.notify
     workers.on_need = daemon.need_pods
     crew.on_need = daemon.need_pods
+    crew.recall = reconciler.steering.pins
     workers.outages.on_change = daemon.notify
     operator = Operator(reconciler, sides, view, daemon.notify)
     remembered = RecordFile(config.state_dir)

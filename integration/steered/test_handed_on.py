@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PODS = {"server1": Address(SERVER1.ip, 7300), "server2": Address(SERVER2.ip, 7300)}
 DEAD = Address(SERVER1.ip, 7301)
-MEMBERS = ("client", "host1")
+MEMBERS, OTHER = ("client", "host1"), "server1"
 TOLD_SECONDS = 0.3
 
 
@@ -55,14 +55,20 @@ def sticky(lab: Lab) -> Iterator[Address]:
     withdraw(lab, "sticky")
 
 
-def replace(lab: Lab, how: signal.Signals) -> None:
-    """Have another process choose: by SIGHUP to the daemon, or since the one that does is killed."""
+def replace(lab: Lab, how: signal.Signals, frontend: Address) -> str:
+    """Have another process choose: by SIGHUP to the daemon, or since the one that does is killed.
+
+    Returns:
+        Who answers another client meanwhile.
+    """
     pids = steering_pids(lab)
     for pid in [lab.daemon("host1").pid] if how is signal.SIGHUP else pids:
         os.kill(pid, how)
+    answer = pod_of(lab, OTHER, frontend)
     wait_for_another(lab, pids)
     wait_until("it answers", lambda: len(steering_pids(lab)) == 1, PATIENCE_SECONDS)
     lab.rows("host1", "services")
+    return answer
 
 
 def pod_of(lab: Lab, member: str, frontend: Address) -> str:
@@ -90,7 +96,8 @@ def test_clients_come_back_to_their_pods_and_who_is_ejected_stays_so(
         assert set(before.values()) == {*PODS}, "each its turn"
         wait_until("it is ejected", tried, 2 * PATIENCE_SECONDS)
         time.sleep(TOLD_SECONDS)
-        replace(lab, how)
+        meanwhile = replace(lab, how, sticky)
         # In the other order, in which new ones would have each other's pods.
         assert {member: pod_of(lab, member, sticky) for member in reversed(MEMBERS)} == before
+        assert pod_of(lab, OTHER, sticky) == meanwhile
         wait_until("the next one knows it", lambda: ejected(lab) == [str(DEAD)], PATIENCE_SECONDS)

@@ -69,6 +69,9 @@ class Reconciler:
         sides: that carry connections.
         on_node: what the daemon has of the node.
         view: is shown what was done.
+
+    Attributes:
+        steering: what whoever chooses is told.
     """
 
     def __init__(self, config: Config, sides: Sides, on_node: OnNode, view: View) -> None:
@@ -76,7 +79,7 @@ class Reconciler:
         self._kernel = sides.kernel
         self._pod_health = sides.pod_health
         self._flows = sides.flows
-        self._steering = Steering(sides.crew)
+        self.steering = Steering(sides.crew, sides.kernel)
         self._ports = on_node.ports
         self._address = on_node.address
         self._health_ports = on_node.health_ports
@@ -190,7 +193,7 @@ class Reconciler:
             wanted, problems = self._planner.wanted(snapshot, context, self._actual)
             wanted = self._possible(wanted, attempt.failures)
             steps = actions_for(wanted, self._actual)
-            await self._steering.prepare(wanted.steered, self._actual.captures)
+            await self.steering.prepare(wanted.steered, self._actual.captures)
             again = tuple(wanted.serves[name] for name in behind if name in wanted.serves)
             if not steps and not again:
                 self._arrive(wanted)  # it may differ in what needs no action
@@ -298,7 +301,7 @@ class Reconciler:
             await self._ports.remember()
         if steps.capture:
             await self._kernel.apply(steps.capture)
-            await self._steering.settle(wanted.captures)
+            await self.steering.settle(wanted.captures)
         if steps.forget:
             await self._kernel.forget(steps.forget)
         await self._workers.close(steps.close)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from userproxy.netfilter.bypass.claims import Taker
     from userproxy.netfilter.conntrack.flows import Flow
     from userproxy.netfilter.conntrack.table import FlowTable
+    from userproxy.netfilter.elements.pins import Kept
     from userproxy.netfilter.ending.ending import Ended
     from userproxy.worker.outages import Outages
 
@@ -196,6 +197,9 @@ class Kernel(Protocol):
 
     async def alive(self) -> frozenset[int]:
         """The workers whose hearts beat, by their places."""
+
+    async def pins(self) -> list[Kept]:
+        """The pods that clients with affinity keep, as far as it has sent them there."""
 
     async def used(self) -> set[Frontend]:
         """The frontends from which a new connection has been sent to a pod lately."""

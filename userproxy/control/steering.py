@@ -17,16 +17,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 
+from userproxy.model.messages import Pin, Pins
 from userproxy.model.versioned import dropped, touched
-from userproxy.planner.paths.steered import moving
+from userproxy.netfilter import NetfilterError
+from userproxy.planner.paths.steered import frontends_of, moving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from userproxy.control.sides import Crew
+    from userproxy.control.sides import Crew, Kernel
     from userproxy.model.service import PoolName
     from userproxy.model.state import Frontend, Steer, Target
+
+
+log = structlog.get_logger("userproxy.control")
 
 
 class Steering:
@@ -34,10 +40,12 @@ class Steering:
 
     Args:
         crew: what chooses.
+        kernel: knows where it has sent clients while nobody chose.
     """
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew, kernel: Kernel) -> None:
         self._crew = crew
+        self._kernel = kernel
         self._wanted: Mapping[PoolName, Steer] | None = None
         self._told: dict[PoolName, Steer] = {}
         self._unsettled: set[PoolName] = set()
@@ -67,6 +75,25 @@ class Steering:
             self._note(self._told[name], captures)
         if self._unsettled != names:
             await self._crew.steer(self._told)
+
+    async def pins(self) -> list[Pins]:
+        """Where clients are pinned to, as the kernel has noted it, for whoever begins to choose."""
+        sticky = {name: steer.affinity for name, steer in self._told.items() if steer.affinity is not None}
+        if not sticky:
+            return []
+        try:
+            kept = await self._kernel.pins()
+        except NetfilterError as error:
+            log.warning("where clients are pinned to is not known", error=str(error))
+            return []
+        pools = {frontend: name for name in sticky for frontend in frontends_of(self._told[name])}
+        found: dict[PoolName, list[Pin]] = {}
+        for client, frontend, pod, left in kept:
+            name = pools.get(frontend)
+            if name is not None:
+                idle = max(0.0, sticky[name] - left)
+                found.setdefault(name, []).append(Pin(client, pod, idle))
+        return [Pins(pool=name, pins=tuple(pins)) for name, pins in found.items()]
 
     def _note(self, steer: Steer, captures: Mapping[Frontend, Target]) -> None:
         found = moving(steer, captures)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from userproxy.model.address import Address
     from userproxy.model.state import Frontend, NodeState, Target
     from userproxy.netfilter.bypass.claims import Taker
+    from userproxy.netfilter.elements.pins import Kept
 
 # Nobody tells when a route is taken away, so all are read at every so many repairs.
 _ROUTES_EVERY = 15
@@ -211,6 +212,11 @@ class Kernel:
         """The workers of which the kernel has heard a heartbeat lately, by their places."""
         async with self._lock:
             return await asyncio.to_thread(self._nftables.alive)
+
+    async def pins(self) -> list[Kept]:
+        """The pods that clients with affinity keep, as far as their connections went straight to pods."""
+        async with self._lock:
+            return await asyncio.to_thread(self._nftables.pins)
 
     async def used(self) -> set[Frontend]:
         """The frontends from which the kernel has sent a new connection to a pod lately."""

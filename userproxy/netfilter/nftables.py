@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.elements.access import USED, alive_among, constant_elements, used_by
-from userproxy.netfilter.elements.pins import PINS, pin_changes, retimed, sorted_out
+from userproxy.netfilter.elements.pins import PINS, kept_by, pin_changes, retimed, sorted_out
 from userproxy.netfilter.elements.table import Elements, chains_of, state_of
 from userproxy.netfilter.features import features_of, is_asking
 from userproxy.netfilter.ownership import Ownership
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from userproxy.model.actions import CaptureChange
     from userproxy.model.state import Frontend, NodeState, Target
     from userproxy.netfilter.elements.element import ClientPin, Element
-    from userproxy.netfilter.elements.pins import PinChanges
+    from userproxy.netfilter.elements.pins import Kept, PinChanges
     from userproxy.netfilter.features import Features
     from userproxy.netfilter.ruleset.made import Made
     from userproxy.netfilter.wire.netlink import Message
@@ -208,6 +208,15 @@ class Nftables:
         """
         with self._lock, _explained("cannot read which Services are in use"):
             return used_by(read_back.read_elements(self._socket, USED))
+
+    def pins(self) -> list[Kept]:
+        """The pods that clients with affinity keep, as rules have noted it.
+
+        Raises:
+            NetfilterError: they cannot be read.
+        """
+        with self._lock, _explained("cannot read which pods clients keep"):
+            return kept_by(read_back.read_pins(self._socket, PINS))
 
     def alive(self) -> frozenset[int]:
         """The workers of which the kernel has heard a heartbeat lately, by their places.

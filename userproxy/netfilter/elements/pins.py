@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from userproxy.netfilter.elements.packing import PACKINGS
 from userproxy.netfilter.ruleset.made import Pin, parse
@@ -10,7 +10,26 @@ from userproxy.netfilter.ruleset.made import Pin, parse
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from userproxy.model.address import Address
+    from userproxy.model.state import Frontend
     from userproxy.netfilter.elements.element import ClientPin, Element
+
+
+class Kept(NamedTuple):
+    """A pod that a client keeps.
+
+    Attributes:
+        client: its IP.
+        frontend: where it came.
+        pod: where it went.
+        left: seconds for which it keeps it.
+    """
+
+    client: str
+    frontend: Frontend
+    pod: Address
+    left: float
+
 
 PinChanges = dict[tuple[str, bytes], tuple[int, int]]
 """By map, and frontend with pod: the seconds for which pins held before, and now; 0: no more."""
@@ -22,6 +41,11 @@ _SIDES = [
 ]
 PINS = {side.pins.name: client_size for side, client_size in _SIDES}
 """The maps that hold pins, and the bytes that a client takes in a key."""
+_UNPACKED = {
+    packing.family.side(outside=outside).pins.name: (packing, outside)
+    for packing in PACKINGS
+    for outside in (False, True)
+}
 _MAPS = {side.members.name: side.pins.name for side, _ in _SIDES}
 
 
@@ -62,6 +86,18 @@ def sorted_out(pins: Iterable[ClientPin], elements: Iterable[Element]) -> tuple[
         else:
             stale[member] = pin.timeout // 1000, 0
     return valid, stale
+
+
+def kept_by(pins: Iterable[ClientPin]) -> list[Kept]:
+    """What the pins say; what makes no sense is left out."""
+    found = []
+    for pin in pins:
+        packing, outside = _UNPACKED[pin.map]
+        client, frontend = pin.key[: PINS[pin.map]], pin.key[PINS[pin.map] :]
+        if packing.is_frontend(frontend):
+            key, pod = packing.unpack_frontend(frontend, outside=outside), packing.unpack_address(pin.data)
+            found.append(Kept(packing.unpack_ip(client), key, pod, pin.left / 1000))
+    return found
 
 
 def _times(elements: Iterable[Element]) -> dict[tuple[str, bytes], int]:

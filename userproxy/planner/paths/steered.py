@@ -86,6 +86,14 @@ def unsteered(snapshot: Snapshot, context: PlanContext) -> tuple[Problem, ...]:
     return (Problem(context.node.name, "NoQueues", message),)
 
 
+def frontends_of(steer: Steer) -> tuple[Frontend, ...]:
+    """Whose packets it is asked for."""
+    return (
+        *(Frontend(steer.protocol, address) for address in steer.frontends),
+        *(Frontend(steer.protocol, address, outside=True) for address in steer.outside),
+    )
+
+
 def moving(steer: Steer, captures: Mapping[Frontend, Target]) -> tuple[int, ...]:
     """The indices by which the kernel, while it has these captures, finds another pod than is meant, or none.
 
@@ -93,12 +101,11 @@ def moving(steer: Steer, captures: Mapping[Frontend, Target]) -> tuple[int, ...]
     """
     pods = [backend.address for backend in (*steer.backends, *steer.far)]
     found: set[int] = set()
-    for outside, addresses in ((False, steer.frontends), (True, steer.outside)):
-        for address in addresses:
-            target = captures.get(Frontend(steer.protocol, address, outside))
-            if target is not None:
-                known = (*target.pods, *target.others) if isinstance(target, ToPods) else ()
-                found |= {index for index, pod in enumerate(pods) if known[index : index + 1] != (pod,)}
+    for frontend in frontends_of(steer):
+        target = captures.get(frontend)
+        if target is not None:
+            known = (*target.pods, *target.others) if isinstance(target, ToPods) else ()
+            found |= {index for index, pod in enumerate(pods) if known[index : index + 1] != (pod,)}
     return tuple(sorted(found))
 
 

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from userproxy.backends.service import LiveService
 from userproxy.control.steering import Steering
 from userproxy.dataplane.steered.port import Port
 from userproxy.model.address import Address
+from userproxy.model.messages import Pin
 from userproxy.model.service import Path, PoolName, Protocol, ServicePortName
 from userproxy.model.state import Backend, Frontend, Refuse, Steer, Target, ToPods
 from userproxy.netfilter import NetfilterError
-from userproxy.tests.control.rig.neighbours import InMemoryCrew
-from userproxy.tests.control.rig.node import POD1, POD2, POD3, WEB, ControlSide, service, snapshot
+from userproxy.netfilter.elements.pins import Kept
+from userproxy.tests.control.rig.neighbours import InMemoryCrew, InMemoryKernel
+from userproxy.tests.control.rig.node import CART, POD1, POD2, POD3, WEB, ControlSide, service, snapshot, tcp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +44,7 @@ class Cluster:
         self.captures: dict[Frontend, Target] = {}
         self.ports: dict[PoolName, Port] = {}
         self.crew = InMemoryCrew()
-        self.steering = Steering(self.crew)
+        self.steering = Steering(self.crew, InMemoryKernel([]))
 
     def wanted(
         self, whole: tuple[tuple[list[Address], ...], tuple[bool, ...], list[int | None]]
@@ -131,3 +134,21 @@ async def test_if_the_kernel_refuses_a_change_nobody_is_sent_to_another_pod(side
     await side.again()
     assert told(side) == {POD2: True, POD3: True}
     assert PoolName.of(WEB) in side.crew.wanted
+
+
+async def test_where_the_kernel_has_sent_clients_is_known_by_pool(side: ControlSide) -> None:
+    web = replace(service(path=Path.STEERED), affinity=100.0)
+    cart = service(CART, "10.3.0.2:80", path=Path.STEERED)
+    assert await side.reconciler.steering.pins() == []
+    await side.apply(snapshot(web, cart))
+    side.kernel.kept = [
+        Kept("10.0.9.1", tcp("10.3.0.1:80"), POD2, 70.0),
+        Kept("10.0.9.2", tcp("10.3.0.1:80"), POD1, 101.0),
+        Kept("10.0.9.1", tcp("10.3.0.2:80"), POD1, 50.0),
+        Kept("10.0.9.1", tcp("10.3.0.9:80"), POD1, 50.0),
+    ]
+    (told,) = await side.reconciler.steering.pins()
+    assert told.pool == PoolName.of(WEB)
+    assert told.pins == (Pin("10.0.9.1", POD2, 30.0), Pin("10.0.9.2", POD1, 0.0))
+    side.kernel.errors["pins"] = NetfilterError("busy")
+    assert await side.reconciler.steering.pins() == []

@@ -22,7 +22,7 @@ from userproxy.worker.steering.legacy import Legacy, as_orders
 from userproxy.worker.telling import chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from userproxy.model.counters import Counters
     from userproxy.model.endings import Reason
@@ -59,10 +59,12 @@ class Crew:
     Attributes:
         on_need: called with the name of a pool that clients wait for, from time to time while they do.
         recollection: what is known of connections that are over.
+        recall: tells where the rules have sent clients, while nobody chose.
     """
 
     def __init__(self, begin: messages.BeginSteering, origin: Origin) -> None:
         self.on_need: Callable[[PoolName], object] | None = None
+        self.recall: Callable[[], Awaitable[Iterable[messages.Pins]]] | None = None
         self._begin = begin
         self._origin = origin
         self._wanted: dict[PoolName, Steer] = {}
@@ -249,6 +251,8 @@ class Crew:
             await heir.ask(self._begin)
             self._told = {}
             await self._tell(heir)
+            if self.recall is not None:
+                self._legacy.take(await self.recall())
             for order in self._legacy.orders():
                 heir.tell(order)
         except BaseException:

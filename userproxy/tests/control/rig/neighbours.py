@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from userproxy.model.state import Frontend, Serve, Steer, Target
     from userproxy.netfilter.bypass.claims import Taker
     from userproxy.netfilter.conntrack.flows import Flow
+    from userproxy.netfilter.elements.pins import Kept
 
 
 class InMemoryHearts:
@@ -288,6 +289,7 @@ class InMemoryKernel:
         captures: what it captures now.
         guards: the listeners that it guards now.
         errors: by the name of a call, what it raises.
+        kept: the pods that clients keep.
         in_use: frontends of which a new connection was sent to a pod lately.
         changes: what somebody else has changed, told at the next repair.
         bypasses: who takes connections before us.
@@ -307,6 +309,7 @@ class InMemoryKernel:
         self.captures: dict[Frontend, Target] = {}
         self.guards: set[Frontend] = set()
         self.errors: dict[str, Exception] = {}
+        self.kept: list[Kept] = []
         self.in_use: set[Frontend] = set()
         self.changes: tuple[str, ...] = ()
         self.bypasses: dict[Frontend, Taker] = {}
@@ -368,6 +371,11 @@ class InMemoryKernel:
     async def alive(self) -> frozenset[int]:
         """Of `Kernel`."""
         return frozenset(self.beating)
+
+    async def pins(self) -> list[Kept]:
+        """Of `Kernel`."""
+        self._note("", "pins")
+        return self.kept
 
     async def used(self) -> set[Frontend]:
         """Of `Kernel`."""

@@ -228,6 +228,16 @@ async def test_what_one_that_has_died_said_in_time_the_next_one_learns(site: Cre
     assert learned(site.started[1]) == (["10.0.9.1"], [POD1.ip])
 
 
+async def test_the_next_learns_where_the_rules_have_sent_clients(site: CrewSite) -> None:
+    async def recalled() -> list[Pins]:
+        return [Pins(pool=steer().name, pins=(Pin("10.0.9.7", POD1, 1.0),))]
+
+    crew = site.crew()
+    crew.recall = recalled
+    await crew.steer(wanted(steer()))
+    assert learned(site.started[0]) == (["10.0.9.7"], [])
+
+
 async def test_where_nothing_is_steered_now_an_earlier_one_goes(site: CrewSite, sockets: Sockets) -> None:
     queue, _ = queue_of(sockets)
     earlier = ScriptedSteering(99, queue)

@@ -220,6 +220,7 @@ async def _work(
     workers.on_need = daemon.need_pods
     crew.on_need = daemon.need_pods
     crew.recall = reconciler.steering.pins
+    crew.bequeath = workers.recollection.keep
     workers.outages.on_change = daemon.notify
     operator = Operator(reconciler, sides, view, daemon.notify)
     remembered = RecordFile(config.state_dir)

@@ -67,6 +67,11 @@ class Recollection:
         self.unclaimed += part.records
         self.settle(handle)
 
+    def keep(self, records: Sequence[bytes]) -> None:
+        """Have the workers keep what somebody else has remembered."""
+        self.unclaimed += records
+        self.settle()
+
     def settle(self, leaving: WorkerHandle | None = None) -> None:
         """Give those that nobody has to a worker that serves, if there is one beside who has left them."""
         heirs = [

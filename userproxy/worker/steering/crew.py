@@ -59,11 +59,13 @@ class Crew:
     Attributes:
         on_need: called with the name of a pool that clients wait for, from time to time while they do.
         recollection: what is known of connections that are over.
+        bequeath: called with what the last process has remembered of connections that are over.
         recall: tells where the rules have sent clients, while nobody chose.
     """
 
     def __init__(self, begin: messages.BeginSteering, origin: Origin) -> None:
         self.on_need: Callable[[PoolName], object] | None = None
+        self.bequeath: Callable[[list[bytes]], object] | None = None
         self.recall: Callable[[], Awaitable[Iterable[messages.Pins]]] | None = None
         self._begin = begin
         self._origin = origin
@@ -324,6 +326,10 @@ class Crew:
 
     def _on_gone(self, handle: WorkerHandle) -> None:
         self._counted.lose(handle)
+        left = self.recollection.unclaimed
+        if left and not self._wanted and self._handle in (None, handle) and self.bequeath is not None:
+            self.recollection.unclaimed = []
+            self.bequeath(left)
         if self._handle is handle:
             self._handle = None
             if not handle.retiring:

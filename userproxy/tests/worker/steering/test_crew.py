@@ -287,9 +287,11 @@ async def test_what_it_failed_at_it_is_told_again(site: CrewSite) -> None:
 
 
 async def test_with_the_last_service_and_the_last_connection_it_goes_and_has_not_died(site: CrewSite) -> None:
-    crew = site.crew()
+    crew, left = site.crew(), list[bytes]()
+    crew.bequeath = left.extend
     await crew.steer(wanted(steer()))
     (process,) = site.started
+    process.answers[Retire] = [messages.Records(records=(b"one",))]
     process.answers[Count] = [totals(3, closed=2)]
     async with minded(crew):
         await crew.steer({})
@@ -298,6 +300,8 @@ async def test_with_the_last_service_and_the_last_connection_it_goes_and_has_not
         assert not process.told(Retire)
         process.answers[Count] = [totals(3, closed=3)]
         await until(lambda: process.told(Retire) and not crew.living_counters)
+        await until(lambda: left)
+        assert (left, crew.recollection.unclaimed) == ([b"one"], [])
         assert crew.past_counters.worker_restarts == {}
         await crew.steer(wanted(steer()))
         assert len(site.started) == 2

@@ -22,7 +22,7 @@ from userproxy.ops.http.metrics import Metrics
 FIELDS = Counters.__struct_fields__
 DECLARED = {one.field: one for one in declared(Counters)}
 NUMBERS = st.integers(min_value=0, max_value=2**40)
-LABELS = st.text(string.ascii_lowercase + "-", min_size=1)
+LABELS = st.text(string.ascii_lowercase + "-", min_size=1, max_size=4)
 
 
 def histograms(kind: type[Histogram]) -> st.SearchStrategy[Histogram]:
@@ -36,7 +36,7 @@ def histograms(kind: type[Histogram]) -> st.SearchStrategy[Histogram]:
 
 def values_of(one: Declared) -> st.SearchStrategy[object]:
     values: st.SearchStrategy[object] = histograms(one.histogram) if one.histogram else NUMBERS
-    return values if one.is_plain else st.dictionaries(LABELS, values, max_size=4)
+    return values if one.is_plain else st.dictionaries(LABELS, values, max_size=2)
 
 
 COUNTERS = st.builds(Counters, **{field: values_of(one) for field, one in DECLARED.items()})

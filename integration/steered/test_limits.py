@@ -81,6 +81,36 @@ def hang_up(lab: Lab) -> None:
     os.kill(lab.daemon("host1").pid, signal.SIGHUP)
 
 
+def turned_away(lab: Lab) -> float:
+    """How many clients have been refused for a connection too many."""
+    told = lab.exec("host1", "curl", "-sS", "http://127.0.0.1:10249/metrics").stdout
+    (line,) = (each for each in told.splitlines() if each.startswith("userproxy_clients_turned_away_total "))
+    return float(line.split()[1])
+
+
+def test_the_kernel_keeps_those_of_a_service_whose_pods_it_chooses(lab: Lab) -> None:
+    frontend, pods = PODS["IPv4"]
+    before = turned_away(lab)
+    with published(
+        lab,
+        "direct",
+        frontend.ip,
+        pods,
+        path="redirect-to-pod",
+        max_connections="3",
+        max_connections_per_client="2",
+    ) as frontend:
+        mine = [connect(lab, "client", frontend) for _ in range(2)]
+        with pytest.raises(ConnectionRefusedError):
+            connect(lab, "client", frontend)
+        mine.append(connect(lab, "host1", frontend))
+        assert refused(lab, frontend)
+        wait_until("it is counted", lambda: turned_away(lab) == before + 2, PATIENCE_SECONDS)
+        for each in mine:
+            each.close()
+        wait_until("there is room", lambda: not refused(lab, frontend), PATIENCE_SECONDS)
+
+
 @pytest.mark.parametrize("family", PODS)
 @pytest.mark.parametrize("end", [kill, hang_up])
 def test_of_a_crowd_as_many_are_let_in_as_may_and_nobody_more_by_the_next_process(

@@ -16,13 +16,14 @@ from integration.load.load import server
 from integration.services import published
 from integration.sockets import PATIENCE_SECONDS, connect, inside
 from integration.steered.processes import steering_pids
-from userproxy.lab.deployment import Lab
 from userproxy.lab.processes import wait_until
 from userproxy.lab.topology import SERVER1, SERVER2
 from userproxy.model.address import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Iterator
+
+    from userproxy.lab.deployment import Lab
 
 PORT = 7300
 PODS = {
@@ -33,13 +34,13 @@ CROWD, MOST = 200, 50
 SOON_SECONDS = 0.5
 
 
-@pytest.fixture(scope="module")
-def lab(able: None, lab_name: str) -> Generator[Lab]:  # noqa: ARG001 - able is a condition
-    with Lab(f"{lab_name}-limits", daemons=False) as made, contextlib.ExitStack() as servers:
+@pytest.fixture(scope="module", autouse=True)
+def pods(lab: Lab) -> Iterator[None]:
+    """Both serve."""
+    with contextlib.ExitStack() as servers:
         for pod in ("server1", "server2"):
-            servers.enter_context(server(["ip", "netns", "exec", made.namespace(pod)], pod, PORT))
-        made.start_daemon("host1", "--mode", "steered", "--on-stop", "remove")
-        yield made
+            servers.enter_context(server(["ip", "netns", "exec", lab.namespace(pod)], pod, PORT))
+        yield
 
 
 def crowd(lab: Lab, frontend: Address, stack: contextlib.ExitStack) -> list[socket.socket]:
@@ -105,14 +106,13 @@ def test_the_kernel_keeps_those_of_a_service_whose_pods_it_chooses(lab: Lab) -> 
             connect(lab, "client", frontend)
         mine.append(connect(lab, "host1", frontend))
         assert refused(lab, frontend)
-        wait_until("it is counted", lambda: turned_away(lab) == before + 2, PATIENCE_SECONDS)
+        wait_until("it is counted", lambda: turned_away(lab) >= before + 2, PATIENCE_SECONDS)
         for each in mine:
             each.close()
         wait_until("there is room", lambda: not refused(lab, frontend), PATIENCE_SECONDS)
 
 
-@pytest.mark.parametrize("family", PODS)
-@pytest.mark.parametrize("end", [kill, hang_up])
+@pytest.mark.parametrize(("family", "end"), [("IPv4", hang_up), ("IPv6", kill)])
 def test_of_a_crowd_as_many_are_let_in_as_may_and_nobody_more_by_the_next_process(
     lab: Lab, family: str, end: Callable[[Lab], None]
 ) -> None:

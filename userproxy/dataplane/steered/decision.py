@@ -69,6 +69,7 @@ class Decision:
         self.get = self._known.get
         self._unconfirmed: dict[bytes, Carried] = {}  # the oldest first
         self._dialled: dict[LiveBackend, list[Carried]] = {}
+        self._waiting: set[Port] = set()  # that have packets which wait for endpoints
         self._held = 0
 
     def __len__(self) -> int:
@@ -230,9 +231,10 @@ class Decision:
             if now - carried.sent < MEMORY_SECONDS:
                 break
             self._forget(carried, reason_of(carried))
-        ports = (*self.frontends.values(), *self.outside.values())
-        for port in {id(port): port for port in ports if port.waiting}.values():
+        for port in [*self._waiting]:
             self._look_at_waiting(port, now)
+            if not port.waiting:
+                self._waiting.discard(port)
 
     def stop(self, port: Port) -> None:
         """A Service port is steered no longer: nobody waits for it any more. Its connections live on."""
@@ -330,6 +332,7 @@ class Decision:
         self._counters.clients_held += 1
         carried.since = self._clock()
         if not port.waiting:
+            self._waiting.add(port)
             self._tell(port, carried.since)
         self._keep(carried, token)
         port.waiting[carried.flow] = carried

@@ -36,7 +36,6 @@ log = structlog.get_logger("userproxy.steering")
 
 _ORDERS = msgspec.msgpack.Decoder(messages.Orders)
 _ENCODER = msgspec.msgpack.Encoder()
-_CHUNK = 100
 _HAND_OVER_SECONDS = 3.0
 """What the control side may take to read all records."""
 
@@ -139,6 +138,7 @@ class SteeringProcess:
                 steerer.steer(order.steers, order.stops)
             case messages.Count() if steerer is not None:
                 self._count(steerer, order.serial)
+                return True
             case messages.LearnPins() | messages.LearnJudgements() | messages.ListPins():
                 self._exchange(order)
             case messages.ReadQueue() if steerer is not None:
@@ -207,11 +207,20 @@ class SteeringProcess:
         go_on()
 
     def _count(self, steerer: Steerer, serial: int) -> None:
+        """Tell what is known of Service ports, in the same manner."""
         found = steerer.report()
-        for start in range(0, len(found), _CHUNK):
-            part = tuple(found[start : start + _CHUNK])
-            self._say(messages.ServiceCounts(serial=serial, services=part))
-        self._say(steerer.totals(serial))
+
+        def go_on() -> None:
+            counts = next(found, None)
+            if counts is None:
+                self._say(steerer.totals(serial))
+                self._say(messages.Done(serial=serial))
+                return
+            if counts:
+                self._say(messages.ServiceCounts(serial=serial, services=tuple(counts)))
+            self._loop.call_soon(go_on)
+
+        go_on()
 
     def _exchange(self, order: messages.LearnPins | messages.LearnJudgements | messages.ListPins) -> None:
         if self._steerer is None:

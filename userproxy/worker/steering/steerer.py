@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("userproxy.steering")
 
 _TICK_SECONDS = 0.25
+_AT_ONCE = 100
 
 
 class Steerer:
@@ -112,12 +113,18 @@ class Steerer:
             if known is not None:
                 known.reason = order.reason
 
-    def report(self) -> list[messages.ServiceCount]:
-        """What is known of each Service port that has been in use."""
+    def report(self) -> Iterator[list[messages.ServiceCount]]:
+        """What is known of each Service port that has been in use.
+
+        Some at a time: of thousands it takes longer than whoever waits in the queue should wait.
+        """
         self._retired = [service for service in self._retired if service.connections]
-        found = [service.report() for service in self.services.values()]
-        found += [service.report(judged=False) for service in self._retired]
-        return [count for count in found if count.connections or count.backends]
+        services = [(service, True) for service in self.services.values()]
+        services += [(service, False) for service in self._retired]
+        for start in range(0, len(services), _AT_ONCE):
+            part = services[start : start + _AT_ONCE]
+            counts = [service.report(judged=judged) for service, judged in part]
+            yield [count for count in counts if count.connections or count.backends]
 
     def totals(self, serial: int = 0) -> messages.Totals:
         """The whole of it."""

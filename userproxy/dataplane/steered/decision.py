@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from userproxy.dataplane.steered.bounds import HELD_SECONDS, MEMORY_SECONDS, MOST_HELD, MOST_UNCONFIRMED
 from userproxy.dataplane.steered.ledger import Ledger, reason_of
 from userproxy.dataplane.steered.port import Carried, Port, Token
 from userproxy.dataplane.steered.words import Known, Say
@@ -19,19 +20,6 @@ if TYPE_CHECKING:
     from userproxy.model.address import Address
     from userproxy.model.carried import End
     from userproxy.model.counters import Counters
-
-HELD_SECONDS = 0.1
-"""How long a packet is held at most, and so how long a dial that sees how a backend is has."""
-
-MOST_HELD = 512
-"""Packets held at once, for whatever reason: others still find room in the queue."""
-
-MEMORY_SECONDS = 70.0
-"""So long a connection is known of which conntrack has said nothing: clients send again after 1, 3, 7, 15, 31
-and 63 s."""
-
-MOST_UNCONFIRMED = 65536
-"""Connections of which conntrack has said nothing, as in a flood of first packets: the oldest gives way."""
 
 _SOON = 0.2  # No client sends again so soon: a packet that was doubled, or more datagrams of a new flow.
 _AGAIN_SECONDS = 15.0  # between two times that it is said that clients wait

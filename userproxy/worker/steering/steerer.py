@@ -11,7 +11,8 @@ import structlog
 from userproxy.backends.checker import Checker
 from userproxy.backends.probe import Probe
 from userproxy.backends.service import LiveService
-from userproxy.dataplane.steered.decision import HELD_SECONDS, Decision
+from userproxy.dataplane.steered.bounds import HELD_SECONDS
+from userproxy.dataplane.steered.decision import Decision
 from userproxy.dataplane.steered.port import Port, Token
 from userproxy.dataplane.steered.words import Known, Say
 from userproxy.model import messages

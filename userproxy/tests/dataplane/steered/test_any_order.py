@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from userproxy.dataplane.recorder import Recorder
-from userproxy.dataplane.steered.decision import MEMORY_SECONDS
+from userproxy.dataplane.steered.bounds import MEMORY_SECONDS
 from userproxy.dataplane.steered.ledger import Ledger
 from userproxy.dataplane.steered.words import Known, Say
 from userproxy.model.filter import RecordFilter

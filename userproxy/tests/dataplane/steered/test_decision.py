@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from userproxy.dataplane.steered import decision as module
-from userproxy.dataplane.steered.decision import HELD_SECONDS, MEMORY_SECONDS, MOST_HELD
+from userproxy.dataplane.steered.bounds import HELD_SECONDS, MEMORY_SECONDS, MOST_HELD
 from userproxy.dataplane.steered.words import Known, Say
 from userproxy.model.service import Protocol
 from userproxy.model.settings import Balance, NoEndpoints, Settings

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from userproxy.dataplane.steered.decision import MEMORY_SECONDS
+from userproxy.dataplane.steered.bounds import MEMORY_SECONDS
 from userproxy.dataplane.steered.words import Known, Say
 from userproxy.model.flow_key import frontend_key
 from userproxy.model.service import Protocol

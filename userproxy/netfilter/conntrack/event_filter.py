@@ -1,8 +1,9 @@
 """Which of conntrack's messages reach our socket: a classic BPF program, made here and run by the kernel.
 
 Those of translated connections (IPS_DST_NAT) come through that say one of these: it is new; its pod has
-answered; it is over; it is gone, and no message before has said that it is over. Attributes are found by
-instructions that Linux has for it (SKF_AD_NLATTR, Documentation/networking/filter.rst).
+answered; it is over; it is gone, and perhaps no message before has said that it is over: of one that our own
+rules have reset none does. Attributes are found by instructions that Linux has for it (SKF_AD_NLATTR,
+Documentation/networking/filter.rst).
 """
 
 from __future__ import annotations
@@ -99,8 +100,7 @@ _PROGRAM: dict[str, tuple[_Step, ...]] = {
         _Step(_LOAD | _MEMORY, 0),
         _any_bit(_SEEN_REPLY, no="pass"),
         *_load_state(without="pass"),
-        _equal(TcpState.TIME_WAIT, "drop"),
-        _equal(TcpState.CLOSE, "drop", "pass"),
+        _equal(TcpState.TIME_WAIT, "drop", "pass"),
     ),
     "pass": (_Step(_RETURN, _EVERYTHING),),
     "drop": (_Step(_RETURN, 0),),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from userproxy.netfilter import NetfilterError
-from userproxy.netfilter.conntrack.events import MOST_AT_ONCE, EventSocket, listed
+from userproxy.netfilter.conntrack.events import MOST_AT_ONCE, Batch, EventSocket, listed
 from userproxy.netfilter.conntrack.heard import Told
 from userproxy.netfilter.conntrack.single import counting
 
@@ -112,8 +112,9 @@ class Hearing:
     def _on_events(self) -> None:
         if self._socket is None:
             return
-        events, lost = self._socket.read(MOST_COUNTED if self._counting else MOST_AT_ONCE)
-        self._tell(self._counted(events))
+        most = MOST_COUNTED if self._counting else MOST_AT_ONCE
+        events, lost = self._counted(self._socket.read(most))
+        self._tell(events)
         if lost:
             log.warning("conntrack told more than could be read: connections are listed anew")
             self._lost = True
@@ -140,28 +141,38 @@ class Hearing:
             else:
                 decision.refused(flow, backend, end)
 
-    def _counted(self, events: list[Heard]) -> list[Heard]:
+    def _counted(self, batch: Batch) -> Batch:
         """The same, with what those have carried that are over, if the kernel counts.
 
         It tells that of its own accord only when it forgets an entry, minutes later.
         """
+        events = batch.events
         now = self._loop.time()
         if now - self._looked >= _LOOK_SECONDS:
             self._counting, self._looked = counting(), now
         if not self._counting or self._conntrack is None:
-            return events
+            return batch
         get = self._decision.get
         asked = [at for at, one in enumerate(events) if _is_uncounted(one) and get(one.flow) is not None]
         try:
             found = self._conntrack.counts([events[at].flow for at in asked])
         except OSError as error:
             log.warning("what connections have carried is not known", error=str(error))
-            return events
+            return batch
+        # What was reset it may forget as soon as it is asked, and tells what that has carried.
+        more = self._socket.read() if None in found and self._socket is not None else Batch([], lost=False)
+        told = {
+            (one.flow, one.end.number): one.end.counts
+            for one in (*events, *more.events)
+            if one.end is not None and one.end.counts is not None
+        }
         for at, known in zip(asked, found, strict=True):
-            end = events[at].end
-            if end is not None and known is not None and known[0] == end.number:
-                events[at] = events[at]._replace(end=end._replace(counts=known[1]))
-        return events
+            flow, end = events[at].flow, events[at].end
+            if end is not None:
+                is_it = known is not None and known[0] == end.number
+                counts = known[1] if known is not None and is_it else told.get((flow, end.number))
+                events[at] = events[at]._replace(end=end._replace(counts=counts))
+        return Batch(events + more.events, batch.lost or more.lost)
 
     def _take_in(self, found: list[Heard], begin: int, heard: set[bytes]) -> None:
         """A list takes a while to be read: what began or ended meanwhile is known better by the events.

@@ -142,3 +142,29 @@ async def test_where_nothing_can_be_heard_nobody_waits_for_it(monkeypatch: pytes
     hearing.begin()
     hearing.close()
     assert bench.port.listed
+
+
+async def test_what_the_kernel_forgets_as_it_is_asked_it_tells_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, bench, accountant = Kernel(), Bench(1), Accountant()
+    gone = Heard(Told.OVER, flow(1), address(0), End(How.RESET, 7, None, COUNTS))
+
+    def forget(_flows: Sequence[bytes]) -> list[tuple[int, Counts] | None]:
+        kernel.tell(gone)
+        return [None]
+
+    monkeypatch.setattr(module, "EventSocket", lambda: kernel)
+    monkeypatch.setattr(module, "counting", lambda: True)
+    monkeypatch.setattr(accountant, "counts", forget)
+    told = asyncio.Event()
+    hearing = Hearing(
+        asyncio.get_running_loop(), bench.decision, told.set, conntrack=cast("Conntrack", accountant)
+    )
+    bench.first(flow(1))
+    kernel.tell(
+        Heard(Told.ANSWERED, flow(1), address(0)),
+        Heard(Told.OVER, flow(1), address(0), End(How.RESET, 7)),
+    )
+    await told.wait()
+    hearing.close()
+    assert bench.counters.connections_ended == {"reset": 1}
+    assert bench.counters.relayed_bytes == {"up": 400, "down": 300}

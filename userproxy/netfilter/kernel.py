@@ -268,7 +268,7 @@ def destinations(target: Target | None) -> tuple[Address, ...]:
     match target:
         case ToListener(listener):
             return (listener,)
-        case ToPods(pods):
-            return pods
+        case ToPods(pods=pods, others=others):
+            return pods + others
         case _:
             return ()

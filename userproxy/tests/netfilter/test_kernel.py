@@ -10,7 +10,7 @@ from userproxy.model.actions import CaptureChange
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
 from userproxy.model.service import Protocol
-from userproxy.model.state import Frontend, NodeState, Refuse, ToListener
+from userproxy.model.state import Frontend, NodeState, Refuse, ToListener, ToPods
 from userproxy.netfilter import NetfilterError, kernel
 from userproxy.netfilter.kernel import Kernel
 
@@ -249,3 +249,8 @@ async def test_hooks_that_nobody_needs_go_once_nobody_has_needed_them_for_a_whil
     for _ in range(3):
         await ours.repair()
     assert namespace.journal.count("prune") == 1
+
+
+def test_flows_of_a_steered_frontend_may_lead_to_all_that_can_be_chosen() -> None:
+    near, far = Address("10.0.1.2", 53), Address("10.0.2.2", 53)
+    assert set(kernel.destinations(ToPods((near,), steered=True, others=(far,)))) == {near, far}

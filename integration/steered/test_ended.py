@@ -111,7 +111,7 @@ def test_why_each_steered_connection_ended_is_told(lab: Lab, listener: socket.so
         (row,) = (row for row in lab.rows("host1", "connections") if row["client"] == told_last)
         assert (row["bytes_up"], row["path"]) == (None, "steered")
         lab.userproxy("host1", "kill", row["id"])
-        assert is_reset(client)
+        assert [is_reset(end) for end in (client, server)] == [True, True]
         assert ended(lab, told_last)["id"] == row["id"], "it is called as it was when it lived"
     with (
         published(lab, "refuses", "10.3.242.2", [Address(SERVER1.ip, NOBODY)]) as frontend,
@@ -146,7 +146,7 @@ def test_a_connection_whose_pod_is_removed_ends_for_that(lab: Lab, listener: soc
     with published(lab, "removed", ip, [POD], close_on_removal=soon) as frontend:
         client, server = pair(lab, frontend, listener)
         publish(lab, "removed", ip, [Address(SERVER1.ip, PORT)], close_on_removal=soon)
-        assert is_reset(client)
+        assert [is_reset(end) for end in (client, server)] == [True, True]
         assert ended(lab, told(client))["reason"] == "backend-removed"
         server.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -21,8 +20,6 @@ from integration.netfilter.node import (
     SERVER2,
     VIP,
 )
-from integration.netfilter.test_ending import listening
-from integration.sockets import reset
 from userproxy.model.actions import CaptureChange
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
@@ -237,28 +234,6 @@ def test_a_reset_for_what_conntrack_has_forgotten_is_heard(steered: Node) -> Non
             client.settimeout(AT_ONCE_SECONDS)
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
-
-
-@BOTH_FAMILIES
-def test_who_was_reset_comes_again_from_the_same_port_and_goes_where_he_is_led_now(
-    steered: Node, nftables: Nftables, family: str
-) -> None:
-    """Conntrack remembers for ten seconds where a connection was that its pod has reset."""
-    first = Address(SERVER1.ip, 8090)
-    nftables.apply(CaptureChange(put={TCP: ToPods((first, SERVER2), steered=True)}))
-    for asker in ASKERS:
-        with Asked(steered, lambda mark: chosen(mark, 0)) as who:
-            with listening(steered, "server1", first, family) as listener, steered.connect(asker) as client:
-                ends = client.getsockname(), client.getpeername()
-                reset(listener.accept()[0])
-                with pytest.raises(ConnectionResetError):
-                    client.recv(1)
-            who.answer = lambda mark: chosen(mark, 1)
-            with steered.inside(asker), socket.socket(client.family) as again:
-                again.settimeout(AT_ONCE_SECONDS)
-                again.bind(ends[0])
-                again.connect(ends[1])
-                assert again.recv(100).startswith(b"server2 ")
 
 
 def test_nft_lists_what_is_asked(steered: Node) -> None:

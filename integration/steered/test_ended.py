@@ -151,6 +151,21 @@ def test_a_connection_whose_pod_is_removed_ends_for_that(lab: Lab, listener: soc
         server.close()
 
 
+def test_both_ends_are_reset_of_one_that_is_too_old_and_of_one_whose_pod_on_the_bridge_is_gone(
+    lab: Lab,
+) -> None:
+    beside, soon = [Address(SERVER1.ip, PORT)], "1s"
+    with (
+        listen(lab, "server1", PORT) as listener,
+        published(lab, "aged", "10.3.242.6", beside, max_connection_age="2s") as aged,
+        published(lab, "moved", "10.3.242.7", beside, close_on_removal=soon) as moved,
+    ):
+        ends = [*pair(lab, moved, listener), *pair(lab, aged, listener)]
+        assert echoes(ends[2], ends[3])
+        publish(lab, "moved", "10.3.242.7", [POD], close_on_removal=soon)
+        assert [is_reset(end) for end in ends] == [True] * 4
+
+
 def test_what_was_carried_is_told_where_the_kernel_counts(lab: Lab, listener: socket.socket) -> None:
     lab.exec("host1", "sysctl", "-qw", f"{ACCOUNTING}=1")
     try:

@@ -312,8 +312,7 @@ class Nftables:
         gone, new = elements.difference(change)
         made = chains_of(new) - self._made
         added = packing.add_elements(new, elements.comments(change))
-        features = self._features()
-        chains = chains_made(made, self._made, quick=features.quick, as_target=features.as_target)
+        chains = chains_made(made, self._made, as_target=self._features().as_target)
         self._commit([*encode.chains(chains), *packing.delete_elements(gone), *added])
         elements.apply(change)
         self._made |= made

@@ -181,7 +181,7 @@ def _relayed(family: Family, *, outside: bool, quick: bool) -> Chain:
     side = family.side(outside=outside)
     to_listener = _to_listener(family, outside=outside)
     served = (*to_listener.matches, NotIn(family.frontend, family.vacant.name))
-    timed = (vacancy.no_memory(family, side.listeners),) if quick else ()
+    timed = (vacancy.no_memory(family, side),) if quick else ()
     return Chain(side.relayed, (*timed, Rule(served, to_listener.action)))
 
 
@@ -376,6 +376,6 @@ def ruleset(made: frozenset[Made] = frozenset(), *, quick: bool = True, as_targe
             heartbeats alone.
         as_target: packets are queued in the words of iptables.
     """
-    chains = chains_made(made, quick=quick, as_target=as_target)
+    chains = chains_made(made, as_target=as_target)
     timeouts = tuple(map(vacancy.timeout, FAMILIES)) if quick else ()
     return Ruleset(SETS, (*_static_chains(quick=quick), *chains), timeouts, (TURNED_AWAY,))

@@ -209,20 +209,19 @@ def made_among(names: Iterable[str]) -> frozenset[Made]:
 
 
 def chains_made(
-    made: Iterable[Made], known: Iterable[Made] = (), *, quick: bool = True, as_target: bool = False
+    made: Iterable[Made], known: Iterable[Made] = (), *, as_target: bool = False
 ) -> tuple[Chain, ...]:
     """All chains to be made for these, in an order of names.
 
     Args:
         made: what they do.
         known: what those do that are there.
-        quick: whether the kernel has what `vacancy` needs.
         as_target: packets are queued in the words of iptables.
     """
     ordered = sorted(made, key=lambda one: one.name)
     first = _has_queues(ordered) and not _has_queues(known)
     chains = tuple(one.as_target if as_target and isinstance(one, Queue) else one.chain for one in ordered)
-    return (*(steering_chains(quick=quick) if first else ()), *chains)
+    return (*(steering_chains() if first else ()), *chains)
 
 
 def _has_queues(made: Iterable[Made]) -> bool:

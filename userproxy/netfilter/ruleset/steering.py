@@ -35,7 +35,7 @@ from userproxy.netfilter.ruleset.language import (
     Simple,
 )
 from userproxy.netfilter.ruleset.sets import FAMILIES, OUTSIDE_PREFIX, STEER, each
-from userproxy.netfilter.ruleset.vacancy import STATUS_CONFIRMED, no_memory
+from userproxy.netfilter.ruleset.vacancy import STATUS_CONFIRMED
 
 if TYPE_CHECKING:
     from userproxy.netfilter.ruleset.language import Match
@@ -96,14 +96,9 @@ class Queue(NamedTuple):
         return Chain(self.name, (Rule((), language.Queue(FIRST_QUEUE, self.size, as_target=True)),))
 
 
-def steering_chains(*, quick: bool) -> tuple[Chain, ...]:
-    """All others; which queue asks, `STEER` says.
-
-    Args:
-        quick: whether the kernel has what `vacancy` needs. If not, a client that a pod has reset comes back
-            to that pod, if it comes from the same port within ten seconds.
-    """
-    return (*_ask_chains(), *_chosen_chains(quick=quick), *_settle_chains(), *_withhold_chains())
+def steering_chains() -> tuple[Chain, ...]:
+    """All others; which queue asks, `STEER` says."""
+    return (*_ask_chains(), *_chosen_chains(), *_settle_chains(), *_withhold_chains())
 
 
 def _ask_chains() -> tuple[Chain, ...]:
@@ -155,11 +150,8 @@ def _ask_chains() -> tuple[Chain, ...]:
     )
 
 
-def _chosen_chains(*, quick: bool) -> tuple[Chain, ...]:
+def _chosen_chains() -> tuple[Chain, ...]:
     """To the pod that was chosen; if it has just left, the rules choose."""
-
-    def timed(family: Family) -> tuple[Rule, ...]:
-        return (no_memory(family, family.steered),) if quick else ()
 
     def chosen(family: Family, *, outside: bool) -> Rule:
         pods = family.side(outside=outside).pods.name
@@ -170,11 +162,10 @@ def _chosen_chains(*, quick: bool) -> tuple[Chain, ...]:
         return Chain(f"outside-chosen{family.suffix}", (chosen(family, outside=True),))
 
     def arriving(family: Family) -> tuple[Rule, ...]:
-        apart = Rule(_apart(family), Goto(f"outside-chosen{family.suffix}"))
-        return *timed(family), apart, chosen(family, outside=False)
+        return Rule(_apart(family), Goto(f"outside-chosen{family.suffix}")), chosen(family, outside=False)
 
     def own(family: Family) -> tuple[Rule, ...]:
-        return *timed(family), chosen(family, outside=False)
+        return (chosen(family, outside=False),)
 
     def hooked(point: str, chain: str) -> Chain:
         by_mark = Rule((HasAny(Field.MARK, CHOSEN),), Goto(chain))

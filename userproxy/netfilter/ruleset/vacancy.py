@@ -2,7 +2,7 @@
 
 Heartbeats are believed for a while. Here the first packet that finds no socket is noted, so that the next
 ones go to the pods; and a connection that was reset is forgotten at once, or conntrack would lead a client
-that comes again from the same port to where its old connection went. So is one that was steered.
+that comes again from the same port to where its old connection went.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from userproxy.netfilter.ruleset.language import (
 from userproxy.netfilter.ruleset.sets import FAMILIES, each
 
 if TYPE_CHECKING:
-    from userproxy.netfilter.ruleset.language import Set
-    from userproxy.netfilter.ruleset.sets import Family
+    from userproxy.netfilter.ruleset.sets import Family, Side
 
 LANDING = "landing"
 """The chain for new packets that have been translated and are for this host."""
@@ -57,11 +56,11 @@ def landings() -> tuple[Chain, ...]:
     return (lost, *map(_landing, FAMILIES), Chain(LANDING, each(landing)))
 
 
-def no_memory(family: Family, frontends: Set) -> Rule:
-    """For a new connection to one of these frontends; all others are remembered as usual."""
+def no_memory(family: Family, side: Side) -> Rule:
+    """For a new connection that is sent to a listener; one to a pod is remembered as usual."""
     tcp = (Equals(Field.FAMILY, family.number), Equals(Field.PROTOCOL, TCP))
-    meant = In(family.frontend, frontends.name)
-    return Rule((*tcp, meant, Times(timeout(family).name)), Simple.CONTINUE)
+    listened = In(family.frontend, side.listeners.name)
+    return Rule((*tcp, listened, Times(timeout(family).name)), Simple.CONTINUE)
 
 
 def timeout(family: Family) -> Timeout:

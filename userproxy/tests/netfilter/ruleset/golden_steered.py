@@ -71,18 +71,14 @@ table inet userproxy {
 	}
 
 	chain chosen-arriving {
-		meta l4proto tcp ip daddr . meta l4proto . th dport @steered4 ct timeout set "relayed4"
 		meta l4proto @protocols meta iifname @uplinks ip saddr != @inside4 ip daddr . meta l4proto . th dport @outside4 goto outside-chosen4
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @steered4 dnat ip to ip daddr . meta l4proto . th dport . (meta mark & 0x00001fff) map @pods4
-		meta l4proto tcp ip6 daddr . meta l4proto . th dport @steered6 ct timeout set "relayed6"
 		meta l4proto @protocols meta iifname @uplinks ip6 saddr != @inside6 ip6 daddr . meta l4proto . th dport @outside6 goto outside-chosen6
 		meta l4proto @protocols ip6 daddr . meta l4proto . th dport @steered6 dnat ip6 to ip6 daddr . meta l4proto . th dport . (meta mark & 0x00001fff) map @pods6
 	}
 
 	chain chosen-own {
-		meta l4proto tcp ip daddr . meta l4proto . th dport @steered4 ct timeout set "relayed4"
 		meta l4proto @protocols ip daddr . meta l4proto . th dport @steered4 dnat ip to ip daddr . meta l4proto . th dport . (meta mark & 0x00001fff) map @pods4
-		meta l4proto tcp ip6 daddr . meta l4proto . th dport @steered6 ct timeout set "relayed6"
 		meta l4proto @protocols ip6 daddr . meta l4proto . th dport @steered6 dnat ip6 to ip6 daddr . meta l4proto . th dport . (meta mark & 0x00001fff) map @pods6
 	}
 

@@ -121,11 +121,6 @@ def _end(flows: Collection[Flow], sender: Sender, conntrack: Socket) -> Ended:
         reached = [
             each for each in flows if each.id not in done.untouched and key_of(each, WHOLE) in ends.ending
         ]
-        # Where the kernel forgets at once what was reset, the other end meets no rule of ours any more, but
-        # nobody who knows it.
-        halves = [each for each in reached if each.id in done.halves]
-        gone = frozenset(each.id for each in halves if not _has_entry(each, conntrack))
-        done = msgspec.structs.replace(done, ended=done.ended | gone, halves=done.halves - gone)
         _forget(reached, conntrack)
     unheard = (each for each in flows if each.id in done.untouched)
     untouched = frozenset(each.id for each in unheard if _is_there(each, conntrack))
@@ -153,17 +148,6 @@ def _forget(flows: Collection[Flow], conntrack: Socket) -> None:
     for refusal in conntrack.request([entry.end_of(_original(each), each.id) for each in flows]):
         if refusal.errno != errno.ENOENT:  # it is gone
             raise RefusedError(refusal, "conntrack entry")
-
-
-def _has_entry(flow: Flow, conntrack: Socket) -> bool:
-    """Whether conntrack knows anything of the connection."""
-    try:
-        conntrack.get(entry.lookup(_original(flow)))
-    except RefusedError as error:
-        if error.refusal.errno == errno.ENOENT:
-            return False
-        raise
-    return True
 
 
 def _is_there(flow: Flow, conntrack: Socket) -> bool:

@@ -18,7 +18,7 @@ import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
-from userproxy.model.messages import Pin
+from userproxy.model.heritage import Pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from userproxy.backends.check import Checked
 from userproxy.backends.outlier import Outlier
 from userproxy.model.condition import REMOVED, Condition
-from userproxy.model.messages import BackendCount
+from userproxy.model.counts import BackendCount
 
 if TYPE_CHECKING:
     from userproxy.model.address import Address

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from userproxy.model.messages import Judgement
+from userproxy.model.heritage import Judgement
 from userproxy.model.settings import HealthCheck
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from userproxy.backends.affinity import Affinity
 from userproxy.backends.backend import LiveBackend
 from userproxy.backends.balancer import Balancer, make_balancer, warmth
 from userproxy.backends.rotation import Rotation, may_eject, rotate
-from userproxy.model import messages
 from userproxy.model.counters import Counters
+from userproxy.model.counts import ServiceCount
 from userproxy.model.records import DIAL_ERRORS
 from userproxy.model.settings import Balance, HealthCheck, NoEndpoints
 from userproxy.model.state import Backend
@@ -155,7 +155,7 @@ class LiveService:
         """Whether connections go to a backend, or would if it were well."""
         return live in self._near or live in self.rotation.first or live.in_doubt
 
-    def report(self, *, judged: bool = True) -> messages.ServiceCount:
+    def report(self, *, judged: bool = True) -> ServiceCount:
         """What is known of it now: its connections, and each backend of which there is something to say.
 
         Args:
@@ -163,7 +163,7 @@ class LiveService:
         """
         now = self._clock()
         known = (*self.backends, *self._departed.values())
-        return messages.ServiceCount(
+        return ServiceCount(
             pool=self.pool.name,
             connections=self.connections,
             backends=tuple(live.report(now, judged=judged) for live in known if live.is_known),

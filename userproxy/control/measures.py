@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from userproxy.model.address import Address
     from userproxy.model.condition import Condition
     from userproxy.model.counters import Counters
+    from userproxy.model.counts import Vitals
     from userproxy.model.figures import Figures
-    from userproxy.model.messages import Vitals
     from userproxy.model.service import ServicePortName
 
 _OF_WORKERS = {

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from userproxy.model.messages import Pin, Pins
+from userproxy.model.heritage import Pin
+from userproxy.model.messages import Pins
 from userproxy.model.versioned import dropped, touched
 from userproxy.netfilter import NetfilterError
 from userproxy.planner.paths.steered import frontends_of, moving

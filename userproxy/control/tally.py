@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from userproxy.model.condition import REMOVED
-from userproxy.model.messages import BackendCount, ServiceCounts, Totals
+from userproxy.model.counts import BackendCount
+from userproxy.model.messages import ServiceCounts, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from userproxy.model.address import Address
-    from userproxy.model.messages import Parts, ServiceCount, Vitals
+    from userproxy.model.counts import ServiceCount, Vitals
+    from userproxy.model.messages import Parts
     from userproxy.model.service import PoolName, ServicePortName
 
 

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from userproxy.config import Config
     from userproxy.control.sides import Sides
+    from userproxy.model.counts import BackendCount
     from userproxy.model.endpoint import Endpoint
     from userproxy.model.filter import ConnectionFilter, RecordFilter
-    from userproxy.model.messages import BackendCount
     from userproxy.model.records import RecordRow
     from userproxy.model.service import ServicePort, ServicePortName
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable, Iterable, Mapping
 
+    from userproxy.model.counts import ServiceCount
+    from userproxy.model.heritage import Pin
     from userproxy.model.service import PoolName
 
 # What the kernel has a blocking socket wait for memory (sk_stream_wait_memory in net/core/stream.c), about.
@@ -151,7 +153,7 @@ class DataPlane:
         """Why accepting waits; empty while it does not."""
         return self._pressure.reason
 
-    def report(self) -> list[messages.ServiceCount]:
+    def report(self) -> list[ServiceCount]:
         """What is known of each Service port that has been in use, former ones with connections included."""
         found = [service.report() for service in self.services.values()]
         # Nobody dials or checks the backends of former ones any more, so nobody learns that one is back.
@@ -177,7 +179,7 @@ class DataPlane:
         services = (*self.services.values(), *chain.from_iterable(self._retired.values()))
         return [messages.Pins(pool=each.pool.name, pins=tuple(each.affinity.all(now))) for each in services]
 
-    def learn(self, name: PoolName, pins: Iterable[messages.Pin]) -> None:
+    def learn(self, name: PoolName, pins: Iterable[Pin]) -> None:
         """Take over pins of other workers."""
         service = self.services.get(name)
         if service is not None and service.pool.affinity is not None:

@@ -7,7 +7,7 @@ import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from userproxy.model.messages import Vitals
+from userproxy.model.counts import Vitals
 
 if TYPE_CHECKING:
     from userproxy.dataplane.tcp.pipes import PipePool

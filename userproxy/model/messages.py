@@ -10,8 +10,10 @@ import msgspec
 
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
+from userproxy.model.counts import ServiceCount, Vitals
 from userproxy.model.endings import Reason
 from userproxy.model.filter import ConnectionFilter, RecordFilter
+from userproxy.model.heritage import Judgement, Pin, SessionState
 from userproxy.model.records import RecordRow
 from userproxy.model.rows import ConnectionRow
 from userproxy.model.service import PoolName
@@ -28,40 +30,48 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     serial: int = 0
 
 
-class Begin(Order, frozen=True, kw_only=True):
-    """The first order: how to work.
+class Start(Order, frozen=True, kw_only=True):
+    """The first order to any process: how to work.
+
+    Attributes:
+        orphan_seconds: how long to go on without a control side; None for ever.
+        log_format: as in the configuration.
+        log_level: as in the configuration.
+        recorded: connections that are over and remembered.
+        access_log: as in the configuration.
+        access_log_file: its path, for messages; the file itself comes with `LogTo`. Empty: stderr.
+        by_service: whether single Services are counted too.
+    """
+
+    orphan_seconds: float | None
+    log_format: str
+    log_level: str
+    recorded: int = 0
+    access_log: str = "off"
+    access_log_file: str = ""
+    by_service: bool = False
+
+
+class Begin(Start, frozen=True, kw_only=True):
+    """To a worker.
 
     Attributes:
         index: the place among the workers, from 0; where in the rotation of backends it begins.
         workers: how many there are; each has its part of the limits that Services set.
         max_connections: over this many, accepting waits until one ends.
         max_pipes: over this many, bytes are copied instead of spliced.
-        recorded: connections that are over and remembered.
-        access_log: as in the configuration.
-        access_log_file: its path, for messages; the file itself comes with `LogTo`. Empty: stderr.
         max_sessions: UDP clients at once; over this many, the one that was heard of least recently gives way.
         linger: seconds without a byte on a half-closed connection before it is given up.
-        orphan_seconds: how long to go on without a control side; None for ever.
-        log_format: as in the configuration.
-        log_level: as in the configuration.
         name: what the ids of its connections begin with; 0 for its pid.
-        by_service: whether single Services are counted too.
     """
 
     index: int
     max_connections: int
     max_pipes: int
     linger: float
-    orphan_seconds: float | None
-    log_format: str
-    log_level: str
     workers: int = 1
     max_sessions: int = 1000
     name: int = 0
-    by_service: bool = False
-    recorded: int = 0
-    access_log: str = "off"
-    access_log_file: str = ""
 
 
 class Beat(Order, frozen=True, kw_only=True):
@@ -143,20 +153,6 @@ class Drain(Order, frozen=True, kw_only=True):
     seconds: float
 
 
-class Pin(msgspec.Struct, frozen=True, array_like=True):
-    """Where a client IP goes.
-
-    Attributes:
-        client: its IP.
-        backend: the address that it is pinned to.
-        idle: seconds since its last new connection.
-    """
-
-    client: str
-    backend: Address
-    idle: float
-
-
 class LearnPins(Order, frozen=True, kw_only=True):
     """Take over where clients of a pool are pinned to, as other workers have it."""
 
@@ -168,63 +164,11 @@ class ListPins(Order, frozen=True, kw_only=True):
     """Answered by `Pins`, and by a steering process with `Judgements` too."""
 
 
-class Judgement(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of a backend, for another process to go on with.
-
-    Attributes:
-        backend: its address.
-        failures: of clients' dials in a row, as `Outlier` counts them.
-        ejections: how often it has been ejected lately.
-        hold: seconds that the last time was, or is, to be.
-        until: seconds until it may be probed; None: it is not ejected.
-        recovered: seconds since it came back from the last time; 0 while it is ejected.
-        error: the errno of the last dial that failed.
-        down: why checks took it out; None: they have not.
-        age: seconds since it came, or came back; None: it was there before anybody looked.
-    """
-
-    backend: Address
-    failures: int = 0
-    ejections: int = 0
-    hold: float = 0.0
-    until: float | None = None
-    recovered: float = 0.0
-    error: int = 0
-    down: str | None = None
-    age: float | None = None
-
-
 class LearnJudgements(Order, frozen=True, kw_only=True):
     """Take over what another process has found of backends of a pool."""
 
     pool: PoolName
     backends: tuple[Judgement, ...]
-
-
-class SessionState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """A UDP client's session, for another worker to go on with.
-
-    Attributes:
-        pool: whose traffic it is.
-        client: whose session.
-        backend: that its socket is connected to.
-        age: seconds since it began.
-        idle: seconds since its last datagram.
-        bytes_up: from the client.
-        bytes_down: from backends.
-        asked: datagrams from the client.
-        answered: datagrams from backends.
-    """
-
-    pool: PoolName
-    client: Address
-    backend: Address
-    age: float
-    idle: float
-    bytes_up: int
-    bytes_down: int
-    asked: int
-    answered: int
 
 
 class YieldSessions(Order, frozen=True, kw_only=True):
@@ -237,28 +181,14 @@ class InheritSessions(Order, frozen=True, kw_only=True):
     sessions: tuple[SessionState, ...]
 
 
-class BeginSteering(Order, frozen=True, kw_only=True):
-    """The first order to a steering process: how to work.
+class BeginSteering(Start, frozen=True, kw_only=True):
+    """To a steering process.
 
     Attributes:
         queue: the number of its netfilter queue, which it does not read yet.
-        orphan_seconds: how long to go on without a control side; None for ever.
-        log_format: as in the configuration.
-        log_level: as in the configuration.
-        recorded: connections that are over and remembered.
-        access_log: as in the configuration.
-        access_log_file: its path, for messages; the file itself comes with `LogTo`. Empty: stderr.
-        by_service: whether single Services are counted too.
     """
 
     queue: int
-    orphan_seconds: float | None
-    log_format: str
-    log_level: str
-    recorded: int = 0
-    access_log: str = "off"
-    access_log_file: str = ""
-    by_service: bool = False
 
 
 class SteerPools(Order, frozen=True, kw_only=True):
@@ -386,75 +316,10 @@ class Queue(Part, frozen=True, kw_only=True):
     """The socket of a netfilter queue comes with this message: packets wait there."""
 
 
-class BackendCount(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker knows of one backend.
-
-    Attributes:
-        address: the backend's.
-        connections: live ones on it.
-        latency: seconds that connecting to it took last; None before the first time.
-        state: `up`, `down` (by checks), `ejected` (by clients' dials), or `removed`: the Service has it no
-            longer, and connections on it live on.
-        reason: why; empty where there is nothing to say.
-        seconds: since when it is in that state, counted from now.
-        node: of a removed one.
-        zone: of a removed one.
-    """
-
-    address: Address
-    connections: int
-    latency: float | None
-    state: str = "up"
-    reason: str = ""
-    seconds: float = 0.0
-    node: str = ""
-    zone: str = ""
-
-
-class ServiceCount(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker knows of one Service port; only those that ever had a connection or a check are told.
-
-    Attributes:
-        pool: its name.
-        connections: live ones.
-        backends: of which there is something to tell.
-    """
-
-    pool: PoolName
-    connections: int
-    backends: tuple[BackendCount, ...]
-
-
 class ServiceCounts(Part, frozen=True, kw_only=True):
     """Some of the Service ports."""
 
     services: tuple[ServiceCount, ...]
-
-
-class Vitals(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker has and takes, and how much of it there may be.
-
-    Attributes:
-        worker: its place.
-        connection_limit: over so many, accepting waits.
-        files: open ones.
-        file_limit: how many there may be.
-        pipes: that hold bytes at the moment.
-        pipe_limit: over so many, bytes are copied.
-        sessions: of UDP clients.
-        session_limit: over so many, the one that was heard of least recently gives way.
-        resident_bytes: of memory.
-    """
-
-    worker: int
-    connection_limit: int
-    files: int
-    file_limit: int
-    pipes: int
-    pipe_limit: int
-    sessions: int
-    session_limit: int
-    resident_bytes: int
 
 
 class Totals(Part, frozen=True, kw_only=True):

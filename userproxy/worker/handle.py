@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Sequence
 
+    from userproxy.model.heritage import SessionState
     from userproxy.model.service import PoolName
     from userproxy.model.state import Serve
 
@@ -90,7 +91,7 @@ class WorkerHandle:
         self.retiring = self.beats = False
         self.holds = 0
         self.held: list[tuple[Serve, int]] = []
-        self.yielded: list[tuple[messages.SessionState, int]] = []
+        self.yielded: list[tuple[SessionState, int]] = []
         self.queue = -1
         self.counters = Counters()
         self.patience = ANSWER_SECONDS

@@ -20,6 +20,7 @@ from userproxy.worker.handle import OrderFailedError, WorkerGoneError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from userproxy.model.heritage import SessionState
     from userproxy.model.service import PoolName
     from userproxy.model.state import Serve
     from userproxy.worker.handle import WorkerHandle
@@ -53,7 +54,7 @@ class Heritage:
     """Sessions that have been given up, and that nobody has yet. Lives as long as the worker pool."""
 
     def __init__(self) -> None:
-        self._sessions: list[tuple[messages.SessionState, int]] = []
+        self._sessions: list[tuple[SessionState, int]] = []
 
     async def collect(self, handles: Iterable[WorkerHandle]) -> None:
         """Have workers give up their sessions. They take no more datagrams of clients from then on."""
@@ -88,6 +89,6 @@ class Heritage:
         handle.yielded = []
 
 
-def _close(sessions: Iterable[tuple[messages.SessionState, int]]) -> None:
+def _close(sessions: Iterable[tuple[SessionState, int]]) -> None:
     for _, fd in sessions:
         os.close(fd)

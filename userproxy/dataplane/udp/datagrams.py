@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from userproxy.backends.service import LiveService
     from userproxy.dataplane.connections import ConnectionTable
-    from userproxy.model.messages import SessionState
+    from userproxy.model.heritage import SessionState
     from userproxy.model.service import PoolName
     from userproxy.model.state import Serve
     from userproxy.net.poller import Poller

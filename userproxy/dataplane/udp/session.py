@@ -27,7 +27,7 @@ from userproxy.dataplane.udp.lifecycle import State
 from userproxy.dataplane.udp.unanswered import Room, Unanswered
 from userproxy.model.address import Address
 from userproxy.model.endings import Reason
-from userproxy.model.messages import SessionState
+from userproxy.model.heritage import SessionState
 from userproxy.model.records import Attempt
 from userproxy.net.poller import READ
 from userproxy.net.sockets import OUT_OF_RESOURCES

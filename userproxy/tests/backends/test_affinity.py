@@ -5,7 +5,7 @@ from __future__ import annotations
 from userproxy.backends.affinity import Affinity
 from userproxy.backends.service import LiveService
 from userproxy.model.address import Address
-from userproxy.model.messages import Pin
+from userproxy.model.heritage import Pin
 from userproxy.model.service import ServicePortName
 from userproxy.model.state import Backend, Pool
 

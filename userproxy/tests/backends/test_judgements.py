@@ -6,7 +6,7 @@ import errno
 
 from userproxy.backends.judgements import is_well, judgements, later, learn
 from userproxy.backends.service import LiveService
-from userproxy.model.messages import Judgement
+from userproxy.model.heritage import Judgement
 from userproxy.model.settings import Check, HealthCheck, Settings
 from userproxy.tests.dataplane.steered.bench import address, steer
 

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from userproxy.model.counters import Counters
-from userproxy.model.messages import Totals, Vitals
+from userproxy.model.counts import Vitals
+from userproxy.model.messages import Totals
 from userproxy.model.service import EntryKind, ServicePortName, TrafficPolicy
 from userproxy.model.snapshot import EMPTY
 from userproxy.tests.control.rig.node import (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from userproxy.model.messages import BackendCount
+from userproxy.model.counts import BackendCount
 from userproxy.model.service import Path
 from userproxy.model.snapshot import EMPTY
 from userproxy.tests.control.rig.node import (

@@ -14,7 +14,7 @@ from userproxy.backends.service import LiveService
 from userproxy.control.steering import Steering
 from userproxy.dataplane.steered.port import Port
 from userproxy.model.address import Address
-from userproxy.model.messages import Pin
+from userproxy.model.heritage import Pin
 from userproxy.model.service import Path, PoolName, Protocol, ServicePortName
 from userproxy.model.state import Backend, Frontend, Refuse, Steer, Target, ToPods
 from userproxy.netfilter import NetfilterError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from userproxy.control.tally import Tally
 from userproxy.model.address import Address
-from userproxy.model.messages import BackendCount, ServiceCount, ServiceCounts, Totals
+from userproxy.model.counts import BackendCount, ServiceCount
+from userproxy.model.messages import ServiceCounts, Totals
 from userproxy.model.service import PoolName, ServicePortName
 
 WEB = ServicePortName("default", "web")

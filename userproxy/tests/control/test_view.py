@@ -13,8 +13,8 @@ from userproxy import __version__
 from userproxy.control.reconcile import ApplyError
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
+from userproxy.model.counts import BackendCount
 from userproxy.model.filter import ConnectionFilter, RecordFilter
-from userproxy.model.messages import BackendCount
 from userproxy.model.records import row_of
 from userproxy.model.service import Entry, EntryKind, Path, Protocol, TrafficPolicy
 from userproxy.model.snapshot import Problem

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
+    from userproxy.model.heritage import SessionState
     from userproxy.model.messages import Order, Orders, Part
 
 ORDERS = msgspec.msgpack.Decoder(messages.Orders)
@@ -79,8 +80,8 @@ class ScriptedWorker:
         self.dies_at: tuple[type[Order], ...] = ()
         self.fails: dict[type[Order], str] = {}
         self.answers: dict[type[Order], list[Part]] = {}
-        self.sessions: dict[messages.SessionState, int] = {}
-        self.inherited: dict[messages.SessionState, int] = {}
+        self.sessions: dict[SessionState, int] = {}
+        self.inherited: dict[SessionState, int] = {}
         self.is_left = False
         self._holds = dict(holds or {})
         self._channel: Channel | None = None

@@ -9,7 +9,8 @@ import pytest
 
 from userproxy.model import messages
 from userproxy.model.address import Address
-from userproxy.model.messages import InheritSessions, Retire, SessionState, YieldSessions
+from userproxy.model.heritage import SessionState
+from userproxy.model.messages import InheritSessions, Retire, YieldSessions
 from userproxy.model.service import Protocol
 from userproxy.tests.worker.scripted import PATIENCE_SECONDS, POD1, serve, until
 from userproxy.worker import heritage

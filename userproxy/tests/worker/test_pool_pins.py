@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from userproxy.model.messages import LearnPins, ListPins, Pin, Pins
+from userproxy.model.heritage import Pin
+from userproxy.model.messages import LearnPins, ListPins, Pins
 from userproxy.tests.worker.scripted import POD1, POD2, serve, until
 
 if TYPE_CHECKING:

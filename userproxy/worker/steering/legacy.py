@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from userproxy.model.address import Address
+    from userproxy.model.heritage import Judgement
     from userproxy.model.service import PoolName
 
 
@@ -26,7 +27,7 @@ class Legacy:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._pins = SharedPins(clock)
-        self._judgements: dict[PoolName, dict[Address, tuple[float, messages.Judgement]]] = {}
+        self._judgements: dict[PoolName, dict[Address, tuple[float, Judgement]]] = {}
 
     def take(self, parts: Iterable[messages.Parts]) -> None:
         """Take in what a process tells."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from userproxy.backends import judgements
 from userproxy.dataplane.news import News
 from userproxy.model import messages
+from userproxy.model.heritage import Judgement
 
 if TYPE_CHECKING:
     import asyncio
@@ -111,7 +112,7 @@ class Memory:
         for name in names:
             found = judgements.judgements(self._services[name], now)
             ill = frozenset(each.backend for each in found)
-            found += map(messages.Judgement, self._ill.get(name, frozenset()) - ill)
+            found += map(Judgement, self._ill.get(name, frozenset()) - ill)
             self._ill[name] = ill
             if not ill:
                 del self._ill[name]

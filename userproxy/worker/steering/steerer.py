@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from userproxy.backends.backend import LiveBackend
     from userproxy.model.address import Address
+    from userproxy.model.counts import ServiceCount
     from userproxy.model.service import PoolName
     from userproxy.model.state import Steer
     from userproxy.net.poller import Poller
@@ -114,7 +115,7 @@ class Steerer:
             if known is not None:
                 known.reason = order.reason
 
-    def report(self) -> Iterator[list[messages.ServiceCount]]:
+    def report(self) -> Iterator[list[ServiceCount]]:
         """What is known of each Service port that has been in use.
 
         Some at a time: of thousands it takes longer than whoever waits in the queue should wait.

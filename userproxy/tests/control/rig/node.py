@@ -16,8 +16,9 @@ from userproxy.control.sides import Sides
 from userproxy.control.view import View
 from userproxy.model.address import Address, family_of
 from userproxy.model.counters import Counters
+from userproxy.model.counts import BackendCount, ServiceCount
 from userproxy.model.endpoint import Endpoint
-from userproxy.model.messages import BackendCount, ServiceCount, ServiceCounts, Totals
+from userproxy.model.messages import ServiceCounts, Totals
 from userproxy.model.rows import SourceStatus
 from userproxy.model.service import Path as TrafficPath
 from userproxy.model.service import PoolName, Protocol, ServicePort, ServicePortName

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable, Iterator, Sequence
 
-    from userproxy.model.messages import ServiceCount
+    from userproxy.model.counts import ServiceCount
     from userproxy.tests.sockets import Sockets
 
 WEB, CART = ServicePortName("default", "web"), ServicePortName("shop", "cart", "http")

@@ -17,18 +17,17 @@ from structlog.testing import capture_logs
 from userproxy.model import messages
 from userproxy.model.endings import Reason
 from userproxy.model.filter import RecordFilter
+from userproxy.model.heritage import Judgement, Pin
 from userproxy.model.messages import (
     BeginSteering,
     Count,
     Ending,
-    Judgement,
     Judgements,
     KeepRecords,
     LearnJudgements,
     LearnPins,
     ListPins,
     ListRecords,
-    Pin,
     Pins,
     ReadQueue,
     Retire,

@@ -9,6 +9,7 @@ import msgspec
 
 from userproxy.backends.service import LiveService
 from userproxy.model import messages
+from userproxy.model.heritage import Judgement
 from userproxy.model.service import PoolName
 from userproxy.tests.dataplane.steered.bench import address, steer
 from userproxy.tests.worker.scripted import until
@@ -46,7 +47,7 @@ class Process:
         return [pin.client for part in self.told if isinstance(part, messages.Pins) for pin in part.pins]
 
     @property
-    def judged(self) -> list[tuple[messages.Judgement, ...]]:
+    def judged(self) -> list[tuple[Judgement, ...]]:
         """What was told of backends."""
         return [part.backends for part in self.told if isinstance(part, messages.Judgements)]
 
@@ -70,9 +71,9 @@ async def test_that_a_backend_is_back_is_told_too() -> None:
     process.eject()
     await until(lambda: process.judged)
     process.now += 1000.0
-    process.memory.learn(messages.LearnJudgements(pool=WEB.name, backends=(messages.Judgement(address(0)),)))
+    process.memory.learn(messages.LearnJudgements(pool=WEB.name, backends=(Judgement(address(0)),)))
     process.memory.tell_last(7)
-    assert process.judged[1:] == [(messages.Judgement(address(0)),)]
+    assert process.judged[1:] == [(Judgement(address(0)),)]
     process.memory.tell_last(8)
     assert len(process.judged) == 2
     process.memory.close()

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from userproxy.model.messages import (
-    BeginSteering,
-    ListPins,
-    Queue,
-    ReadQueue,
-    Retire,
-    SteerPools,
-    YieldQueue,
-)
+from userproxy.model.messages import BeginSteering, ListPins, Queue, ReadQueue, Retire, SteerPools, YieldQueue
 from userproxy.tests.dataplane.steered.bench import steer
 from userproxy.tests.worker.scripted import ScriptedWorker, until
 from userproxy.worker.channel import pair

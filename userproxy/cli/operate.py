@@ -11,12 +11,22 @@ from userproxy.cli import offers
 from userproxy.cli.commands import Command
 from userproxy.cli.connections import BACKEND, filter_options
 from userproxy.cli.daemon import admin_socket_option, daemon_at
+from userproxy.cli.filters import Parsed
+from userproxy.model.duration import parse_duration
 from userproxy.model.levels import LEVELS
+from userproxy.ops.admin.messages import LONGEST_DRAIN_SECONDS
 
 if TYPE_CHECKING:
     from userproxy.model.address import Address
     from userproxy.model.filter import ConnectionFilter
     from userproxy.ops.admin.messages import Killed
+
+
+def _drain_time(text: str) -> float:
+    seconds = parse_duration(text, "s|m|h|d")
+    if seconds > LONGEST_DRAIN_SECONDS:
+        raise ValueError(f"at most {LONGEST_DRAIN_SECONDS / 86400:g}d")
+    return seconds
 
 
 _NAMED = 10
@@ -65,6 +75,7 @@ def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter, o
     cls=Command,
     examples=(
         ("userproxy drain 10.0.1.2:8080", "before a pod is looked into"),
+        ("userproxy drain --end-after 30s 10.0.1.2:8080", "before its machine is switched off"),
         ("userproxy drain --undo 10.0.1.2:8080", "when it may serve again"),
     ),
 )
@@ -75,14 +86,22 @@ def kill(*, ids: tuple[str, ...], admin_socket: str, wanted: ConnectionFilter, o
     shell_complete=offers.from_daemon(offers.backends),
 )
 @click.option("--undo", is_flag=True, help="Bring it back.")
+@click.option(
+    "--end-after",
+    metavar="DURATION",
+    type=Parsed("duration", _drain_time),
+    help="Reset connections that are still there after so long (30s, 5m).",
+)
 @admin_socket_option
-def drain(*, backend: Address, undo: bool, admin_socket: str) -> None:
+def drain(*, backend: Address, undo: bool, end_after: float | None, admin_socket: str) -> None:
     """Give a pod no new connections, of any Service, until that is undone or the daemon ends.
 
-    Its live connections go on; `userproxy kill --backend` ends them.
+    Its live connections go on, unless --end-after says otherwise; `userproxy kill --backend` ends them.
     """
+    if undo and end_after is not None:
+        raise click.UsageError("--end-after and --undo exclude each other")
     with daemon_at(admin_socket) as daemon:
-        answer = daemon.drain(backend, undo=undo)
+        answer = daemon.drain(backend, undo=undo, end_after=end_after)
     backends = _counted(answer.backends, "backend")
     if undo:
         click.echo(f"{_shown(backend)} may be picked again: {backends}")
@@ -90,6 +109,9 @@ def drain(*, backend: Address, undo: bool, admin_socket: str) -> None:
     click.echo(f"{_shown(backend)} gets no new connections: {backends}")
     if answer.connections:
         going_on = _counted(answer.connections, "connection")
+        if end_after is not None:
+            click.echo(f"{going_on} may go on for {end_after:g} s, and are reset then")
+            return
         remedy = f"userproxy kill --backend {_shown(backend)}"
         click.echo(f"{going_on} may go on; to end them: {remedy}")
 

@@ -13,7 +13,7 @@ from userproxy.control.sides import end_carried
 from userproxy.model.address import Address
 from userproxy.model.condition import REMOVED
 from userproxy.model.endings import Reason
-from userproxy.model.filter import is_backend
+from userproxy.model.filter import ConnectionFilter, is_backend
 from userproxy.model.levels import LEVELS
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.conntrack.table import id_of
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from userproxy.control.reconcile import Reconciler
     from userproxy.control.sides import Sides
     from userproxy.control.view import View
-    from userproxy.model.filter import ConnectionFilter
     from userproxy.netfilter.conntrack.flows import Flow
     from userproxy.ops.admin.interface import Asker
 
@@ -54,6 +53,7 @@ class Operator:
         self._sides = sides
         self._view = view
         self._notify = notify
+        self._deadlines: dict[Address, asyncio.Task[None]] = {}
 
     async def kill(self, ids: Sequence[str] | None, wanted: ConnectionFilter, asker: Asker) -> Killed:
         """End the connections with these ids (None: any) that match, whoever carries them.
@@ -115,8 +115,13 @@ class Operator:
         self._sides.workers.set_log_level(level)
         self._sides.crew.set_log_level(level)
 
-    async def drain(self, backend: Address, asker: Asker, *, undo: bool) -> tuple[int, int]:
+    async def drain(
+        self, backend: Address, asker: Asker, *, undo: bool, end_after: float | None = None
+    ) -> tuple[int, int]:
         """Take a pod out, or bring it back; returns how many backends, and their connections.
+
+        These are ended after `end_after` seconds, unless it is brought back before; None: never. What is said
+        last holds.
 
         Raises:
             OperatorError: there is no such backend, or it was not taken out.
@@ -138,8 +143,9 @@ class Operator:
                     f"no backend is at {shown}", "see `userproxy backends`", HTTPStatus.NOT_FOUND
                 )
             drained.add(backend)
+        self._set_deadline(backend, asker, None if undo else end_after)
         event = "an operator brought a backend back" if undo else "an operator drained a backend"
-        log.info(event, backend=shown, **_who(asker))
+        log.info(event, backend=shown, end_after=end_after, **_who(asker))
         self._notify()
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -148,6 +154,21 @@ class Operator:
             late = HTTPStatus.SERVICE_UNAVAILABLE
             raise OperatorError("noted, but not applied yet", "see `userproxy status`", late) from None
         return len(rows), sum(row.connections for row in rows)
+
+    def _set_deadline(self, backend: Address, asker: Asker, seconds: float | None) -> None:
+        earlier = self._deadlines.pop(backend, None)
+        if earlier is not None:
+            earlier.cancel()
+        if seconds is not None:
+            self._deadlines[backend] = asyncio.create_task(self._end_after(seconds, backend, asker))
+
+    async def _end_after(self, seconds: float, backend: Address, asker: Asker) -> None:
+        await asyncio.sleep(seconds)
+        del self._deadlines[backend]
+        try:
+            await self.kill(None, ConnectionFilter(backend=backend), asker)
+        except NetfilterError as error:
+            log.error("connections of a drained backend go on", backend=str(backend), error=str(error))  # noqa: TRY400
 
 
 def _who(asker: Asker) -> dict[str, object]:

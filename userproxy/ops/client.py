@@ -127,10 +127,14 @@ class AdminClient:
             self._socket.settimeout(KILL_SECONDS)
         return self.one("/connections/kill", Killed, request)
 
-    def drain(self, backend: Address, *, undo: bool = False) -> Drained:
-        """Drain a pod, or bring it back; once this returns, the data side has been told."""
+    def drain(self, backend: Address, *, undo: bool = False, end_after: float | None = None) -> Drained:
+        """Drain a pod, or bring it back; once this returns, the data side has been told.
+
+        Its connections are ended after `end_after` seconds; None: they may go on.
+        """
         shown = str(backend) if backend.port else backend.ip
-        return self.one(f"/backends/{'undrain' if undo else 'drain'}", Drained, DrainRequest(backend=shown))
+        request = DrainRequest(backend=shown, end_after=end_after)
+        return self.one(f"/backends/{'undrain' if undo else 'drain'}", Drained, request)
 
     def rows(self, path: str, kind: type[_Kind]) -> Iterator[_Kind]:
         """The rows of a list, as they come."""

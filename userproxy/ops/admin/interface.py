@@ -91,8 +91,12 @@ class Operator(Protocol):
             OperatorError: nothing in particular is asked for.
         """
 
-    async def drain(self, backend: Address, /, asker: Asker, *, undo: bool) -> tuple[int, int]:
+    async def drain(
+        self, backend: Address, /, asker: Asker, *, undo: bool, end_after: float | None = None
+    ) -> tuple[int, int]:
         """Take a pod out, or bring it back; returns how many backends, and their connections.
+
+        These are ended after `end_after` seconds, unless it is brought back before; None: never.
 
         Raises:
             OperatorError: there is no such backend, or it was not taken out.

@@ -5,7 +5,7 @@ Fields are an interface that scripts lean on: they may be added to, never rename
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -22,6 +22,10 @@ API_HEADER = "Userproxy-Api"
 
 ROWS = "application/x-ndjson"
 """The type of a list: JSON lines, a row on each."""
+
+
+LONGEST_DRAIN_SECONDS = 7 * 86400.0
+"""Whoever waits longer for connections to end waits for good."""
 
 
 class KillRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -76,10 +80,16 @@ class Killed(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
-class DrainRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The pod to drain or to bring back, as `IP[:PORT]`; without a port all of its ports."""
+class DrainRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The pod to drain or to bring back, as `IP[:PORT]`; without a port all of its ports.
+
+    Attributes:
+        backend: the pod.
+        end_after: seconds until its connections are ended; None: they may go on.
+    """
 
     backend: str
+    end_after: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_DRAIN_SECONDS)] | None = None
 
     def __post_init__(self) -> None:
         _ = self.address

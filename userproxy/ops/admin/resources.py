@@ -124,7 +124,10 @@ def resources(view: View, operator: Operator) -> tuple[Resource, ...]:
         return await operator.kill(ids, wanted, asker=call.asker)
 
     async def drain(call: Call, *, undo: bool) -> Drained:
-        backends, connections = await operator.drain(call.body.address, asker=call.asker, undo=undo)
+        body: DrainRequest = call.body
+        backends, connections = await operator.drain(
+            body.address, asker=call.asker, undo=undo, end_after=body.end_after
+        )
         return Drained(backends=backends, connections=connections)
 
     async def log_level(_call: Call) -> LogLevel:
@@ -161,7 +164,7 @@ def resources(view: View, operator: Operator) -> tuple[Resource, ...]:
         Resource(
             "POST",
             "/backends/drain",
-            "give a pod no new connections",
+            "give a pod no new connections, and end those that it has, if wanted, after some time",
             lambda call: drain(call, undo=False),
             body=DrainRequest,
         ),

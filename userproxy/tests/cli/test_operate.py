@@ -116,6 +116,26 @@ def test_drain_says_what_it_means_and_what_goes_on(shell: Shell) -> None:
     assert shell.operator.drained == [(Address("10.0.1.2", 8080), False)]
 
 
+def test_drain_says_when_connections_will_be_reset(shell: Shell) -> None:
+    done = shell.run("drain", "--end-after", "5m", "10.0.1.2:8080")
+    assert done.stdout.splitlines()[1:] == ["5 connections may go on for 300 s, and are reset then"]
+    assert shell.operator.end_after == 300.0
+    shell.run("drain", "10.0.1.2:8080")
+    assert shell.operator.end_after is None
+
+
+@pytest.mark.parametrize("text", ["5", "-1s", "8d", "soon"])
+def test_a_drain_ends_after_a_time_that_it_can_wait(shell: Shell, text: str) -> None:
+    done = shell.run("drain", "--end-after", text, "10.0.1.2:8080")
+    assert done.exit_code == 2
+    assert shell.operator.drained == []
+
+
+def test_what_is_undone_ends_nothing(shell: Shell) -> None:
+    done = shell.run("drain", "--undo", "--end-after", "5m", "10.0.1.2:8080")
+    assert (done.exit_code, "exclude each other" in done.stderr) == (2, True)
+
+
 def test_drain_is_undone(shell: Shell) -> None:
     done = shell.run("drain", "--undo", "10.0.1.2")
     assert (done.exit_code, done.stdout) == (0, "10.0.1.2 may be picked again: 2 backends\n")

@@ -20,6 +20,7 @@ from userproxy.netfilter import NetfilterError
 from userproxy.ops.admin.interface import Asker, OperatorError
 from userproxy.ops.admin.messages import Killed
 from userproxy.tests.control.rig.node import CART, POD1, POD2, WEB, count, counts, flow, service, snapshot
+from userproxy.tests.control.rig.program import until
 
 if TYPE_CHECKING:
     from userproxy.tests.control.rig.node import ControlSide
@@ -48,6 +49,10 @@ class Desk:
     async def _reconcile(self) -> None:
         with contextlib.suppress(NetfilterError):  # the loop's to report, and to try again
             await self._side.reconciler.reconcile()
+
+    def deadlines(self) -> list[asyncio.Task[None]]:
+        """What waits to end connections of drained pods."""
+        return [task for task in asyncio.all_tasks() if "_end_after" in str(task.get_coro())]
 
     def picked(self) -> list[Address]:
         """Who may get the next connections of the Service."""
@@ -107,6 +112,26 @@ async def test_a_drain_is_carried_out_when_it_is_answered(desk: Desk, side: Cont
     assert desk.picked() == [POD2]
     await desk.operator.drain(POD1, ROOT, undo=True)
     assert desk.picked() == [POD1, POD2]
+
+
+async def test_what_is_left_at_a_drained_pod_is_ended_after_its_time(desk: Desk, side: ControlSide) -> None:
+    await side.apply(snapshot(service(path=Path.REDIRECT_TO_POD)))
+    side.flows = [flow("10.3.0.1:80", POD1, 1), flow("10.3.0.1:80", POD2, 2)]
+    await desk.operator.drain(POD1, ROOT, undo=False, end_after=0.0)
+    await until(lambda: "end 1" in side.journal)
+    done = [line for line in side.journal if line.startswith(("kill", "end"))]
+    assert done == ["kill all of True", "end 1"]
+
+
+@pytest.mark.parametrize("undo", [True, False], ids=["undone", "drained without an end"])
+async def test_the_end_of_a_drain_is_what_was_said_last(desk: Desk, side: ControlSide, undo: bool) -> None:
+    await desk.operator.drain(POD1, ROOT, undo=False, end_after=3600.0)
+    (deadline,) = desk.deadlines()
+    await desk.operator.drain(POD1, ROOT, undo=undo)
+    await asyncio.wait([deadline])
+    assert deadline.cancelled()
+    assert desk.deadlines() == []
+    assert "kill" not in " ".join(side.journal)
 
 
 async def test_the_log_says_who_asked(desk: Desk) -> None:

@@ -192,12 +192,15 @@ class MadeUpOperator:
         self.askers.append(asker)
         self.level = level
 
-    async def drain(self, backend: Address, /, asker: Asker, *, undo: bool) -> tuple[int, int]:
+    async def drain(
+        self, backend: Address, /, asker: Asker, *, undo: bool, end_after: float | None = None
+    ) -> tuple[int, int]:
         """Two backends with five connections; 10.9.9.9 is none."""
         if backend.ip == "10.9.9.9":
             raise OperatorError("no backend is at 10.9.9.9", "see `userproxy backends`", HTTPStatus.NOT_FOUND)
         self.askers.append(asker)
         self.drained.append((backend, undo))
+        self.end_after = end_after
         return 2, 5
 
 

@@ -25,7 +25,7 @@ NAME, IP = "from-zero", "10.3.241.11"
 BACKEND = Address(SERVER1.ip, 7000)
 PATIENCE_SECONDS = 5.0
 
-pytestmark = pytest.mark.parametrize("path", Path)
+pytestmark = pytest.mark.parametrize("path", [Path.REDIRECT_TO_HOST, Path.REDIRECT_TO_POD])
 
 
 @contextlib.contextmanager

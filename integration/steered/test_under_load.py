@@ -1,8 +1,12 @@
-"""1,000 new connections a second to a steered Service while its processes are ended, stopped and flooded."""
+"""New connections all the time to a steered Service while its processes are ended, stopped and flooded.
+
+500 a second; USERPROXY_RATE=1000 has a thousand.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import time
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 _AT_ONCE_SECONDS = 0.05  # packets that wait when their process is killed are sent again a second later
 _DEAF_PORT = 9999
 _FLOOD = 5000
-_RATE = 1000
+_RATE = float(os.environ.get("USERPROXY_RATE", "500"))
 
 
 @pytest.fixture
@@ -63,25 +67,25 @@ def test_nobody_is_refused_whoever_floods_is_ended_or_stands_still(site: Site) -
         flooded = time.monotonic()
         with contextlib.ExitStack() as stack:
             flood(site.lab, frontend, stack)
-            running.go_on(1500)
+            running.go_on(750)
         pids = steering_pids(site.lab)
         hurried = send([site.daemon.pid], signal.SIGHUP)
         wait_for_another(site.lab, pids)
-        running.go_on(600)
+        running.go_on(300)
         pids = steering_pids(site.lab)
         killed = send(pids, signal.SIGKILL)
         wait_for_another(site.lab, pids)
-        running.go_on(600)
+        running.go_on(300)
         pids = steering_pids(site.lab)
         frozen = send(pids, signal.SIGSTOP)
         wait_for_another(site.lab, pids)
-        running.go_on(1000)
+        running.go_on(500)
         report = running.finish()
     print(told(f"{_FLOOD} first packets to pods that drop them", report, flooded))
     print(told("SIGHUP", report, hurried))
     print(told("kill -9 of the steering process", report, killed, _AT_ONCE_SECONDS))
     print(told("SIGSTOP of it", report, frozen, HEARTBEAT_SECONDS))
-    assert {each.kind for each in report.failed(0)} <= {"delayed"}
+    assert [each for each in report.failed(0) if each.kind != "delayed"] == []
     assert report.failed(0, killed - _AT_ONCE_SECONDS) == []
     assert report.failed(killed + _AT_ONCE_SECONDS, frozen - _AT_ONCE_SECONDS) == []
     assert report.failed(frozen + HEARTBEAT_SECONDS) == []

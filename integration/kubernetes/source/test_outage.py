@@ -55,7 +55,7 @@ def test_the_api_server_goes_and_comes_back(site: Site, compacted: bool) -> None
         f"{seconds:.2f} s after the server was ready (wanted: {CAUGHT_UP_SECONDS:g}), a change followed in "
         f"{followed:.3f} s; plans applied: {len(site.actions()) - actions} (1 is that change)"
     )
-    assert outcome["failures"] == []
+    assert outcome["failures"] == [], site.log()[-20:]
     assert outcome["requests"] > 100
     assert stale > AWAY_SECONDS / 2
     assert status == 200, "the proxy itself is healthy"

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-ABOVE = "import sys; from userproxy.cli.init import supervise; sys.exit(supervise(sys.argv[1:]))"
+ABOVE = """
+import signal, sys
+from userproxy.cli.init import supervise
+for each in (signal.SIGHUP, signal.SIGINT):  # which are ignored in the background, and under nohup
+    signal.signal(each, signal.SIG_DFL)
+sys.exit(supervise(sys.argv[1:]))
+"""
 ENTRY = "import sys; from userproxy.cli.entry import main; main()"
 UNTIL_TOLD = "echo up; while read -r line; do :; done"
 

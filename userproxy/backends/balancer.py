@@ -60,7 +60,12 @@ class Balancer(Generic[C]):
 
     Args:
         draw: a number at random, at least 0 and below 1.
+
+    Attributes:
+        is_bound_to_clients: whether it depends on the client who is picked.
     """
+
+    is_bound_to_clients = False
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
@@ -198,6 +203,8 @@ class SourceHash(Balancer[C]):
     or goes moves only its own share of the clients. Source: Thaler and Ravishankar, IEEE/ACM Transactions on
     Networking 6(1), 1998; the weights are those of Schindelhauer and Schomaker, SPAA 2005.
     """
+
+    is_bound_to_clients = True
 
     def __init__(self, draw: Callable[[], float]) -> None:
         super().__init__(draw)

@@ -3,7 +3,8 @@
 | what happens | then |
 |---|---|
 | a first packet | the balancer picks, by all that it knows; limits refuse |
-| the pod picked has failed lately, or another one has just now | held for a dial of ours, 0.1 s at most |
+| the pod picked has failed lately | another one; a dial of ours sees how that one is |
+| so have all, or the client is bound to it, or one has just failed it | held for the dial, 0.1 s at most |
 | there are no endpoints | refused, or held, as the author wants it |
 | TCP: the packet comes again, and nobody has answered | another pod; a dial of ours sees how that one is |
 | the pod refuses | likewise; the client hears nothing, and the next packet goes to another one |

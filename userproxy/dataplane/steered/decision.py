@@ -280,14 +280,20 @@ class Decision:
             live = port.pick(client, (), self._clock())
         if live is None:
             return self._wait(carried, token)
+        if self._is_in_doubt(live) and carried.flow[0] != UDP:
+            *passed_over, live = port.instead_of(live, carried, self._is_in_doubt, self._clock())
+            for each in passed_over:
+                self._see(port, each)
         if live not in port.places:  # it is steered no longer, or the kernel is being told of it
             self._forget(carried)
             return Say.UNSTEERED
         carried.enter(live)
-        in_doubt = live.outlier.failures or live.ejected or live in self._dialled
-        if (carried.tried or in_doubt) and self._may_hold(carried):
+        if (carried.tried or self._is_in_doubt(live)) and self._may_hold(carried):
             return self._hold(carried, token, live)
         return self._go(carried)
+
+    def _is_in_doubt(self, live: LiveBackend) -> bool:
+        return bool(live.outlier.failures) or live.ejected or live in self._dialled
 
     def _go(self, carried: Carried) -> int:
         """The index of a connection's backend, which goes on with that."""

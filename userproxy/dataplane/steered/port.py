@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from userproxy.model.records import MOST_ATTEMPTS, Attempt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from userproxy.backends.backend import LiveBackend
     from userproxy.backends.service import LiveService
     from userproxy.model.address import Address
     from userproxy.model.endings import Reason
     from userproxy.model.state import Steer
+
+_MOST_PASSED_OVER = 8
 
 
 class Port:
@@ -71,6 +75,27 @@ class Port:
         if is_new and live not in self.places:
             self.service.affinity.forget(client)
         return live
+
+    def instead_of(
+        self, live: LiveBackend, carried: Carried, is_in_doubt: Callable[[LiveBackend], bool], now: float
+    ) -> tuple[LiveBackend, ...]:
+        """The backend that a connection goes to rather than wait to see how this one is: the last of these.
+
+        Those before it were passed over, as they are in doubt too. It is this one if there is no other, or
+        the client would find nothing at another of what it left here.
+        """
+        service = self.service
+        passed_over: tuple[LiveBackend, ...] = (live,)
+        if service.pool.affinity is not None or service.balancer.is_bound_to_clients:
+            return passed_over
+        while len(passed_over) <= _MOST_PASSED_OVER:
+            found = self.pick(carried.client, carried.tried + passed_over, now)
+            if found is None or found not in service.rotation.first:
+                break
+            if not is_in_doubt(found):
+                return *passed_over, found
+            passed_over += (found,)
+        return (live,)
 
     def follow(self, client: str, backend: Address, now: float) -> None:
         """The rules have chosen for a client: it keeps that pod, unless it is known to have another one."""

@@ -346,8 +346,9 @@ def test_nor_if_both_are_on_the_same_backend(told: str) -> None:
 
 @pytest.fixture
 def suspicious() -> Bench:
-    """Two backends; the first has failed once, and it is its turn."""
+    """Two backends that clients keep; the first has failed once, and it is its turn."""
     bench = Bench(2)
+    sticky(bench)
     bench.service.dial_failed(bench.service.backends[0], errno.ECONNREFUSED)
     return bench
 
@@ -364,6 +365,7 @@ def test_a_packet_is_held_until_the_dial_is_answered(suspicious: Bench) -> None:
 
 def test_nobody_is_sent_to_a_backend_that_is_just_being_looked_at() -> None:
     bench = Bench(2)
+    sticky(bench)
     bench.first(flow(1))
     bench.decision.carried(flow(1), address(0), answered=False)
     bench.decision.refused(flow(1), address(0))
@@ -406,6 +408,76 @@ def test_with_all_places_taken_it_goes_on_at_once(suspicious: Bench, monkeypatch
     monkeypatch.setattr(module, "MOST_HELD", 0)
     assert MOST_HELD
     assert suspicious.first(flow(1)) == 0
+
+
+def doubted(count: int, *failed: int, balance: Balance = Balance.ROUND_ROBIN) -> Bench:
+    """So many backends, of which these have failed once."""
+    bench = Bench(count, Settings(balance=balance))
+    for number in failed:
+        bench.service.dial_failed(bench.service.backends[number], errno.ECONNREFUSED)
+    return bench
+
+
+@pytest.mark.parametrize("balance", [Balance.ROUND_ROBIN, Balance.LEAST_CONNECTIONS, Balance.RANDOM_TWO])
+def test_who_may_go_elsewhere_waits_for_no_dial(balance: Balance) -> None:
+    bench = doubted(4, 0, 1, 3, balance=balance)
+    assert [bench.first(flow(client)) for client in range(8)] == [2] * 8
+    assert (bench.counted(), bench.decision.held) == ([0, 0, 8, 0], 0)
+
+
+def test_each_that_is_passed_over_is_dialled_and_has_its_turn_again_when_it_answers() -> None:
+    bench = doubted(3, 0, 1)
+    assert bench.first(flow(1)) == 2
+    assert bench.dialled() == [0, 1]
+    assert [bench.first(flow(client)) for client in range(2, 8)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_the_probe_of_one_that_was_ejected_holds_nobody() -> None:
+    bench = doubted(3)
+    ejected = bench.service.backends[1]
+    while not ejected.ejected:
+        bench.service.dial_failed(ejected, errno.ECONNREFUSED)
+    assert [bench.first(flow(client)) for client in range(4)] == [0, 2, 0, 2]
+    bench.now = ejected.outlier.until
+    assert bench.first(flow(4)) == 0
+    assert bench.dialled() == [1]
+    assert not ejected.ejected
+
+
+def test_whoever_is_ejected_stands_in_for_nobody() -> None:
+    bench = doubted(2, 0)
+    ejected = bench.service.backends[1]
+    while not ejected.ejected:
+        bench.service.dial_failed(ejected, errno.ECONNREFUSED)
+    assert bench.first(flow(1)) == Say.HELD
+    assert bench.dialled() == [0]
+
+
+def test_where_all_are_in_doubt_it_waits() -> None:
+    bench = doubted(2, 0, 1)
+    assert bench.first(flow(1)) == Say.HELD
+    assert bench.dialled() == [0]
+    assert bench.take_settled() == [(1, 0)]
+
+
+def test_so_does_who_belongs_to_the_backend_in_doubt() -> None:
+    answers = []
+    for client in range(20):
+        bench = doubted(2, 0, balance=Balance.SOURCE_HASH)
+        answers.append(bench.first(flow(client)))
+    assert set(answers) == {Say.HELD, 1}
+
+
+def test_and_whose_next_ones_are_all_in_doubt() -> None:
+    """Each new one would cost a look at each of a thousand."""
+    bench = doubted(20, *range(19))
+    assert bench.first(flow(1)) == Say.HELD
+
+
+def test_a_datagram_waits_for_nothing_and_no_dial_says_anything_of_its_pod() -> None:
+    bench = doubted(2, 0)
+    assert bench.first(flow(1, protocol=Protocol.UDP), 0) == 0
+    assert bench.decision.to_dial == []
 
 
 def test_what_is_short_here_is_not_the_backends_fault(suspicious: Bench) -> None:

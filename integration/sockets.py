@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import select
 import socket
 import struct
 import time
@@ -60,6 +62,21 @@ def connect_from(namespace: str, address: Address, timeout: float, source: str =
     """The same from a namespace that is not of a lab, and from one of its addresses if it has several."""
     with inside_namespace(namespace):
         return socket.create_connection((address.ip, address.port), timeout, (source, 0))
+
+
+def connecting_from(namespace: str, address: Address) -> socket.socket:
+    """A TCP connection from a namespace that is not there yet: `recv` waits until it is, and for more.
+
+    Raises:
+        AssertionError: it is there at once.
+    """
+    with inside_namespace(namespace):
+        client = socket.socket(socket.AF_INET6 if address.is_ipv6 else socket.AF_INET)
+    client.settimeout(0)
+    assert client.connect_ex((address.ip, address.port)) == errno.EINPROGRESS
+    assert not select.select([], [client], [], 0.05)[1], "it is answered already"
+    client.settimeout(PATIENCE_SECONDS)
+    return client
 
 
 def udp_from(namespace: str, address: Address, timeout: float, source_port: int = 0) -> socket.socket:

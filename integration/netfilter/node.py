@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.echo import PATIENCE_SECONDS, echo_server
-from integration.sockets import connect_from, inside_namespace, udp_from
+from integration.sockets import connect_from, connecting_from, inside_namespace, udp_from
 from userproxy.model.address import Address
 from userproxy.model.state import Frontend, Perimeter
 from userproxy.netfilter.nftables import Nftables
@@ -105,6 +105,12 @@ class Node:
         """Give the host a default route that leads nowhere: enough for `connect()`."""
         _route(self.names["host"], "default", "10.100.0.1")
 
+    def lead_nowhere(self, ip: str) -> None:
+        """What the host sends to this address is lost outside, and nobody says so."""
+        _route(self.names["host"], ip, OUTSIDE_IP)
+        for each in (ip, twin(ip)):
+            _ip("-n", self.names["outside"], "route", "add", "blackhole", each)
+
     def serving(self, member: str, address: Address, name: str) -> AbstractContextManager[None]:
         """A server that tells each client its own name and the client's address, and echoes from then on."""
         return echo_server(self.names[member], (address.ip, address.port), name)
@@ -114,6 +120,10 @@ class Node:
     ) -> socket.socket:
         """A TCP connection from there, and from one of its addresses if it has several."""
         return connect_from(self.names[member], address, patience, source)
+
+    def connecting(self, member: str, address: Address) -> socket.socket:
+        """A TCP connection from there that nobody has answered yet; whoever reads from it waits for that."""
+        return connecting_from(self.names[member], address)
 
     def ask(
         self, member: str, address: Address = VIP, source: str = "", patience: float = PATIENCE_SECONDS
@@ -141,6 +151,10 @@ class Node6(Node):
     ) -> socket.socket:
         """As a node of IPv4 does."""
         return super().connect(member, twin(address), twin(source), patience)
+
+    def connecting(self, member: str, address: Address) -> socket.socket:
+        """As a node of IPv4 does."""
+        return super().connecting(member, twin(address))
 
     def ask(
         self, member: str, address: Address = VIP, source: str = "", patience: float = PATIENCE_SECONDS

@@ -165,6 +165,34 @@ def test_only_the_flows_of_the_named_frontends_are_forgotten(
             assert forget(of(family, {second: ()})) == 1
 
 
+@BOTH_FAMILIES
+@pytest.mark.parametrize("others", [0, 100])
+def test_a_client_from_before_the_capture_is_served_when_it_is_forgotten(
+    node: Node, nftables: Nftables, family: str, others: int
+) -> None:
+    answered = Frontend(Protocol.TCP, SERVER1)
+    named = dict.fromkeys(
+        [TCP, answered, *(Frontend(Protocol.TCP, Address("10.3.0.1", port)) for port in range(others))], ()
+    )
+    node.lead_nowhere(VIP.ip)
+    with (
+        node.serving("server1", SERVER1, "server1"),
+        node.connect("server2", SERVER1) as untranslated,
+        node.connecting("server2", VIP) as early,
+    ):
+        assert untranslated.recv(100)
+        nftables.apply(CaptureChange(put={TCP: ToPods((SERVER1,))}))
+        with node.connect("server2") as translated, node.inside("host"):
+            assert translated.recv(100)
+            assert forget(of(family, {UDP: ()})) == 0
+            assert forget(of(family, named)) == 1, "who was answered stays"
+            assert forget(of(family, named)) == 0
+            assert early.recv(100).startswith(b"server1 "), "its next SYN is sent to the pod"
+            for connection in (untranslated, translated):
+                connection.sendall(b"still there?")
+                assert connection.recv(100) == b"still there?"
+
+
 def test_the_listener_sees_the_client_and_its_original_destination(node: Node, nftables: Nftables) -> None:
     nftables.apply(CaptureChange(put={TCP: ToListener(LISTENER)}))
     with node.serving("host", LISTENER, "proxy"):

@@ -190,7 +190,7 @@ class Kernel(Protocol):
         """Forget the flows to listeners that are no more."""
 
     async def forget(self, frontends: Mapping[Frontend, Collection[Address]], /) -> None:
-        """Forget UDP flows."""
+        """Forget UDP flows, and of TCP those from before a capture."""
 
     async def end(self, flows: Collection[Flow], /) -> Ended:
         """End connections that netfilter carries."""

@@ -57,7 +57,8 @@ class Actions(msgspec.Struct, frozen=True):
         serve: listeners to open, and backends to change on open ones; before any packet is sent there.
         capture: one atomic batch for the kernel.
         forget: UDP frontends whose conntrack entries must go, or old flows would keep an old target; under
-            each the addresses where flows may lead: those are spared.
+            each the addresses where flows may lead: those are spared. And TCP frontends that were not
+            captured before: whoever came then, and was not answered.
         close: pools to stop accepting for; their established connections live on.
     """
 

@@ -173,6 +173,8 @@ class Kernel:
     async def forget(self, frontends: Mapping[Frontend, Collection[Address]]) -> None:
         """Forget the UDP flows to these frontends, but for those that lead to the addresses under each.
 
+        Of TCP frontends, those that nobody has translated or answered.
+
         Conntrack does not know which flows came from outside: so those are spared too that lead where the
         other one leads of a frontend and the same for packets from outside.
         """

@@ -1,6 +1,7 @@
 """From one state to another, in an order that never misdirects a packet.
 
-- Add: the listener opens, then the kernel sends packets to it.
+- Add: the listener opens, then the kernel sends packets to it, and forgets who came before and was sent to
+  nobody.
 - Change: backends change on the open listener; the kernel's targets change in one atomic batch.
 - Remove: the kernel stops sending packets, forgets the UDP flows that it would go on rewriting, and only
   then does the listener stop accepting.
@@ -59,7 +60,12 @@ def actions_for(wanted: NodeState, actual: NodeState) -> Actions:
             queues=wanted.queues if wanted.queues != actual.queues else None,
         ),
         forget=_outdated(wanted.flows, actual.flows)
-        | {frontend: () for frontend in removed if frontend.protocol is Protocol.UDP},
+        | {frontend: () for frontend in removed if frontend.protocol is Protocol.UDP}
+        | {
+            frontend: ()
+            for frontend in put
+            if frontend.protocol is Protocol.TCP and frontend not in actual.captures
+        },
         close=tuple(closed),
     )
 

@@ -15,6 +15,7 @@ from userproxy.model.address import Address
 from userproxy.model.service import Protocol
 from userproxy.netfilter.ruleset.chains import STATUS_DNAT
 from userproxy.netfilter.ruleset.language import TCP, UDP
+from userproxy.netfilter.ruleset.steering import STATUS_SEEN_REPLY
 from userproxy.netfilter.wire.netlink import Message, attribute, attributes
 
 NETLINK_NETFILTER = 12
@@ -49,41 +50,60 @@ class Direction(NamedTuple):
     destination: Address
 
 
-def question(protocol: Protocol | None = None, destination: Address | None = None, *, dnat: bool) -> Message:
-    """Ask for the entries of one protocol to one original destination, or for all; `dnat`: translated ones.
+class Status(NamedTuple):
+    """Of entries that are asked for: these bits (IPS_...) of the mask, and no others of it."""
 
-    More may be listed than was asked for: by a kernel older than 5.8, or 5.15 for `dnat`, and for IPv6. Look
-    at the answers again.
+    bits: int
+    mask: int
+
+
+TRANSLATED = Status(STATUS_DNAT, STATUS_DNAT)
+"""Sent elsewhere than they were addressed."""
+UNHEARD = Status(0, STATUS_DNAT | STATUS_SEEN_REPLY)
+"""Not so, and not answered."""
+
+
+def question(
+    protocol: Protocol | None = None, destination: Address | None = None, status: Status | None = None
+) -> Message:
+    """Ask for the entries of one protocol to one original destination, or for all.
+
+    More may be listed than was asked for: by a kernel older than 5.8, or 5.15 for `status`, and for IPv6.
+    Look at the answers again.
     """
     family, wanted = int(socket.AF_UNSPEC), b""
     if protocol is not None and destination is not None:
         family = _family_of(ipaddress.ip_address(destination.ip).packed)
         wanted = _original_filter(protocol, destination)
-    if dnat:
-        bit = struct.pack(">I", STATUS_DNAT)
-        wanted += attribute(STATUS, bit) + attribute(_STATUS_MASK, bit)
-    return Message(_GET, 0, _HEADER.pack(family, 0, 0) + wanted, "conntrack")
+    return Message(_GET, 0, _HEADER.pack(family, 0, 0) + wanted + _status_filter(status), "conntrack")
 
 
-def questions(protocol: Protocol) -> tuple[Message, ...]:
+def questions(protocol: Protocol, status: Status | None = None) -> tuple[Message, ...]:
     """Ask for all entries of a protocol: the kernel filters those of one family at a time."""
+    wanted = _original_filter(protocol) + _status_filter(status)
     return tuple(
-        Message(_GET, 0, _HEADER.pack(family, 0, 0) + _original_filter(protocol), "conntrack")
+        Message(_GET, 0, _HEADER.pack(family, 0, 0) + wanted, "conntrack")
         for family in (socket.AF_INET, socket.AF_INET6)
     )
 
 
-def deletion(original: bytes) -> Message:
-    """Delete the entry with this original direction, packed as the kernel listed it."""
+def deletion(original: bytes, number: bytes = b"") -> Message:
+    """Delete the entry with this original direction, packed as the kernel listed it.
+
+    Args:
+        original: the direction.
+        number: the entry is left alone if it is no longer the one with this number (CTA_ID), likewise packed.
+    """
     _, destination = _ips(dict(attributes(original)).get(_IP, b""))
-    header = _HEADER.pack(_family_of(destination), 0, 0)
-    return Message(_DELETE, 0, header + attribute(ORIGINAL | _NESTED, original), "conntrack entry")
+    body = _HEADER.pack(_family_of(destination), 0, 0) + attribute(ORIGINAL | _NESTED, original)
+    if number:
+        body += attribute(ID, number)
+    return Message(_DELETE, 0, body, "conntrack entry")
 
 
 def end_of(original: Direction, number: int) -> Message:
     """Delete the entry with this original direction, if it is still the one with this number (CTA_ID)."""
-    message = deletion(_packed(original))
-    return message._replace(body=message.body + attribute(ID, number.to_bytes(4, "big")))
+    return deletion(_packed(original), number.to_bytes(4, "big"))
 
 
 def lookup(original: Direction) -> Message:
@@ -140,6 +160,13 @@ def _original_filter(protocol: Protocol, destination: Address | None = None) -> 
     original = addresses + attribute(_PROTOCOL | _NESTED, ports)
     wanted = attribute(_FILTER_ORIGINAL, struct.pack("=I", flags))
     return attribute(ORIGINAL | _NESTED, original) + attribute(_FILTER | _NESTED, wanted)
+
+
+def _status_filter(status: Status | None) -> bytes:
+    if status is None:
+        return b""
+    bits, mask = (struct.pack(">I", each) for each in status)
+    return attribute(STATUS, bits) + attribute(_STATUS_MASK, mask)
 
 
 def _ips(packed: bytes) -> tuple[bytes, bytes]:

@@ -140,7 +140,7 @@ def listed() -> list[Heard]:
     try:
         connection = Socket(entry.NETLINK_NETFILTER)
         try:
-            bodies = connection.dump(entry.question(dnat=True))
+            bodies = connection.dump(entry.question(status=entry.TRANSLATED))
         finally:
             connection.close()
     except (RefusedError, OSError) as error:

@@ -92,11 +92,11 @@ def flows(frontends: Collection[Frontend] = ()) -> list[Flow]:
     Raises:
         NetfilterError: they cannot be read.
     """
-    questions = {entry.question(dnat=True)}
+    questions = {entry.question(status=entry.TRANSLATED)}
     # Conntrack does not know which packets came from outside.
     asked = {(each.protocol, each.address) for each in frontends}
     if 0 < len(asked) <= SINGLE_DUMPS:
-        questions = {entry.question(protocol, address, dnat=True) for protocol, address in asked}
+        questions = {entry.question(protocol, address, entry.TRANSLATED) for protocol, address in asked}
     try:
         connection = Socket(entry.NETLINK_NETFILTER)
         try:

@@ -58,7 +58,7 @@ async def test_it_is_healthy_once_everything_has_been_carried_out(program: Progr
         assert (before.alive, before.healthy) == (True, False)
         program.source.say(snapshot(service()))
         await until(lambda: program.daemon._health().healthy)
-        assert program.journal[-1] == "capture 1"
+        assert program.journal[-2:] == ["capture 1", "forget flows of 1"]
 
 
 @pytest.mark.parametrize("eligible", [True, False])

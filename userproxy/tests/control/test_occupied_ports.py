@@ -48,9 +48,10 @@ async def test_nobody_else_waits_while_one_service_looks_for_a_port(side: Contro
     await side.apply(snapshot(*others))
     side.workers.occupied = set(range(FIRST + 3, FIRST + 200))
     told = await side.apply(snapshot(service(), *others[1:]))
-    assert told[:4] == [
+    assert told[:5] == [
         "serve default/web on 10403 fails",
         "refuse 1, uncapture 1",
+        "forget flows of 1",
         "close default/service-000",
         "serve default/web on 10404 fails",
     ]

@@ -44,10 +44,15 @@ async def test_a_source_that_knows_of_nothing_takes_everything_away(side: Contro
 
 async def test_a_listener_opens_before_packets_are_sent_there_and_closes_after(side: ControlSide) -> None:
     web, cart = service(), service(CART, "10.3.0.2:80")
-    assert await side.apply(snapshot(web)) == ["serve default/web on 10400", "capture 1"]
+    assert await side.apply(snapshot(web)) == [
+        "serve default/web on 10400",
+        "capture 1",
+        "forget flows of 1",
+    ]
     assert await side.apply(snapshot(cart)) == [
         "serve shop/cart:http on 10401",
         "capture 1, uncapture 1",
+        "forget flows of 1",
         "close default/web",
     ]
 
@@ -75,7 +80,7 @@ async def test_a_kernel_that_refuses_gets_the_change_again(side: ControlSide) ->
         await side.apply(snapshot(service()))
     assert side.reconciler.actual == NodeState()
     side.kernel.errors.clear()
-    assert await side.again() == ["serve default/web on 10400", "capture 1"]
+    assert await side.again() == ["serve default/web on 10400", "capture 1", "forget flows of 1"]
 
 
 async def test_a_listener_is_not_closed_while_the_kernel_may_still_send_packets_there(

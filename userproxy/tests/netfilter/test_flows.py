@@ -16,7 +16,7 @@ from userproxy.model.service import Path, PoolName, Protocol, ServicePort, Servi
 from userproxy.model.snapshot import Node, Snapshot
 from userproxy.model.state import Frontend, NodeState, ToListener, ToPods
 from userproxy.netfilter import NetfilterError
-from userproxy.netfilter.conntrack.entry import question
+from userproxy.netfilter.conntrack.entry import TRANSLATED, question
 from userproxy.netfilter.conntrack.flows import Flow, flow_of
 from userproxy.netfilter.conntrack.table import FlowTable, row_of
 from userproxy.netfilter.wire.netlink import attribute
@@ -157,7 +157,7 @@ class Kernel:
     async def read(self, frontends: Collection[Frontend]) -> list[Flow]:
         """The flows, filtered or not: a kernel need not know how to."""
         for each in frontends:
-            question(each.protocol, each.address, dnat=True)  # it must be possible to ask
+            question(each.protocol, each.address, TRANSLATED)  # it must be possible to ask
         self.questions.append(set(frontends))
         if self.refusal:
             raise NetfilterError(self.refusal)

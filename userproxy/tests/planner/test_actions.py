@@ -131,7 +131,10 @@ def test_a_plan_does_nothing_that_need_not_be_done(wanted: NodeState, actual: No
     assert all(actual.serves.get(serve.name) != serve for serve in steps.serve)
     assert all(actual.captures.get(frontend) != target for frontend, target in steps.capture.put.items())
     assert steps.capture.remove <= actual.captures.keys()
-    assert all(actual.flows.get(frontend) != wanted.flows.get(frontend) for frontend in steps.forget)
+    assert all(
+        actual.flows.get(frontend) != wanted.flows.get(frontend) or frontend not in actual.captures
+        for frontend in steps.forget
+    )
     assert not steps.capture.guard & actual.guards.keys()
     assert steps.capture.unguard <= actual.guards.keys()
     assert not steps.capture.claim & actual.cluster_ips.keys()
@@ -168,7 +171,7 @@ def test_churn_that_ends_where_it_began_is_no_plan(state: NodeState) -> None:
 def test_a_new_service_is_listened_for_then_captured() -> None:
     wanted = NodeState({POOL: web(POD1)}, {WEB_IP: ToListener(LISTENER)})
     assert actions_for(wanted, NodeState()) == Actions(
-        serve=(web(POD1),), capture=CaptureChange({WEB_IP: ToListener(LISTENER)})
+        serve=(web(POD1),), capture=CaptureChange({WEB_IP: ToListener(LISTENER)}), forget={WEB_IP: ()}
     )
 
 
@@ -229,3 +232,10 @@ def test_udp_flows_from_before_the_first_capture_or_an_earlier_daemon_are_looked
     wanted = dns((POD1,))
     assert actions_for(wanted, NodeState()).forget == {DNS_IP: (POD1,)}
     assert not actions_for(wanted, wanted)
+
+
+def test_who_came_before_the_capture_is_forgotten_once() -> None:
+    wanted = NodeState(captures={WEB_IP: Refuse()})
+    assert actions_for(wanted, NodeState()).forget == {WEB_IP: ()}
+    assert not actions_for(NodeState(captures={WEB_IP: ToPods((POD1,))}), wanted).forget
+    assert not actions_for(NodeState(), wanted).forget

@@ -22,7 +22,8 @@ from userproxy.model.counters import Counters
 from userproxy.model.state import NodeState, Refuse, Serve, ToListener
 from userproxy.netfilter import NetfilterError
 from userproxy.tests.control.rig.node import WEB, ControlSide, config, service, snapshot, tcp
-from userproxy.tests.control.rig.program import Program, until
+from userproxy.tests.control.rig.program import Program
+from userproxy.tests.waiting import until
 from userproxy.worker.handle import WorkerGoneError
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from userproxy.model.service import Path, PoolName, TrafficPolicy
 from userproxy.model.snapshot import EMPTY, Node
 from userproxy.netfilter import NetfilterError
 from userproxy.tests.control.rig.node import CART, WEB, ControlSide, config, service, snapshot, tcp
-from userproxy.tests.control.rig.program import Program, until
+from userproxy.tests.control.rig.program import Program
+from userproxy.tests.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path as FilePath

@@ -20,7 +20,7 @@ from userproxy.netfilter import NetfilterError
 from userproxy.ops.admin.interface import Asker, OperatorError
 from userproxy.ops.admin.messages import Killed
 from userproxy.tests.control.rig.node import CART, POD1, POD2, WEB, count, counts, flow, service, snapshot
-from userproxy.tests.control.rig.program import until
+from userproxy.tests.waiting import until
 
 if TYPE_CHECKING:
     from userproxy.tests.control.rig.node import ControlSide

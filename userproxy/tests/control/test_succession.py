@@ -21,7 +21,7 @@ from userproxy.control.succession.incumbent import Incumbent
 from userproxy.control.succession.tenure import Left
 from userproxy.model.address import Address
 from userproxy.model.counters import Counters
-from userproxy.tests.control.rig.program import until
+from userproxy.tests.waiting import until
 from userproxy.worker import rendezvous
 from userproxy.worker.channel import Channel
 

@@ -42,8 +42,6 @@ BEGIN = Begin(
 POD1, POD2 = Address("10.0.1.2", 8080), Address("10.0.2.2", 8080)
 ANY_PORT = Address("127.0.0.1", 0)
 
-PATIENCE_SECONDS = 30.0
-
 
 class ScriptedWorker:
     """A worker that does as it is told, at once, unless the script has it otherwise.
@@ -253,17 +251,6 @@ def counted(opened: int, **ended: int) -> Counters:
 def totals(opened: int, **ended: int) -> messages.Totals:
     """How a worker tells that."""
     return messages.Totals(connections=opened - sum(ended.values()), counters=counted(opened, **ended))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until it is so.
-
-    Raises:
-        TimeoutError: it is not, however long one waits.
-    """
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - it is no event of ours
-            await asyncio.sleep(0)
 
 
 def _close_all(fds: list[int]) -> None:

@@ -14,7 +14,8 @@ from userproxy.model import messages
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.messages import Count, Killed, ListConnections, Retire
 from userproxy.tests.sockets import open_fds
-from userproxy.tests.worker.scripted import ScriptedWorker, counted, serve, totals, until
+from userproxy.tests.waiting import until
+from userproxy.tests.worker.scripted import ScriptedWorker, counted, serve, totals
 from userproxy.worker.channel import pair
 from userproxy.worker.handle import Callbacks, OrderFailedError, WorkerGoneError, WorkerHandle
 

@@ -12,7 +12,8 @@ from userproxy.model.address import Address
 from userproxy.model.heritage import SessionState
 from userproxy.model.messages import InheritSessions, Retire, YieldSessions
 from userproxy.model.service import Protocol
-from userproxy.tests.worker.scripted import PATIENCE_SECONDS, POD1, serve, until
+from userproxy.tests.waiting import PATIENCE_SECONDS, until
+from userproxy.tests.worker.scripted import POD1, serve
 from userproxy.worker import heritage
 from userproxy.worker.heritage import is_read_by
 

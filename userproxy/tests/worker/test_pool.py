@@ -14,7 +14,8 @@ import pytest
 from userproxy.model import messages
 from userproxy.model.address import Address
 from userproxy.model.messages import Apply, Begin, Retire
-from userproxy.tests.worker.scripted import POD1, POD2, serve, until
+from userproxy.tests.waiting import until
+from userproxy.tests.worker.scripted import POD1, POD2, serve
 from userproxy.worker import pool as pool_module
 from userproxy.worker.handle import WorkerGoneError
 

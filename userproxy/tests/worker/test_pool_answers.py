@@ -24,7 +24,8 @@ from userproxy.model.messages import (
 )
 from userproxy.model.service import PoolName
 from userproxy.tests.ops.daemon import connection
-from userproxy.tests.worker.scripted import counted, serve, totals, until
+from userproxy.tests.waiting import until
+from userproxy.tests.worker.scripted import counted, serve, totals
 from userproxy.tests.worker.test_pool import minded
 from userproxy.worker import draining
 

@@ -11,7 +11,8 @@ import pytest
 
 from userproxy.model.messages import Apply, Beat, Count, Outage, Retire, Totals
 from userproxy.model.service import PoolName, ServicePortName
-from userproxy.tests.worker.scripted import POD1, POD2, serve, until
+from userproxy.tests.waiting import until
+from userproxy.tests.worker.scripted import POD1, POD2, serve
 from userproxy.worker import heart, hearts
 from userproxy.worker import pool as pool_module
 

@@ -12,7 +12,8 @@ import pytest
 from userproxy.model.filter import ConnectionFilter
 from userproxy.model.messages import Apply, Begin, Count, Kill, Retire
 from userproxy.net.sockets import RESET_ON_CLOSE, deliver_on_close
-from userproxy.tests.worker.scripted import POD2, counted, serve, totals, until
+from userproxy.tests.waiting import until
+from userproxy.tests.worker.scripted import POD2, counted, serve, totals
 from userproxy.worker import pool as pool_module
 from userproxy.worker.handle import WorkerGoneError
 

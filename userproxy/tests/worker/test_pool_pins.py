@@ -9,7 +9,8 @@ import pytest
 
 from userproxy.model.heritage import Pin
 from userproxy.model.messages import LearnPins, ListPins, Pins
-from userproxy.tests.worker.scripted import POD1, POD2, serve, until
+from userproxy.tests.waiting import until
+from userproxy.tests.worker.scripted import POD1, POD2, serve
 
 if TYPE_CHECKING:
     from userproxy.tests.worker.scripted import ScriptedWorker, Site

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from userproxy.model.filter import RecordFilter
 from userproxy.model.messages import Drain, Drained, KeepRecords, ListRecords, RecordListing, Records
 from userproxy.tests.records import record
-from userproxy.tests.worker.scripted import serve, until
+from userproxy.tests.waiting import until
+from userproxy.tests.worker.scripted import serve
 
 if TYPE_CHECKING:
     from userproxy.tests.worker.scripted import ScriptedWorker, Site

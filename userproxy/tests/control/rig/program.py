@@ -16,6 +16,7 @@ from userproxy.control.succession import wire
 from userproxy.control.succession.incumbent import Incumbent
 from userproxy.control.succession.tenure import Tenure
 from userproxy.ops.http.metrics import Metrics
+from userproxy.tests.waiting import until
 from userproxy.worker.channel import Channel
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from userproxy.model.snapshot import Notice, Problem, Snapshot
     from userproxy.tests.control.rig.node import ControlSide
-
-PATIENCE_SECONDS = 30.0
 
 
 class InMemorySource:
@@ -147,14 +146,3 @@ class Program:
     def _check(self) -> None:
         if self.wrong is not None:
             raise self.wrong
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until it is so.
-
-    Raises:
-        TimeoutError: it is not, however long one waits.
-    """
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - it is no event of ours
-            await asyncio.sleep(0)

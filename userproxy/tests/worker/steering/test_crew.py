@@ -36,7 +36,8 @@ from userproxy.model.messages import (
 )
 from userproxy.model.records import row_of
 from userproxy.tests.records import RECORD
-from userproxy.tests.worker.scripted import POD1, POD2, counted, totals, until
+from userproxy.tests.waiting import until
+from userproxy.tests.worker.scripted import POD1, POD2, counted, totals
 from userproxy.tests.worker.steering.scripted import BEGIN, ScriptedSteering, steer
 from userproxy.worker.steering import crew as crew_module
 

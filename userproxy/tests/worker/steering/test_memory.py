@@ -12,7 +12,7 @@ from userproxy.model import messages
 from userproxy.model.heritage import Judgement
 from userproxy.model.service import PoolName
 from userproxy.tests.dataplane.steered.bench import address, steer
-from userproxy.tests.worker.scripted import until
+from userproxy.tests.waiting import until
 from userproxy.worker.steering.legacy import Legacy, as_orders
 from userproxy.worker.steering.memory import IN_ONE_MESSAGE, Memory
 

@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from userproxy.model.messages import BeginSteering, ListPins, Queue, ReadQueue, Retire, SteerPools, YieldQueue
 from userproxy.tests.dataplane.steered.bench import steer
-from userproxy.tests.worker.scripted import ScriptedWorker, until
+from userproxy.tests.waiting import until
+from userproxy.tests.worker.scripted import ScriptedWorker
 from userproxy.worker.channel import pair
 from userproxy.worker.origin import Origin
 from userproxy.worker.steering.crew import Crew

@@ -50,6 +50,12 @@ def ask(lab: Lab, path: str, *queries: str) -> list[Any]:
     return [answer["data"] for answer in answers]
 
 
+def is_ready(lab: Lab) -> bool:
+    """Whether it answers queries: it listens for a while before it does."""
+    url = f"http://127.0.0.1:{PORT}/-/ready"
+    return lab.exec("host1", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", url).stdout == "200"
+
+
 def value(lab: Lab, query: str) -> float | None:
     """The one value of a query; None while it has none."""
     found = ask(lab, "query", query)[0]["result"]
@@ -84,6 +90,7 @@ def test_a_prometheus_follows_the_daemon(lab: Lab, tmp_path: Path) -> None:
         f"--web.listen-address=127.0.0.1:{PORT}",
     )
     with running(lab, "prometheus", "host1", PORT, *argv):
+        wait_until("it is ready", lambda: is_ready(lab), PATIENCE_SECONDS)
         wait_until("it scrapes", lambda: value(lab, 'up{job="userproxy"}') == 1, PATIENCE_SECONDS)
         opened = 'userproxy_service_connections_opened_total{service="default/server-service"}'
         assert value(lab, opened) == 1

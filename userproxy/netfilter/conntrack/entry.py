@@ -9,7 +9,7 @@ import functools
 import ipaddress
 import socket
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from userproxy.model.address import Address
 from userproxy.model.service import Protocol
@@ -17,6 +17,9 @@ from userproxy.netfilter.ruleset.chains import STATUS_DNAT
 from userproxy.netfilter.ruleset.language import TCP, UDP
 from userproxy.netfilter.ruleset.steering import STATUS_SEEN_REPLY
 from userproxy.netfilter.wire.netlink import Message, attribute, attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NETLINK_NETFILTER = 12
 _HEADER = struct.Struct(">BBH")  # struct nfgenmsg: family, ...
@@ -114,6 +117,11 @@ def lookup(original: Direction) -> Message:
 def fields_of(body: bytes) -> dict[int, bytes]:
     """The attributes of a listed entry."""
     return dict(attributes(body, _HEADER.size))
+
+
+def status_of(fields: Mapping[int, bytes]) -> int:
+    """The bits of its status (IPS_...)."""
+    return int.from_bytes(fields.get(STATUS, b""), "big")
 
 
 def direction(packed: bytes) -> Direction | None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from userproxy.netfilter.conntrack import entry
 from userproxy.netfilter.conntrack.heard import TcpState
 from userproxy.netfilter.ruleset.chains import STATUS_DNAT
+from userproxy.netfilter.ruleset.steering import STATUS_ASSURED, STATUS_SEEN_REPLY
 
 _SO_ATTACH_FILTER = 26
 _LITTLE = sys.byteorder == "little"
@@ -26,7 +27,6 @@ _GONE = 2  # IPCTNL_MSG_CT_DELETE
 _CREATED = 0x04  # NLM_F_CREATE
 _FIRST_ATTRIBUTE = 20  # behind struct nlmsghdr and struct nfgenmsg
 _PAYLOAD = 4
-_SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2
 _TCP, _STATE = 1, 1
 
 # linux/bpf_common.h
@@ -93,12 +93,12 @@ _PROGRAM: dict[str, tuple[_Step, ...]] = {
     ),
     "changed": (
         _Step(_LOAD | _MEMORY, 0),
-        _any_bit(_SEEN_REPLY, no="drop"),
-        _any_bit(_ASSURED, "drop", "pass"),
+        _any_bit(STATUS_SEEN_REPLY, no="drop"),
+        _any_bit(STATUS_ASSURED, "drop", "pass"),
     ),
     "gone": (
         _Step(_LOAD | _MEMORY, 0),
-        _any_bit(_SEEN_REPLY, no="pass"),
+        _any_bit(STATUS_SEEN_REPLY, no="pass"),
         *_load_state(without="pass"),
         _equal(TcpState.TIME_WAIT, "drop", "pass"),
     ),

@@ -18,6 +18,7 @@ from userproxy.model.state import Frontend
 from userproxy.netfilter import NetfilterError
 from userproxy.netfilter.conntrack import entry
 from userproxy.netfilter.ruleset.chains import STATUS_DNAT
+from userproxy.netfilter.ruleset.steering import STATUS_ASSURED, STATUS_SEEN_REPLY
 from userproxy.netfilter.wire.netlink import RefusedError, Socket, attributes
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ STATES = {
 """TCP states of conntrack (enum tcp_conntrack). One that is missing is over: TIME_WAIT, CLOSE."""
 
 _BATCH = 100
-_SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2  # IPS_SEEN_REPLY, IPS_ASSURED
 _TCP, _TCP_STATE, _BYTES, _STARTED = 1, 1, 2, 1
 _SETTINGS = Path("/proc/sys/net/netfilter")
 _TIMEOUTS = {
@@ -126,7 +126,7 @@ def flow_of(body: bytes, timeouts: Mapping[str, int]) -> Flow | None:
     fields = entry.fields_of(body)
     original = entry.direction(fields.get(entry.ORIGINAL, b""))
     reply = entry.direction(fields.get(entry.REPLY, b""))
-    status = _number(fields, entry.STATUS)
+    status = entry.status_of(fields)
     if original is None or reply is None or not status & STATUS_DNAT:
         return None
     if original.protocol is Protocol.TCP:
@@ -156,9 +156,9 @@ def flow_of(body: bytes, timeouts: Mapping[str, int]) -> Flow | None:
 
 def _udp_state(status: int) -> tuple[str, str]:
     """The state, and the name of its timeout."""
-    if status & _ASSURED:
+    if status & STATUS_ASSURED:
         return "assured", _UDP_STREAM
-    return "replied" if status & _SEEN_REPLY else "unreplied", _UDP
+    return "replied" if status & STATUS_SEEN_REPLY else "unreplied", _UDP
 
 
 def _idle(left: int, timeouts: list[int]) -> float:

@@ -16,6 +16,7 @@ from userproxy.model.address import Address
 from userproxy.model.carried import Counts, End, How
 from userproxy.netfilter.conntrack import entry
 from userproxy.netfilter.ruleset.chains import STATUS_DNAT
+from userproxy.netfilter.ruleset.steering import STATUS_ASSURED, STATUS_SEEN_REPLY
 from userproxy.netfilter.wire.netlink import NLM_F_CREATE, attributes
 
 
@@ -93,7 +94,6 @@ _ATTRIBUTE = struct.Struct("=HH")
 _FAMILY, _FIRST = 0, 4  # in struct nfgenmsg, and behind it
 _NESTED = 0x8000
 _DELETED = 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE
-_SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2
 _PACKETS, _BYTES = 1, 2
 _CLOSE_INIT = 0x04  # IP_CT_TCP_FLAG_CLOSE_INIT
 # Of TCP, the state is the first thing that is told (tcp_to_nlattr in nf_conntrack_proto_tcp.c).
@@ -129,7 +129,7 @@ def listed_one(body: bytes) -> Heard | None:
     status, state, _ = _condition(body)
     if ends is None or not status & STATUS_DNAT or state in _OVER:
         return None
-    return Heard(Told.ANSWERED if status & _SEEN_REPLY else Told.NEW, *ends)
+    return Heard(Told.ANSWERED if status & STATUS_SEEN_REPLY else Told.NEW, *ends)
 
 
 def counts_of(fields: dict[int, bytes]) -> Counts | None:
@@ -149,11 +149,11 @@ def _read(body: bytes, gone: bool, created: int, port: int) -> Heard | None:
         return Heard(Told.NEW, *ends)
     condition = _condition(body)
     status, state, _ = condition
-    answered = status & _SEEN_REPLY
+    answered = status & STATUS_SEEN_REPLY
     if gone or state in _OVER:
         # A reset that is the first answer is a refusal, and the entry is gone at once. One that is still
         # there was answered by a SYN-ACK, and reset by a client that never meant it: a scan, a flood.
-        is_refusal = gone and not port and state == _CLOSE and not status & _ASSURED
+        is_refusal = gone and not port and state == _CLOSE and not status & STATUS_ASSURED
         told = Told.OVER if answered and not is_refusal else Told.FAILED
         return Heard(told, *ends, _end(body, ends[0], gone, port, condition))
     return Heard(Told.ANSWERED, *ends) if answered else None

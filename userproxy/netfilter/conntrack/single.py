@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from userproxy.netfilter.conntrack import entry
 from userproxy.netfilter.conntrack.heard import counts_of
+from userproxy.netfilter.ruleset.steering import STATUS_SEEN_REPLY
 from userproxy.netfilter.wire.netlink import Message, RefusedError, Socket, attribute, attributes
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ _GET = 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
 _NESTED = 0x8000
 _IP, _PROTOCOL = 1 | _NESTED, 2 | _NESTED
 _IPV4_KEY = 13
-_SEEN_REPLY = 1 << 1
 _TCP, _STATE = 1, 1
 _AT_ONCE = 256
 _ACCOUNTING = Path("/proc/sys/net/netfilter/nf_conntrack_acct")
@@ -63,9 +63,9 @@ class Conntrack:
             if error.refusal.errno == errno.ENOENT:
                 return None
             raise
-        status = int.from_bytes(fields.get(entry.STATUS, b""), "big")
+        status = entry.status_of(fields)
         tcp = dict(attributes(dict(attributes(fields.get(entry.PROTOCOL_INFO, b""))).get(_TCP, b"")))
-        return Single(bool(status & _SEEN_REPLY), tcp.get(_STATE) in _OVER)
+        return Single(bool(status & STATUS_SEEN_REPLY), tcp.get(_STATE) in _OVER)
 
     def counts(self, flows: Sequence[bytes]) -> list[tuple[int, Counts] | None]:
         """What each of these has carried, with its number; None if nothing is known, or it is not counted.

@@ -131,6 +131,5 @@ def _is_stale(fields: Mapping[int, bytes], protocol: Protocol, stale: _Stale) ->
     if original.destination not in stale:
         return False
     if protocol is Protocol.TCP:
-        status = int.from_bytes(fields.get(entry.STATUS, b""), "big")
-        return status & entry.UNHEARD.mask == entry.UNHEARD.bits
+        return entry.status_of(fields) & entry.UNHEARD.mask == entry.UNHEARD.bits
     return reply.source not in stale[original.destination]
